@@ -1,0 +1,40 @@
+# `make demo` and `make test` set everything up in .venv; nothing else is needed.
+PYTHON ?= python3
+DATA ?= ../shared
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --data $(DATA)
+
+.PHONY: demo test test-all lint types suite wheel clean
+
+demo: $(VENV)/ready
+	$(BIN)/metier demo
+
+test: lint types suite
+
+test-all: lint types
+	$(PYTEST) -m "slow or not slow"
+
+suite: $(VENV)/ready
+	$(PYTEST) -m "not slow"
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+wheel: $(VENV)/ready
+	$(BIN)/python -m build --wheel
+
+# torch first and from the constraints: other builds of it bring gigabytes that a CPU has no use for.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[sentencepiece]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist metier-demo

@@ -1,0 +1,95 @@
+"""`metier chat`: talk to a run in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metier.cli.common import Offline, say
+from metier.errors import MetierError
+from metier.run import Run
+
+if TYPE_CHECKING:
+    from metier.data.items import Message
+    from metier.inference.conversation import Conversation
+
+_HELP = "/base: the untuned model answers the same   /reset: a new conversation   /quit: end"
+
+
+def chat(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run")],
+    domain: Annotated[str | None, typer.Option(help="whose system prompt to use")] = None,
+    offline: Offline = False,
+) -> None:
+    """Talk to a tuned model; /base asks the untuned one the same."""
+    opened = Run.open(run)
+    if opened.facts["method"] == "classical":
+        raise MetierError(f"{run}: the classical baseline cannot chat", "choose a tuned run from `metier runs`")
+    from metier.inference.conversation import Conversation
+
+    conversation = Conversation(opened, offline=offline)
+    _talk(conversation, _system(conversation, domain))
+
+
+def _system(conversation: Conversation, domain: str | None) -> str | None:
+    systems = conversation.systems
+    if domain is not None and domain not in systems:
+        raise MetierError(f"--domain {domain}: the run has no such domain", f"choose from {', '.join(systems)}")
+    if domain is not None:
+        return systems[domain]
+    return next(iter(systems.values())) if len(set(systems.values())) == 1 else None
+
+
+def _talk(conversation: Conversation, system: str | None) -> None:
+    from metier.data.items import Message
+
+    begin = [Message("system", system)] if system else []
+    history: list[Message] = list(begin)
+    say(_HELP)
+    while (line := _read()) is not None:
+        match line.strip():
+            case "":
+                continue
+            case "/quit" | "/exit":
+                return
+            case "/reset":
+                history = list(begin)
+                say("a new conversation")
+            case "/base":
+                _base(conversation, history)
+            case text if text.startswith("/"):
+                say(_HELP)
+            case text:
+                history.append(Message("user", text))
+                history.append(Message("assistant", _stream(conversation, history, base=False)))
+
+
+def _base(conversation: Conversation, history: list[Message]) -> None:
+    """Ask the untuned model what was asked last; its answer stays out of the conversation."""
+    if not history or history[-1].role != "assistant":
+        say("ask something first")
+        return
+    say("untuned base:")
+    _stream(conversation, history[:-1], base=True)
+
+
+def _stream(conversation: Conversation, messages: list[Message], *, base: bool) -> str:
+    said = ""
+    try:
+        for piece in conversation.reply(messages, base=base):
+            said += piece
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        say(" (cut)")
+    print("\n", flush=True)
+    return said
+
+
+def _read() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except (EOFError, KeyboardInterrupt):
+        return None

@@ -1,0 +1,112 @@
+"""`metier check`: every fault in recipe and data, before anything heavy loads."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metier.cli.common import Json, Offline, Set, emit, overrides, recipe_from, say, table
+from metier.cli.plan import show_kinds
+from metier.recipe import Recipe
+
+if TYPE_CHECKING:
+    from metier.data.rendering import Renderer
+    from metier.job import Job
+    from metier.trees import Example
+
+_LISTED = 10
+
+
+def check(
+    target: Annotated[Path, typer.Argument(metavar="RECIPE|FILE", help="a recipe (toml) or a data file")],
+    show: Annotated[int, typer.Option(help="print so many training rows a domain, trained tokens marked")] = 0,
+    set_: Set = None,
+    json: Json = False,
+    offline: Offline = False,
+) -> None:
+    """Check recipe and data; print what was read, left out and dropped, and every fault."""
+    from metier import experiment
+
+    recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
+    job = experiment.check(recipe, offline=offline)
+    if json:
+        emit(_facts(job))
+        return
+    _show_data(job)
+    show_kinds(job)
+    for name in job.units:
+        for row in [row for unit in job.units[name][:show] for row in unit]:
+            show_row(job.renderer, row)
+    say("no faults")
+
+
+def _recipe_for(file: Path, changes: list[str] | None) -> Recipe:
+    """A data file by itself is checked as `metier init` would use it."""
+    from metier.data.guessing import propose
+
+    domain = propose(file).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    domain["data"] = file.name
+    return Recipe.of({"model": "nano", "domain": [domain]}, file.parent / "recipe.toml").override(**overrides(changes))
+
+
+def _show_data(job: Job) -> None:
+    from metier.data.guessing import explain
+
+    rows = []
+    total = sum(job.target_tokens[name] * job.token_weight[name] for name in job.units)
+    for each in job.data.domains:
+        name = each.domain.name
+        share = job.target_tokens[name] * job.token_weight[name] / total
+        counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
+        rows.append((name, each.heldout[0].kind, *map(str, counts), f"{job.target_tokens[name]:,}", f"{share:.0%}"))
+    head = ("domain", "answers", "train", "validation", "held out", "left out", "target tokens", "share of the loss")
+    say(table(head, rows))
+    for each in job.data.domains:
+        say(f"\n{each.domain.name}\n{explain(each.domain, each.train)}")
+        for warning in each.warnings:
+            say(f"warning  {warning}")
+    faults = [*(fault for each in job.data.domains for fault in each.left_out), *job.dropped]
+    for fault in faults[:_LISTED]:
+        say(f"note  {fault}")
+    if len(faults) > _LISTED:
+        say(f"note  … and {len(faults) - _LISTED} more (--json lists all)")
+
+
+def _facts(job: Job) -> dict[str, object]:
+    domains = [
+        {
+            "domain": each.domain.name,
+            "train": len(each.train),
+            "validation": len(each.validation),
+            "heldout": len(each.heldout),
+            "left_out": [str(fault) for fault in each.left_out],
+            "warnings": [str(warning) for warning in each.warnings],
+            "target_tokens": job.target_tokens[each.domain.name],
+        }
+        for each in job.data.domains
+    ]
+    kinds = [asdict(kind) for kind in job.kinds]
+    return {"domains": domains, "dropped": [str(fault) for fault in job.dropped], "trained": kinds}
+
+
+def show_row(renderer: Renderer, row: Example) -> None:
+    """The tokens of a row, the trained ones green on a terminal and in ⟦ ⟧ elsewhere."""
+    on, off = ("\x1b[32m", "\x1b[0m") if sys.stderr.isatty() else ("⟦", "⟧")
+    pieces, trained = [], False
+    for token, weight in zip((*row.tokens, None), (*row.weights, 0.0), strict=True):
+        if (weight > 0) != trained:
+            pieces.append(on if weight else off)
+            trained = weight > 0
+        if token is not None:
+            pieces.append(renderer.tokenizer.convert_ids_to_tokens(token))
+    marked = sum(weight > 0 for weight in row.weights)
+    say(f"\n{marked} of {len(row.tokens)} tokens are trained\n{readable(pieces)}")
+
+
+def readable(pieces: list[str]) -> str:
+    """Byte-level and SentencePiece pieces with their spaces and line ends as people write them."""
+    return "·".join(pieces).replace("Ġ", " ").replace("Ċ", "\\n").replace("▁", " ")

@@ -1,0 +1,118 @@
+"""What the verbs share: their common options, a recipe from the command line, events as lines or bars."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metier.events import Event
+from metier.recipe import Recipe, parse_override
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe")]
+PlanSet = Annotated[list[str] | None, typer.Option("--plan", metavar="KEY=VALUE", help="force a choice of the plan")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Offline = Annotated[bool, typer.Option("--offline", help="open no socket")]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe (toml)")]
+
+_LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
+
+
+def recipe_from(path: Path, changes: list[str] | None) -> Recipe:
+    return Recipe.load(path, overrides(changes))
+
+
+def overrides(changes: list[str] | None) -> dict[str, Any]:
+    return dict(parse_override(change) for change in changes or [])
+
+
+def console() -> Console:
+    """Where messages go: stderr, plain where it is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """Data for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns aligned by spaces, numbers and words alike to the left."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+class Progress:
+    """Draws events on stderr: one changing line on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if event.phase == "note":
+            self._write(str(event.values["text"]), lasting=True)
+            return
+        begun, first = self._begun.setdefault(event.phase, (time.monotonic(), event.done))
+        finished = event.done == event.total
+        now = time.monotonic()
+        if event.phase == "validation" or finished or self._terminal or now - self._last > _LINE_EVERY:
+            self._last = now
+            seconds = now - begun
+            left = seconds / max(1, event.done - first) * (event.total - event.done) if event.done > first else None
+            self._write(_line(event, left), lasting=finished or event.phase == "validation")
+
+    def _write(self, text: str, *, lasting: bool) -> None:
+        if not self._terminal:
+            say(text)
+            return
+        sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if lasting else ""))
+        sys.stderr.flush()
+
+
+def _line(event: Event, left: float | None) -> str:
+    parts = [f"{event.phase:<12} {event.done}/{event.total}"]
+    parts += [f"{name} {_short(value)}" for name, value in _shown(event.values).items()]
+    if left is not None and event.done < event.total:
+        parts.append(f"{duration(left)} left")
+    return "  ".join(parts)
+
+
+def _shown(values: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+    return {name: value for name, value in values.items() if name not in ("seconds", "tokens", "grad_norm")}
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(number: float) -> str:
+    """Bytes for people."""
+    return f"{number / (1 << 30):.2f} GiB" if number >= 1 << 29 else f"{number / (1 << 20):.0f} MiB"

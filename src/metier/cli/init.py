@@ -1,0 +1,121 @@
+"""`metier init`: a commented recipe that trains without an edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tomlkit
+import typer
+
+from metier.cli.common import say
+from metier.errors import Fault, MetierError, RecipeError
+from metier.files import write_atomic
+from metier.recipe import Domain, Eval, Lora, Strict, Train
+
+if TYPE_CHECKING:
+    from tomlkit.items import Table
+
+_ASSETS = Path(__file__).parent.parent / "assets" / "recipes"
+
+
+def init(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="your data: csv or jsonl")] = None,
+    model: Annotated[str, typer.Option(help="a hub name, a path, or nano (embedded)")] = "nano",
+    recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead: quickstart, care, fpb")] = None,
+    out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
+    show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
+) -> None:
+    """Look at a data file and write a recipe for it."""
+    if show:
+        print(tomlkit.dumps(_every_field()))
+        return
+    if (file is None) == (recipe is None):
+        raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
+    if out.exists():
+        raise RecipeError(str(out), [Fault(str(out), "exists already", "remove it, or choose another with --out")])
+    text = _shipped(recipe) if recipe else _for_file(Path(str(file)), model, out.parent)
+    write_atomic(out, text)
+    say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
+
+
+def _shipped(name: str) -> str:
+    path = _ASSETS / f"{name}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(each.stem for each in _ASSETS.glob("*.toml")))
+        raise MetierError(f"--recipe {name}: is not shipped", f"choose from {names}")
+    return path.read_text(encoding="utf-8")
+
+
+def _for_file(file: Path, model: str, directory: Path) -> str:
+    """The recipe's text; what was guessed is shown on three rows."""
+    from metier.data.guessing import explain, propose
+    from metier.data.items import make_items
+    from metier.data.sources import read_rows
+
+    domain = propose(file)
+    say(explain(domain, make_items(domain, read_rows(domain, file))))
+    if model == "nano":
+        say("model: nano, the embedded base, for a first look at the whole way; --model takes a better one")
+    values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    values["data"] = _relative(file, directory)
+    return tomlkit.dumps(_document(model, values))
+
+
+def _relative(file: Path, directory: Path) -> str:
+    try:
+        return file.resolve().relative_to(directory.resolve()).as_posix()
+    except ValueError:
+        return file.resolve().as_posix()
+
+
+def _document(model: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Every key is explained by `metier init --show`; what is not written has its default."))
+    document.add("model", tomlkit.item(model))
+    domains = tomlkit.aot()
+    domains.append(_table(Domain, {**domain, "heldout": domain.get("heldout", 0.2), "validation": 0.1}))
+    document.add("domain", domains)
+    strategy = _table(None, {"method": "lora"}, {"method": "none | classical | lora | qlora"})
+    strategy.add("peft", _table(Lora, {"r": "auto", "target_modules": "all-linear"}))
+    document.add("strategy", strategy)
+    document.add("train", _table(Train, {"num_train_epochs": "auto", "learning_rate": "auto", "batch_size": "auto", "max_length": 1024, "seed": 17}))
+    document.add("eval", _table(Eval, {"max_new_tokens": 256}))
+    return document
+
+
+def _table(model: type[Strict] | None, values: dict[str, Any], comments: dict[str, str] | None = None) -> Table:
+    table = tomlkit.table()
+    for key, value in values.items():
+        item = tomlkit.item(value)
+        note = (comments or {}).get(key) or (model.model_fields[key].description if model else None)
+        table.add(key, item.comment(note) if note and not isinstance(value, dict) else item)
+    return table
+
+
+def _every_field() -> tomlkit.TOMLDocument:
+    document = tomlkit.document()
+    document.add("model", tomlkit.item("nano"))
+    domains = tomlkit.aot()
+    domains.append(_defaults(Domain, {"name": "support", "data": "support.csv"}))
+    document.add("domain", domains)
+    strategy = _table(None, {"method": "lora"}, {"method": "none | classical | lora | qlora"})
+    strategy.add("peft", _defaults(Lora))
+    document.add("strategy", strategy)
+    document.add("train", _defaults(Train))
+    document.add("eval", _defaults(Eval))
+    return document
+
+
+def _defaults(model: type[Strict], given: dict[str, Any] | None = None) -> Table:
+    """Every field: with its default, or as a comment where it has none."""
+    table = tomlkit.table()
+    for name, field in model.model_fields.items():
+        value = (given or {}).get(name, field.get_default(call_default_factory=True))
+        note = field.description or ""
+        if value is None or value == {}:
+            table.add(tomlkit.comment(f"{name} = …  # {note}"))
+        else:
+            item = tomlkit.item(value)
+            table.add(name, item.comment(note) if note else item)
+    return table

@@ -1,0 +1,52 @@
+"""`metier plan`: does it fit, how, how long, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metier.cli.common import Json, Offline, PlanSet, RecipePath, Set, duration, emit, overrides, recipe_from, say, size, table
+
+if TYPE_CHECKING:
+    from metier.job import Job
+    from metier.planning import Plan
+
+
+def plan(recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False) -> None:
+    """Show how this machine would do it: choices with reasons, forecast memory and time."""
+    from metier import experiment
+
+    job = experiment.check(recipe_from(Path(recipe), set_), offline=offline)
+    chosen = experiment.plan(job, overrides(plan))
+    if json:
+        emit({**asdict(chosen), "recipe": job.recipe.values(), "trained": [asdict(kind) for kind in job.kinds]})
+    else:
+        show_plan(job, chosen)
+
+
+def show_plan(job: Job, chosen: Plan) -> None:
+    """What was resolved, what moves, which means and why, memory and time."""
+    shape, train = job.shape, job.recipe.train
+    say(f"model    {job.recipe.model}: {shape.parameters / 1e6:,.1f} M parameters, {shape.layers} layers")
+    say(f"data     {shape.examples} examples, {shape.row_tokens:,} tokens in rows, {shape.packed_tokens:,} in trees an epoch")
+    say(
+        f"train    {train.num_train_epochs} epochs × {train.batch_size} examples a step = {chosen.steps} steps, "
+        f"learning rate {train.learning_rate}, warm-up {chosen.warmup} steps"
+    )
+    show_kinds(job)
+    if chosen.warmup > chosen.steps / 10:
+        say(f"warning  the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run")
+    fields = asdict(chosen)
+    say("\n" + table(("choice", "value", "why"), [(key, str(fields[key]), why) for key, why in chosen.reasons.items()]))
+    say("\n" + table(("memory", "forecast"), [(name, size(value)) for name, value in chosen.memory.items() if value]))
+    say(f"{'peak':<10}{size(chosen.peak)}")
+    say("\n" + table(("time", "forecast"), [(name, duration(value)) for name, value in chosen.seconds.items()]))
+
+
+def show_kinds(job: Job) -> None:
+    """Which kinds of linear layer are adapted, and what each trains."""
+    if job.kinds:
+        total = sum(kind.parameters for kind in job.kinds)
+        each = ", ".join(f"{kind.name} {kind.adapted}/{kind.layers} ({kind.parameters:,})" for kind in job.kinds)
+        say(f"adapter  {total:,} parameters: {each}")

@@ -1,0 +1,78 @@
+"""A run's scores as people read them on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metier.cli.common import duration, say, size, table
+from metier.run import Run
+
+_OPPONENTS = {"none": "untuned base", "classical": "baseline"}
+_PERCENT = ("accuracy", "macro_f1", "weighted_f1", "stop_rate")
+
+
+def show_scores(run: Run) -> None:
+    """Scores by domain with intervals, differences with verdicts, forgetting, cost; then where the report is."""
+    facts, scores = run.facts, run.scores()
+    say(f"\n{run.directory}  ({facts['method']}, {facts['model']}, {facts['status']})\n")
+    say(table(("domain", "metric", "score", "95 % interval", "items", "failed"), _score_rows(scores)))
+    for role, against in scores["against"].items():
+        say(f"\nagainst the {_OPPONENTS[role]} (paired, Holm over the domains)")
+        say(table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), _difference_rows(against)))
+    if forgetting := scores["forgetting"]:
+        say(f"\nforgetting: {forgetting['value']:+.3f} nats a token on general text, {forgetting['verdict']}")
+    for name, guard in scores["guard"].items():
+        passed = "passed" if guard["passed"] else "FAILED"
+        say(f"guard {name}: {guard['value']:+.3f} of at most {guard['limit']:+.3f}: {passed}")
+    _show_cost(run)
+    say(f"\n{scores['verdict']}\n\nreport: {run.report}")
+
+
+def _score_rows(scores: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            domain["domain"],
+            score["metric"],
+            figure(score["metric"], score["value"]),
+            f"{figure(score['metric'], score['low'])} – {figure(score['metric'], score['high'])}",
+            str(score["n"]),
+            str(domain["failed"]),
+        )
+        for domain in scores["domains"]
+        for score in domain["scores"]
+    ]
+
+
+def _difference_rows(against: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            domain["domain"],
+            each["metric"],
+            figure(each["metric"], each["value"], signed=True),
+            f"{figure(each['metric'], each['low'], signed=True)} … {figure(each['metric'], each['high'], signed=True)}",
+            f"{each['p_adjusted']:.2g}",
+            each["verdict"],
+        )
+        for domain in against["domains"]
+        for each in domain["differences"]
+    ]
+
+
+def _show_cost(run: Run) -> None:
+    measured = run.facts.get("measured")
+    if not measured:
+        return
+    seconds = sum(measured["seconds"].values())
+    line = f"\ncost: {duration(seconds)}, peak memory {size(measured['peak_memory'])}"
+    if (run.directory / "plan.json").exists():
+        plan = run.plan()
+        line += f" (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+    say(line)
+
+
+def figure(metric: str, value: float, *, signed: bool = False) -> str:
+    """A score in its metric's habit: rates in percent, the rest as it is."""
+    sign = "+" if signed else ""
+    if metric in _PERCENT:
+        return f"{100 * value:{sign}.1f} %"
+    return f"{value:{sign}.3f}" if metric in ("loss", "base_loss", "kl") else f"{value:{sign}.1f}"

@@ -1,0 +1,43 @@
+"""Which examples make up each optimizer step, and how much a target token of each domain counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[tuple[int, int]]]:
+    """For each step the examples as (domain, index).
+
+    In every epoch each example occurs once, in an order drawn from `seed` and the epoch alone, and the
+    domains are spread evenly, so that every batch has about the shares of the whole.
+    """
+    total = max(1, math.ceil(epochs * sum(sizes) / batch_size))
+    order: list[tuple[int, int]] = []
+    epoch = 0
+    while len(order) < total * batch_size and epoch < epochs:
+        order += _epoch(sizes, np.random.default_rng([seed, epoch]))
+        epoch += 1
+    return [batch for step in range(total) if (batch := order[step * batch_size : (step + 1) * batch_size])]
+
+
+def _epoch(sizes: Sequence[int], random: np.random.Generator) -> list[tuple[int, int]]:
+    """One pass: each domain shuffled, its examples at even distances, all merged by place."""
+    places: list[tuple[float, int, int]] = []
+    for domain, size in enumerate(sizes):
+        offset = random.random()
+        shuffled = random.permutation(size).tolist()
+        places += [((rank + offset) / size, domain, index) for rank, index in enumerate(shuffled)]
+    return [(domain, index) for _, domain, index in sorted(places)]
+
+
+def token_weights(target_tokens: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
+    """What one target token of each domain counts.
+
+    Domains weigh equally (times their own `weight`) however many target tokens they have; the mean
+    over all target tokens is 1. A plain token mean would nearly ignore a domain of short answers.
+    """
+    total, share = sum(target_tokens.values()), sum(weights[name] for name in target_tokens)
+    return {name: weights[name] / share * total / count for name, count in target_tokens.items() if count}

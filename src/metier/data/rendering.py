@@ -1,0 +1,257 @@
+"""Conversations → token ids, by the tokenizer's own chat template; the one renderer for every use.
+
+What a user types never becomes a control token. Text without such strings gives exactly the ids of
+`apply_chat_template`; text with them is encoded by a twin tokenizer in which the control tokens bear
+names that nobody can type, and only those of the template are renamed with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from metier.data.items import Item, Message
+from metier.errors import ModelError
+from metier.files import digest
+from metier.trees import Example
+
+# For a base without a template of its own; an answer ends with the end token, and nothing else does.
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a template puts around an answer: text between the generation prompt and it, and the end of turn."""
+
+    lead: str
+    end: str
+
+
+class Renderer:
+    """A tokenizer with its template. Every method raises `ModelError` where the template cannot do it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.template: str = template or tokenizer.chat_template or self._default()
+        self._backend: Tokenizer = tokenizer.backend_tokenizer
+        self._controls = sorted(
+            {token.content for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True
+        )
+        self._labels: dict[tuple[tuple[str, ...], tuple[int, ...]], list[list[int]]] = {}
+        self._control_pattern = re.compile("|".join(map(re.escape, self._controls)) or r"(?!)")
+
+    @classmethod
+    def load(cls, directory: Path, template: str | None = None) -> Renderer:
+        return cls(_tokenizer(directory), template)
+
+    def _default(self) -> str:
+        if not self.tokenizer.eos_token:
+            raise ModelError(f"{self.tokenizer.name_or_path}: has neither a chat template nor an end token")
+        begins = self.tokenizer("x").input_ids[:1] == [self.tokenizer.bos_token_id]
+        return ("{{ bos_token }}" if begins else "") + DEFAULT_TEMPLATE
+
+    @property
+    def template_digest(self) -> str:
+        return digest(self.template)
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        return digest(self._backend.to_str())
+
+    @cached_property
+    def ending(self) -> Ending:
+        """Found by rendering a probe, so that no template needs editing."""
+        question, answer = {"role": "user", "content": "ping"}, "pong" * 3
+        prompt = self._text([question], open_turn=True)
+        whole = self._text([question, {"role": "assistant", "content": answer}])
+        found = whole.rfind(answer)
+        if found < 0 or not whole.startswith(prompt):
+            raise ModelError("the chat template's generation prompt is not what an answer follows; mend the template")
+        tail = whole[found + len(answer) :]
+        control = self._control_pattern.search(tail)
+        if control is None:
+            raise ModelError("the chat template ends no assistant turn with a control token; the model could not stop")
+        return Ending(whole[len(prompt) : found], tail[: control.end()])
+
+    @cached_property
+    def _end_length(self) -> int:
+        return len(self.encode(self.ending.end.strip()))
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a turn: the template's, and the tokenizer's end token."""
+        ids = {self.encode(self.ending.end.strip())[-1]}
+        return frozenset(ids | {each for each in [self.tokenizer.eos_token_id] if each is not None})
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids behind which the assistant's next answer is generated."""
+        return self._ids(messages, open_turn=True)
+
+    def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a whole conversation."""
+        return self._ids(messages, open_turn=False)
+
+    def example(self, item: Item, reply: int | None = None, *, weight: float = 1.0, end: bool = True) -> Example:
+        """The row of one item and one of its replies (the right one by default).
+
+        Exactly the assistant's text and, with `end`, its end-of-turn token carry `weight`. The row is
+        the generation prompt's ids and what follows them, so that training reads what inference writes.
+        """
+        prompt = self.prompt_ids(item.messages)
+        follows = self._follow(item.messages, item.replies[item.answer if reply is None else reply], prompt)
+        follows = follows if end else follows[: -self._end_length]
+        return Example((*prompt, *follows), (*[0.0] * len(prompt), *[weight] * len(follows)))
+
+    def label_rows(self, item: Item) -> list[Example]:
+        """A row for each reply of a closed set, its score being the sum over the reply's tokens.
+
+        The end-of-turn token counts only if one reply is a prefix of another, which it then tells apart.
+        """
+        prompt = self.prompt_ids(item.messages)
+        # The seam needs only the prompt's last tokens: the same for all items, so each label is encoded once.
+        known = self._labels.setdefault((item.replies, tuple(prompt[-8:])), [])
+        if not known:
+            known += _label_ids([self._follow(item.messages, reply, prompt) for reply in item.replies], self._end_length)
+        return [Example((*prompt, *ids), (*[0.0] * len(prompt), *[1.0] * len(ids))) for ids in known]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, without control tokens and the template's lead."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=True)
+        return text.removeprefix(self.ending.lead) if self.ending.lead.strip() else text.strip()
+
+    def passage(self, text: str) -> Example:
+        """Raw text as a row: every token counts but the first, which nothing precedes."""
+        bos = [self.tokenizer.bos_token_id] if self._begins else [self.tokenizer.eos_token_id]
+        ids = [*(each for each in bos if each is not None), *self.encode(text)]
+        return Example(tuple(ids), (0.0, *[1.0] * (len(ids) - 1)))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of template text, control tokens included and nothing put in front."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _begins(self) -> bool:
+        """Whether the tokenizer itself puts a BOS in front of raw text."""
+        ids: list[int] = self.tokenizer("x").input_ids
+        return self.tokenizer.bos_token_id is not None and ids[0] == self.tokenizer.bos_token_id
+
+    def _follow(self, messages: Sequence[Message], answer: str, prompt: list[int]) -> list[int]:
+        """Ids of answer and end of turn behind the prompt's, tokenised in one piece where that is seamless."""
+        whole = self._ids(messages, open_turn=True, behind=self.ending.lead + answer, end=self.ending.end)
+        if whole[: len(prompt)] == prompt:
+            return whole[len(prompt) :]
+        return [*self._alone(self.ending.lead + answer), *self.encode(self.ending.end.strip())]
+
+    def _ids(self, messages: Sequence[Message], *, open_turn: bool, behind: str = "", end: str = "") -> list[int]:
+        """Render and encode; `behind` is the answer (a user's text), `end` the template's."""
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        typed = [*(message.content for message in messages), behind]
+        if not any(self._control_pattern.search(text) for text in typed):
+            ids = self.encode(self._text(plain, open_turn=open_turn) + behind + end)
+        else:
+            ids = self._masked_ids(plain, open_turn, behind, end)
+        self._assert_begin(ids)
+        return ids
+
+    def _masked_ids(self, plain: list[dict[str, str]], open_turn: bool, behind: str, end: str) -> list[int]:
+        """Encode with the twin: typed control strings hide while the template's own are renamed."""
+        twin, names = self._twin
+        hidden = {control: f"{names[control]}typed" for control in self._controls}
+
+        def hide(text: str) -> str:
+            return self._control_pattern.sub(lambda match: hidden[match.group()], text)
+
+        masked = [{**message, "content": hide(message["content"])} for message in plain]
+        text = self._text(masked, open_turn=open_turn) + hide(behind) + end
+        text = self._control_pattern.sub(lambda match: names[match.group()], text)
+        for control, mask in hidden.items():
+            text = text.replace(mask, control)
+        ids: list[int] = twin.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _alone(self, text: str) -> list[int]:
+        """Ids of a user's text by itself, free of control tokens."""
+        if not self._control_pattern.search(text):
+            return self.encode(text)
+        ids: list[int] = self._twin[0].encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _twin(self) -> tuple[Tokenizer, dict[str, str]]:
+        """The same tokenizer with its control tokens under secret names, and those names."""
+        nonce = secrets.token_hex(8)
+        names = {control: f"\ue000{nonce}{index}\ue001" for index, control in enumerate(self._controls)}
+        state: dict[str, Any] = json.loads(self._backend.to_str())
+        for token in state["added_tokens"]:
+            token["content"] = names[token["content"]]
+        state["model"] = _rename(state["model"], names)
+        state["post_processor"] = None
+        twin = Tokenizer.from_str(json.dumps(state))
+        for control in self._controls:
+            if twin.token_to_id(names[control]) != self._backend.token_to_id(control):
+                raise ModelError(f"the tokenizer's control token {control!r} cannot be told from typed text")
+        return twin, names
+
+    def _text(self, messages: list[dict[str, str]], *, open_turn: bool = False) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, chat_template=self.template, tokenize=False, add_generation_prompt=open_turn
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ModelError(f"the chat template refuses a conversation of {roles}: {error}") from None
+        return str(text)
+
+    def _assert_begin(self, ids: list[int]) -> None:
+        """Two BOS, or none where the template gives one, is a known way to ruin a model."""
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and any(one == two == bos for one, two in pairwise(ids[:4])):
+            raise ModelError("the chat template and the tokenizer both put a BOS in front; mend the template")
+
+
+def _label_ids(follows: list[list[int]], end_length: int) -> list[list[int]]:
+    bare = [ids[:-end_length] for ids in follows]
+    nested = any(one != two and two[: len(one)] == one for one in bare for two in bare)
+    return follows if nested else bare
+
+
+def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The family's own class, or the generic one, which reads a tokenizer.json as it is."""
+    problem = ""
+    for family in (AutoTokenizer, PreTrainedTokenizerFast):
+        try:
+            tokenizer: PreTrainedTokenizerBase = family.from_pretrained(directory, trust_remote_code=False)
+        except Exception as error:  # the Rust library raises nothing narrower for a broken file
+            problem = problem or str(error).strip().splitlines()[0]
+            continue
+        if hasattr(tokenizer, "backend_tokenizer"):
+            return tokenizer
+        problem = problem or "it has only a slow tokenizer"
+    raise ModelError(f"{directory}: has no tokenizer that can be loaded: {problem}; save a tokenizer.json beside the model")
+
+
+def _rename(model: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A tokenizer model whose vocabulary knows control tokens only by their secret names."""
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        renamed: Any = {names.get(piece, piece): index for piece, index in vocabulary.items()}
+    else:
+        renamed = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    return {**model, "vocab": renamed, "unk_token": names.get(model.get("unk_token") or "", model.get("unk_token"))}

@@ -1,0 +1,320 @@
+"""Scores from answers: of one run, and of two runs on the same items."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics.chrf import CHRF
+
+from metier.evaluation.answers import Answer, Kind
+from metier.scores import (
+    Difference,
+    Score,
+    Statistic,
+    f1,
+    holm,
+    interval,
+    mcnemar,
+    mean,
+    paired,
+    proportion,
+    ratio,
+)
+
+PRIMARY: dict[Kind, str] = {"label": "accuracy", "open": "chrf", "text": "loss"}
+"""The metric on which a verdict about a domain rests."""
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`matrix[truth][predicted]` counts items; those that failed or could not be parsed are in no cell."""
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class DomainScores:
+    """One run on one domain: `n` items, of which `failed` have no answer and `unparsed` one that is no label.
+
+    Both count as wrong, never as a class.
+    """
+
+    domain: str
+    kind: Kind
+    n: int
+    failed: int
+    unparsed: int
+    scores: tuple[Score, ...]
+    confusion: Confusion | None
+
+
+@dataclass(frozen=True)
+class DomainDifferences:
+    """Two runs on the same `n` items of one domain: ours minus theirs, by metric."""
+
+    domain: str
+    kind: Kind
+    n: int
+    differences: tuple[Difference, ...]
+
+
+def chrf(output: str, reference: str) -> float:
+    """Sentence chrF2, 0 … 100: characters 1 to 6, no words, beta 2 (Popović 2015; sacrebleu's defaults)."""
+    return float(CHRF().sentence_score(output, [reference]).score)
+
+
+def rouge_l(output: str, reference: str) -> float:
+    """ROUGE-L F1, 0 … 100 (Lin 2004): the longest common subsequence of lower-cased words, not stemmed.
+
+    On English the words are those of the rouge-score package; unlike there, other scripts have words too.
+    """
+    ours, theirs = _WORD.findall(output.lower()), _WORD.findall(reference.lower())
+    if not ours or not theirs:
+        return 0.0
+    return 200 * LCSseq.similarity(ours, theirs) / (len(ours) + len(theirs))
+
+
+def domain_scores(answers: Sequence[Answer]) -> list[DomainScores]:
+    """Every metric of every domain, domains in their order of appearance; a metric without values is absent.
+
+    Accuracy, F1 and stop rate are in 0 … 1, chrF and ROUGE-L in 0 … 100, loss and KL in nats per token,
+    length in words. A failed item scores 0; it is left out of loss and KL, which it does not have, and of
+    stop rate and length, which speak of the answers given. Raises ValueError for an id that occurs twice
+    in a domain, and for a label item whose reference is no label or whose labels are not its domain's.
+    """
+    return [_scores(domain, kind, items) for (domain, kind), items in _by_domain(answers).items()]
+
+
+def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDifferences]:
+    """Ours minus theirs on the same items; a metric is compared over the items that have it in both.
+
+    Holm adjusts over the domains: the primary metrics are one family, each other metric is its own.
+    Metrics in which no direction is better (length, the base's loss) are not compared. Raises ValueError
+    unless both runs answered the same items: domain, id, kind, group, labels and reference.
+    """
+    mine, other = _by_domain(ours), _by_domain(theirs)
+    if mine.keys() != other.keys():
+        raise ValueError(f"the runs have different domains: {sorted(mine)} and {sorted(other)}")
+    return _adjusted([_differences(*key, _pairs(items, other[key])) for key, items in mine.items()])
+
+
+def forgetting(answers: Sequence[Answer]) -> Difference:
+    """Loss minus the untuned base's loss on one run's passages, in nats per token: above 0 is forgotten.
+
+    Raises ValueError if no passage has both.
+    """
+    rows = [
+        (answer.group, tuned, base)
+        for answer in answers
+        if answer.kind == "text" and (tuned := _loss(answer)) and (base := _base_loss(answer))
+    ]
+    if not rows:
+        raise ValueError("forgetting: no passage has both the run's loss and the base's")
+    return _paired(_Metric("loss", _loss, ratio, higher_is_better=False), rows)
+
+
+def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, Any]:
+    """A record as plain JSON values, each difference with its verdict."""
+    plain = asdict(record)
+    if isinstance(record, Difference):
+        plain["verdict"] = record.verdict
+    if isinstance(record, DomainDifferences):
+        plain["differences"] = [to_dict(difference) for difference in record.differences]
+    return plain
+
+
+Value = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """What an answer contributes, None if it has no part in it, and the statistic over those columns."""
+
+    name: str
+    value: Callable[[Answer], Value | None]
+    statistic: Callable[..., Statistic]
+    higher_is_better: bool | None = True
+    rate: bool = False  # 0 or 1 for each item: there are exact methods
+
+
+def _failed(answer: Answer) -> bool:
+    return bool(answer.failed) or (answer.output is None and answer.kind != "text")
+
+
+def _output(answer: Answer) -> str | None:
+    return None if _failed(answer) else answer.output
+
+
+def _accuracy(answer: Answer) -> Value:
+    return (_output(answer) == answer.reference,)
+
+
+def _classes(answer: Answer) -> Value:
+    output = _output(answer)
+    predicted = answer.labels.index(output) if output in answer.labels else -1
+    return answer.labels.index(answer.reference), predicted, len(answer.labels)
+
+
+def _f1(average: Literal["macro", "weighted"]) -> Callable[..., Statistic]:
+    return lambda truth, predicted, classes: f1(truth, predicted, classes[0], average)
+
+
+def _overlap(measure: Callable[[str, str], float]) -> Callable[[Answer], Value]:
+    return lambda answer: (measure(_output(answer) or "", answer.reference),)
+
+
+def _stopped(answer: Answer) -> Value | None:
+    return None if answer.stopped is None or _failed(answer) else (answer.stopped,)
+
+
+def _words(answer: Answer) -> Value | None:
+    output = _output(answer)
+    return None if output is None else (len(output.split()),)
+
+
+def _loss(answer: Answer) -> Value | None:
+    return None if answer.logprob is None else _per_token(answer, -answer.logprob)
+
+
+def _base_loss(answer: Answer) -> Value | None:
+    return None if answer.base_logprob is None else _per_token(answer, -answer.base_logprob)
+
+
+def _kl(answer: Answer) -> Value | None:
+    return None if answer.kl is None else _per_token(answer, answer.kl)
+
+
+def _per_token(answer: Answer, nats: float) -> Value | None:
+    return None if _failed(answer) or not answer.tokens else (nats, answer.tokens)
+
+
+_METRICS: dict[Kind, tuple[_Metric, ...]] = {
+    "label": (
+        _Metric("accuracy", _accuracy, mean, rate=True),
+        _Metric("macro_f1", _classes, _f1("macro")),
+        _Metric("weighted_f1", _classes, _f1("weighted")),
+    ),
+    "open": (
+        _Metric("chrf", _overlap(chrf), mean),
+        _Metric("rouge_l", _overlap(rouge_l), mean),
+        _Metric("loss", _loss, ratio, higher_is_better=False),
+        _Metric("stop_rate", _stopped, mean, rate=True),
+        _Metric("length", _words, mean, higher_is_better=None),
+    ),
+    "text": (
+        _Metric("loss", _loss, ratio, higher_is_better=False),
+        _Metric("base_loss", _base_loss, ratio, higher_is_better=None),
+        _Metric("kl", _kl, ratio, higher_is_better=False),
+    ),
+}
+
+
+def _scores(domain: str, kind: Kind, items: Sequence[Answer]) -> DomainScores:
+    failed = sum(_failed(answer) for answer in items)
+    parsed = sum(_output(answer) in answer.labels for answer in items)
+    scores = (_score(metric, items) for metric in _METRICS[kind])
+    return DomainScores(
+        domain=domain,
+        kind=kind,
+        n=len(items),
+        failed=failed,
+        unparsed=len(items) - failed - parsed if kind == "label" else 0,
+        scores=tuple(score for score in scores if score),
+        confusion=_confusion(items) if kind == "label" else None,
+    )
+
+
+def _score(metric: _Metric, items: Sequence[Answer]) -> Score | None:
+    rows = [(answer.group, value) for answer in items if (value := metric.value(answer)) is not None]
+    if not rows:
+        return None
+    groups, values = zip(*rows, strict=True)
+    columns = tuple(zip(*values, strict=True))
+    if metric.rate:
+        return proportion(metric.name, columns[0], groups)
+    return interval(metric.name, metric.statistic(*columns), groups, metric.higher_is_better)
+
+
+def _confusion(items: Sequence[Answer]) -> Confusion:
+    labels = items[0].labels
+    cells = Counter((answer.reference, _output(answer)) for answer in items)
+    matrix = tuple(tuple(cells[truth, predicted] for predicted in labels) for truth in labels)
+    return Confusion(labels, matrix)
+
+
+def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]]) -> DomainDifferences:
+    differences = []
+    for metric in _METRICS[kind]:
+        values = ((mine.group, metric.value(mine), metric.value(other)) for mine, other in pairs)
+        rows = [(group, a, b) for group, a, b in values if a is not None and b is not None]
+        if rows and metric.higher_is_better is not None:
+            differences.append(_paired(metric, rows))
+    return DomainDifferences(domain, kind, len(pairs), tuple(differences))
+
+
+def _paired(metric: _Metric, rows: Sequence[tuple[str, Value, Value]]) -> Difference:
+    """The difference over rows of (group, our value, their value)."""
+    groups = [group for group, _, _ in rows]
+    ours = tuple(zip(*(value for _, value, _ in rows), strict=True))
+    theirs = tuple(zip(*(value for _, _, value in rows), strict=True))
+    if metric.rate:
+        return mcnemar(metric.name, ours[0], theirs[0], groups)
+    better = bool(metric.higher_is_better)
+    return paired(metric.name, metric.statistic(*ours), metric.statistic(*theirs), groups, better)
+
+
+def _pairs(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
+    domain = ours[0].domain
+    others = {answer.id: answer for answer in theirs}
+    if strange := others.keys() ^ {answer.id for answer in ours}:
+        raise ValueError(f"{domain}: {len(strange)} items are in one run only, {min(strange)} among them")
+    pairs = [(answer, others[answer.id]) for answer in ours]
+    for mine, other in pairs:
+        if _asked(mine) != _asked(other):
+            raise ValueError(
+                f"{domain}: item {mine.id} differs between the runs in group, reference or labels"
+            )
+    return pairs
+
+
+def _asked(answer: Answer) -> tuple[str, str, tuple[str, ...]]:
+    return answer.group, answer.reference, answer.labels
+
+
+def _adjusted(records: Sequence[DomainDifferences]) -> list[DomainDifferences]:
+    families: dict[str, list[tuple[int, Difference]]] = {}
+    for index, record in enumerate(records):
+        for difference in record.differences:
+            family = "primary" if difference.metric == PRIMARY[record.kind] else difference.metric
+            families.setdefault(family, []).append((index, difference))
+    adjusted: dict[tuple[int, str], Difference] = {}
+    for members in families.values():
+        for (index, _), difference in zip(members, holm([member for _, member in members]), strict=True):
+            adjusted[index, difference.metric] = difference
+    return [
+        replace(record, differences=tuple(adjusted[index, before.metric] for before in record.differences))
+        for index, record in enumerate(records)
+    ]
+
+
+def _by_domain(answers: Sequence[Answer]) -> dict[tuple[str, Kind], list[Answer]]:
+    """Answers by domain and kind, in order of appearance; checked as `domain_scores` says."""
+    domains: dict[tuple[str, Kind], dict[str, Answer]] = {}
+    for answer in answers:
+        items = domains.setdefault((answer.domain, answer.kind), {})
+        if answer.id in items:
+            raise ValueError(f"{answer.domain}: item {answer.id} is answered twice")
+        items[answer.id] = answer
+        if answer.kind == "label" and answer.labels != next(iter(items.values())).labels:
+            raise ValueError(f"{answer.domain}: item {answer.id} has other labels than those before it")
+        if answer.kind == "label" and answer.reference not in answer.labels:
+            raise ValueError(f"{answer.domain}: item {answer.id}: {answer.reference!r} is none of the labels")
+    return {key: list(items.values()) for key, items in domains.items()}

@@ -1,0 +1,43 @@
+"""What the paired tests allow to be said, in sentences; the words better and worse come from nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from metier.evaluation.metrics import PRIMARY, DomainDifferences
+from metier.scores import Difference
+
+OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}
+
+
+def sentence(
+    against: Mapping[str, Sequence[DomainDifferences]], forgetting: Difference | None, domains: Sequence[str]
+) -> str:
+    """The verdict on a run: against each opponent by domain, then what was forgotten."""
+    parts = [_against(OPPONENTS[role], records) for role, records in against.items()]
+    if forgetting:
+        parts.append(_forgot(forgetting))
+    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else f"Measured on {', '.join(domains)}."
+
+
+def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
+    for record in records:
+        if record.kind != "text":
+            groups[primary(record).verdict].append(record.domain)
+    said = [f"{verdict} on {', '.join(names)}" for verdict, names in groups.items() if names]
+    return f"against {opponent}: {'; '.join(said)}".replace("; ", ", ") if said else f"{opponent} was not compared"
+
+
+def primary(record: DomainDifferences) -> Difference:
+    """The difference on which a verdict about the domain rests."""
+    return next(each for each in record.differences if each.metric == PRIMARY[record.kind])
+
+
+def _forgot(forgetting: Difference) -> str:
+    size = f"{forgetting.value:+.3f} nats a token on general text [{forgetting.low:+.3f}, {forgetting.high:+.3f}]"
+    return {
+        "worse": f"it forgot: {size}",
+        "better": f"it forgot nothing: {size}",
+        "no difference shown": f"no forgetting shown: {size}",
+    }[forgetting.verdict]

@@ -1,0 +1,296 @@
+"""One recipe → one run, measured beside its untuned base and the classical baseline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from metier import run as runs
+from metier.classical import LabelBaseline, NearestAnswer
+from metier.data.dataset import DomainData, read_passages
+from metier.evaluation.answering import Limits, answer, blank, transcript
+from metier.evaluation.answers import Answer, read_answers, to_json
+from metier.evaluation.forgetting import read_general_text
+from metier.evaluation.metrics import PRIMARY, compare, domain_scores, forgetting, to_dict
+from metier.evaluation.verdict import sentence
+from metier.events import Event, Listener, silent
+from metier.files import write_directory
+from metier.hardware import measure, peak_memory, probe
+from metier.inference.engine import Engine
+from metier.job import Job, prepare
+from metier.model.adapters import attach, restore, save
+from metier.model.forward import Forward
+from metier.model.loading import Base, NumberFormat, load
+from metier.planning import Plan
+from metier.planning import plan as make_plan
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.report.page import write_report
+from metier.run import Run
+from metier.training.checkpoint import Progress, Store
+from metier.training.loop import Hooks, Settings, Stopped
+from metier.training.loop import train as train_loop
+
+_VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
+_SCALE = {"accuracy": 1.0, "chrf": 100.0}  # the full score, so that domains count alike
+
+
+@dataclass(frozen=True)
+class Means:
+    """What surrounds a run: choices forced on the plan, the network, who listens, who may stop it."""
+
+    overrides: Mapping[str, Any]
+    offline: bool
+    listen: Listener
+    stop: Callable[[], bool]
+
+
+def check(recipe: Recipe, *, offline: bool = False) -> Job:
+    """Read everything that a run would read, but the weights; raises with every fault."""
+    return prepare(recipe, offline=offline)
+
+
+def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, offline: bool = False) -> Plan:
+    """How this machine would do it, with forecast memory and time."""
+    job = recipe if isinstance(recipe, Job) else prepare(recipe, offline=offline)
+    hardware = probe()
+    draft = make_plan(job.recipe, job.shape, hardware, None, overrides or {})
+    size = (draft.tokens_per_batch, job.shape.hidden, job.shape.intermediate)
+    rates = measure(draft.compute, size, draft.threads, quantized=draft.storage == "nf4")
+    return make_plan(job.recipe, job.shape, hardware, rates, overrides or {})
+
+
+def train(
+    recipe: Recipe,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    on_event: Listener = silent,
+    stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Tune, measure against base and baseline, and report. Called again after a crash, it continues."""
+    means = Means(overrides or {}, offline, on_event, stop)
+    job = prepare(recipe, offline=offline)
+    classical = _classical(job, means)
+    if recipe.strategy.method == "classical":
+        return classical
+    chosen = plan(job, means.overrides)
+    if recipe.strategy.method == "none":
+        return _untuned(job, chosen, _load(job, chosen), classical, means)
+    run = _find(job, chosen)
+    if run.status == "finished":
+        return run
+    chosen = _kept_plan(run, chosen, means)
+    base = _load(job, chosen)
+    untuned = _untuned(job, chosen, base, classical, means)
+    return _tune(run, job, chosen, base, {"none": untuned, "classical": classical}, means)
+
+
+def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
+    """A run's scores recomputed from its answers, or the untuned base measured on a recipe's held-out items."""
+    if isinstance(target, Recipe):
+        return train(target.override(strategy={"method": "none"}), offline=offline, on_event=on_event)
+    opponents = {
+        role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
+    }
+    _score(target, opponents)
+    write_report(target)
+    return target
+
+
+def _find(job: Job, chosen: Plan) -> Run:
+    """The run of this job in this number format, new or begun before."""
+    parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest(), "format": chosen.number_format}
+    parts |= {"template": job.renderer.template_digest}
+    if job.kinds:
+        parts |= {"train": job.data.train_hash}
+    return _create(job, parts, number_format=chosen.number_format)
+
+
+def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
+    counts = {
+        each.domain.name: {
+            "train": len(each.train),
+            "validation": len(each.validation),
+            "heldout": len(each.heldout),
+            "left_out": len(each.left_out),
+            "target_tokens": job.target_tokens[each.domain.name],
+            "token_weight": job.token_weight[each.domain.name],
+        }
+        for each in job.data.domains
+    }
+    facts |= {"data": counts, "hashes": dict(parts), "revision": job.source.revision}
+    facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
+    return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
+
+
+def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
+    """A resumed run keeps its plan, thread count included, or its bits would differ."""
+    if means.overrides or not (run.directory / "plan.json").exists():
+        runs.save_plan(run, chosen)
+        return chosen
+    kept = Plan(**run.plan())
+    if kept.threads > chosen.threads:
+        means.listen(Event("note", values={"text": f"{kept.threads} threads as begun; this machine has fewer cores"}))
+    return kept
+
+
+def _load(job: Job, chosen: Plan) -> Base:
+    torch.set_num_threads(chosen.threads)
+    number_format = NumberFormat(chosen.storage, chosen.compute)
+    return load(job.source.directory, number_format, chosen.device, reference=chosen.kernels == "reference")
+
+
+def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -> Run:
+    """The untuned base on the same held-out items, in the same number format."""
+    job = replace(job, recipe=job.recipe.override(strategy={"method": "none"}), kinds=())
+    run = _find(job, chosen)
+    if run.status == "finished":
+        return run
+    begun = time.monotonic()
+    runs.save_plan(run, chosen)
+    answers = answer(_engine(base.forward, base, chosen), job.renderer, job.heldout, _limits(job), means.listen, "base")
+    run.write_answers([to_json(each) for each in answers])
+    return _finish(run, {"classical": classical}, {"held-out answers": time.monotonic() - begun})
+
+
+def _classical(job: Job, means: Means) -> Run:
+    """TF-IDF with a linear SVM for labels, the nearest training answer for open ones; no base is read."""
+    job = replace(job, recipe=job.recipe.override(strategy={"method": "classical"}))
+    run = _create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
+    if run.status == "finished":
+        return run
+    begun = time.monotonic()
+    limit = job.recipe.eval.limit
+    answers = [each for domain in job.data.domains for each in _classical_answers(domain, limit)]
+    means.listen(Event("baseline", len(answers), len(answers)))
+    run.write_answers([to_json(each) for each in answers])
+    return _finish(run, {}, {"fitting and answers": time.monotonic() - begun})
+
+
+def _classical_answers(domain: DomainData, limit: int | None) -> list[Answer]:
+    texts, references = [transcript(item) for item in domain.train], [item.reference for item in domain.train]
+    heldout = domain.heldout[:limit]
+    fit = LabelBaseline.fit if heldout[0].kind == "label" else NearestAnswer.fit
+    outputs = fit(texts, references).predict([transcript(item) for item in heldout])
+    return [replace(blank(item), output=output) for item, output in zip(heldout, outputs, strict=True)]
+
+
+def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, Run], means: Means) -> Run:
+    strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
+    assert isinstance(strategy, LoraStrategy | QloraStrategy)
+    adapted, kinds = attach(base.network, strategy.peft, settings.seed)
+    forward = Forward(adapted, forks=base.forward.forks, reference=chosen.kernels == "reference")
+    engine = _engine(forward, base, chosen)
+    run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
+    progress = _train(run, job, forward, engine, settings, means)
+    restore(adapted, progress.best)
+    write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
+    begun = time.monotonic()
+    answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen)
+    passages = read_passages(job.recipe)
+    answers += read_general_text(forward, job.renderer, passages, job.recipe.train.max_length, means.listen)
+    run.write_answers([to_json(each) for each in answers])
+    run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
+    seconds = {"training and validation": progress.seconds, "held-out answers": time.monotonic() - begun}
+    return _finish(run, opponents, seconds)
+
+
+def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Settings, means: Means) -> Progress:
+    """The loop, with the run's status following what becomes of it."""
+    store = Store(run.directory / "checkpoints")
+    run.forget_events_after(store.newest_step())
+    hooks = Hooks(lambda: _validation(job, engine), run.recorder(means.listen), means.stop)
+    try:
+        return train_loop(forward, job.steps(), settings, store, hooks)
+    except Stopped as stopped:
+        run.update(status="stopped", why=str(stopped))
+        stopped.hint = f"continue with: metier train --resume {run.directory}"
+        raise
+    except runs.RunError as error:
+        run.update(status="failed", why=str(error))
+        raise
+
+
+def _validation(job: Job, engine: Engine) -> dict[str, float]:
+    """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
+    items = [
+        item
+        for domain in job.data.domains
+        for item in (domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT])
+    ]
+    values, parts = {}, []
+    answers = answer(engine, job.renderer, items, _limits(job), silent)
+    for scores in domain_scores(answers):
+        metric = PRIMARY[scores.kind]
+        value = next(score.value for score in scores.scores if score.metric == metric)
+        values[f"{scores.domain} {metric}"] = value
+        parts.append(value / _SCALE[metric])
+    return {"score": sum(parts) / len(parts), **values}
+
+
+def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
+    train = job.recipe.train
+    assert not isinstance(train.learning_rate, str)
+    return Settings(
+        learning_rate=train.learning_rate,
+        schedule=train.lr_scheduler_type,
+        warmup=chosen.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        seed=train.seed,
+        tokens_per_batch=chosen.tokens_per_batch,
+        boundary=base.boundary,
+        validate_every=chosen.validate_every,
+        checkpoint_every=chosen.checkpoint_every,
+        patience=train.early_stopping_patience,
+    )
+
+
+def _engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
+    return Engine(
+        forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences
+    )
+
+
+def _limits(job: Job) -> Limits:
+    return Limits(job.recipe.train.max_length, job.recipe.eval.max_new_tokens, job.shape.context)
+
+
+def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:
+    _score(run, opponents)
+    run.update(status="finished", measured={"seconds": dict(seconds), "peak_memory": peak_memory()})
+    write_report(run)
+    Store(run.directory / "checkpoints").clear()
+    return run
+
+
+def _score(run: Run, opponents: Mapping[str, Run]) -> None:
+    """Everything in scores.json follows from the answers of this run and of its opponents."""
+    answers = read_answers(run.directory / "answers.jsonl")
+    asked = [each for each in answers if each.kind != "text"]
+    against = {role: compare(asked, _asked(opponent)) for role, opponent in opponents.items()}
+    forgot = forgetting(answers) if len(asked) < len(answers) else None
+    run.write_scores(
+        {
+            "verdict": sentence(against, forgot, [each.domain for each in domain_scores(asked)]),
+            "domains": [to_dict(each) for each in domain_scores(answers)],
+            "against": {
+                role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
+                for role, records in against.items()
+            },
+            "forgetting": to_dict(forgot) if forgot else None,
+            "guard": {
+                name: {"limit": limit, "value": forgot.value, "passed": forgot.value <= limit}
+                for name, limit in run.recipe().eval.guard.items()
+                if forgot
+            },
+        }
+    )
+
+
+def _asked(run: Run) -> Sequence[Answer]:
+    return [each for each in read_answers(run.directory / "answers.jsonl") if each.kind != "text"]

@@ -1,0 +1,125 @@
+"""Durable writes, canonical hashes and checksum manifests: every lasting byte goes through here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of `value`: keys sorted, no white space, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks so that no mapped page stays resident."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`, or leave it as it was: temporary file, fsync, rename."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of indented JSON in the given key order."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line in a single write, so that a kill leaves at most one torn last line."""
+    with path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+
+
+def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
+    """Stage a directory beside `path`, let `fill` write into it, seal it and rename it into place.
+
+    A directory at `path` is replaced; a kill at any moment leaves the old one, the new one, or a
+    staged one that `verify` refuses.
+    """
+    staged = path.parent / f".{path.name}.staged"
+    old = path.parent / f".{path.name}.old"
+    for leftover in (staged, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        fill(staged)
+        _seal(staged)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(staged, path)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    _sync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verify(directory: Path) -> bool:
+    """Whether every file that the directory's manifest names is there with its checksum."""
+    try:
+        manifest: dict[str, str] = read_json(directory / MANIFEST)
+        return all(file_digest(directory / name) == checksum for name, checksum in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _seal(directory: Path) -> None:
+    """Write the checksum of every file into the manifest and push all of it to the disk."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    write_json(directory / MANIFEST, {path.relative_to(directory).as_posix(): file_digest(path) for path in files})
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable; Windows has no handle on directories and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,192 @@
+"""A recipe with everything that its runs read: items, rendered rows, shape. No weight is loaded here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from metier import hub
+from metier.data.dataset import Dataset, load
+from metier.data.items import Item
+from metier.data.mixing import batches, token_weights
+from metier.data.rendering import Renderer
+from metier.errors import DataError, Fault
+from metier.model.adapters import Identity, Kind, count
+from metier.model.loading import boundary, probe, read_config
+from metier.planning import Shape, resolve
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.trees import Example, pack
+
+_SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved recipe, its data and what its base looks like from outside.
+
+    `units` holds for each domain its training examples: the rows of one source row or conversation.
+    `dropped` are those that are longer than max_length; `token_weight` is what a target token of a
+    domain counts; `kinds` is what the strategy would train.
+    """
+
+    recipe: Recipe
+    data: Dataset
+    source: hub.Source
+    renderer: Renderer
+    config: PreTrainedConfig
+    shape: Shape
+    units: Mapping[str, Sequence[Sequence[Example]]]
+    dropped: Sequence[Fault]
+    target_tokens: Mapping[str, int]
+    token_weight: Mapping[str, float]
+    kinds: Sequence[Kind]
+
+    @property
+    def heldout(self) -> list[Item]:
+        """The items on which runs are measured, `limit` a domain."""
+        limit = self.recipe.eval.limit
+        return [item for domain in self.data.domains for item in domain.heldout[:limit]]
+
+    @property
+    def context(self) -> int:
+        return self.shape.context
+
+    def identity(self) -> Identity:
+        return Identity(
+            base=self.recipe.model,
+            base_digest=self.source.weights_digest(),
+            tokenizer_digest=self.renderer.tokenizer_digest,
+            template_digest=self.renderer.template_digest,
+        )
+
+    def steps(self) -> list[list[Example]]:
+        """The rows of every optimizer step, in the order that seed and epoch give."""
+        train = self.recipe.train
+        assert not isinstance(train.batch_size, str) and not isinstance(train.num_train_epochs, str)
+        domains = list(self.units.values())
+        order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
+        return [[row for domain, index in batch for row in domains[domain][index]] for batch in order]
+
+
+def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
+    """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
+    data = load(recipe, remember=True)
+    source = hub.find(recipe.model, recipe.directory, offline=offline)
+    config = read_config(source.directory)
+    renderer = Renderer.load(source.directory, template)
+    units, dropped = _render(recipe, data, renderer)
+    tokens = {name: sum(_targets(row) for unit in each for row in unit) for name, each in units.items()}
+    weight = token_weights(tokens, {domain.domain.name: domain.domain.weight for domain in data.domains})
+    units = {name: [[_weighted(row, weight[name]) for row in unit] for unit in each] for name, each in units.items()}
+    job = Job(
+        recipe=recipe,
+        data=data,
+        source=source,
+        renderer=renderer,
+        config=config,
+        shape=_base_shape(source, config),
+        units=units,
+        dropped=dropped,
+        target_tokens=tokens,
+        token_weight=weight,
+        kinds=(),
+    )
+    return _with_shape(job)
+
+
+def _render(
+    recipe: Recipe, data: Dataset, renderer: Renderer
+) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
+    """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
+    units: dict[str, list[list[Example]]] = {}
+    dropped = []
+    for domain in data.domains:
+        rows: dict[int, list[Example]] = {}
+        long: dict[int, Fault] = {}
+        for item in domain.train:
+            row = renderer.example(item)
+            rows.setdefault(item.row, []).append(row)
+            if len(row.tokens) > recipe.train.max_length:
+                problem = f"has {len(row.tokens)} tokens, more than max_length = {recipe.train.max_length}"
+                long.setdefault(item.row, Fault(item.place, problem, "dropped from training"))
+        dropped += long.values()
+        units[domain.domain.name] = [each for number, each in rows.items() if number not in long]
+        if not units[domain.domain.name]:
+            fix = f"raise train.max_length (now {recipe.train.max_length}) or shorten the rows"
+            raise DataError(str(recipe.path), [Fault(f"domain {domain.domain.name}", "has no row left to train on", fix)])
+    return units, dropped
+
+
+def _targets(row: Example) -> int:
+    return sum(weight > 0 for weight in row.weights)
+
+
+def _weighted(row: Example, weight: float) -> Example:
+    return Example(row.tokens, tuple(weight * each for each in row.weights))
+
+
+def _base_shape(source: hub.Source, config: PreTrainedConfig) -> Shape:
+    """What the headers and the config tell of the base."""
+    tensors = source.tensors()
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    why_rows = probe(config)
+    return Shape(
+        parameters=sum(tensor.size for tensor in tensors),
+        linear_parameters=sum(
+            tensor.size
+            for tensor in tensors
+            if len(tensor.shape) == 2 and config.vocab_size not in tensor.shape and "embed" not in tensor.name
+        ),
+        file_bytes=sum(tensor.bytes for tensor in tensors),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        cache_width=2 * head * (getattr(config, "num_key_value_heads", None) or heads),
+        vocabulary=config.vocab_size,
+        context=getattr(config, "max_position_embeddings", None) or 1 << 20,
+        forks=not why_rows,
+        why_rows=why_rows,
+        examples=0,
+        packed_tokens=0,
+        row_tokens=0,
+        targets=0,
+        longest_row=0,
+        decoded_items=0,
+        scored_tokens=0,
+        validation_items=0,
+    )
+
+
+def _with_shape(job: Job) -> Job:
+    """Add the data's lengths, resolve the recipe by them, and count what its strategy trains."""
+    rows = [row for units in job.units.values() for unit in units for row in unit]
+    heldout = [job.renderer.example(item) for item in job.heldout]
+    shape = dataclasses.replace(
+        job.shape,
+        examples=sum(map(len, job.units.values())),
+        row_tokens=sum(len(row.tokens) for row in rows),
+        targets=sum(map(_targets, rows)),
+        longest_row=max(len(row.tokens) for row in rows),
+        decoded_items=sum(item.kind == "open" for item in job.heldout),
+        scored_tokens=sum(len(tree) for tree in pack(heldout, 2048, fork=job.shape.forks)) if heldout else 0,
+        validation_items=sum(item.kind == "open" for domain in job.data.domains for item in domain.validation),
+    )
+    recipe = resolve(job.recipe, shape)
+    kinds: Sequence[Kind] = ()
+    if isinstance(recipe.strategy, LoraStrategy | QloraStrategy):
+        kinds = count(job.config, recipe.strategy.peft)
+    shape = dataclasses.replace(shape, trainable=sum(kind.parameters for kind in kinds))
+    resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
+    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=_packed(resolved)))
+
+
+def _packed(job: Job) -> int:
+    """Distinct tokens of one epoch, extrapolated from its first steps."""
+    steps = job.steps()[:_SAMPLED_STEPS]
+    limit = boundary(job.config)
+    packed = sum(len(tree) for rows in steps for tree in pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))
+    return round(packed * job.shape.row_tokens / sum(len(row.tokens) for rows in steps for row in rows))

@@ -1,0 +1,173 @@
+"""Adapters: which linear kinds they reach, how many parameters they train, and what they are bound to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from metier.errors import Fault, ModelError, RecipeError
+from metier.files import read_json, write_atomic, write_json
+from metier.recipe import Lora
+
+IDENTITY = "identity.json"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an adapter belongs to; on anything else it is refused."""
+
+    base: str
+    base_digest: str
+    tokenizer_digest: str
+    template_digest: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of linear layer: how many the base has, how many are adapted, parameters trained in them."""
+
+    name: str
+    layers: int
+    adapted: int
+    parameters: int
+
+
+def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[Kind]]:
+    """Wrap `network` in a fresh LoRA adapter; its random half is drawn from `seed` alone."""
+    check_targets(network, lora)
+    before = _linear_kinds(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(network, _config(lora))  # type: ignore[arg-type]
+    return adapted, _kinds(adapted, before)
+
+
+def count(config: PreTrainedConfig, lora: Lora) -> list[Kind]:
+    """What `attach` would train, found on the meta device: no weight is read."""
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return attach(network, lora, seed=0)[1]
+
+
+def check_targets(network: nn.Module, lora: Lora) -> None:
+    """Every name must match, or an adapter of Llama's names would reach half of Phi-3's layers unnoticed."""
+    if isinstance(lora.target_modules, str):
+        return
+    kinds = _linear_kinds(network)
+    names = [name for name, _ in network.named_modules()]
+    missed = [
+        target
+        for target in lora.target_modules
+        if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]
+    if missed:
+        reached = [target for target in lora.target_modules if target not in missed]
+        problem = f"{', '.join(missed)} match no layer of this model" + (
+            f"; only {len(reached)} of its {len(kinds)} linear kinds would be trained" if reached else ""
+        )
+        fix = f'write "all-linear", or choose among {", ".join(sorted(kinds))}'
+        raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
+
+
+def _config(lora: Lora) -> LoraConfig:
+    targets = lora.target_modules
+    return LoraConfig(
+        r=int(lora.r),
+        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=lora.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _linear_kinds(network: nn.Module) -> Counter[str]:
+    """Leaf name of every linear layer but the output head → how often it occurs."""
+    head = getattr(network, "get_output_embeddings", lambda: None)()
+    kinds: Counter[str] = Counter()
+    for name, module in network.named_modules():
+        linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if linear and module is not head:
+            kinds[name.rpartition(".")[2]] += 1
+    return kinds
+
+
+def _kinds(adapted: PeftModel, before: Mapping[str, int]) -> list[Kind]:
+    layers: Counter[str] = Counter()
+    parameters: Counter[str] = Counter()
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad:
+            kind = name.partition(".lora_")[0].rpartition(".")[2]
+            parameters[kind] += parameter.numel()
+            layers[kind] += ".lora_A." in name
+    return [Kind(kind, before[kind], layers[kind], parameters[kind]) for kind in sorted(before)]
+
+
+def trainable(adapted: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that move, by name in a fixed order."""
+    return {name: each for name, each in sorted(adapted.named_parameters()) if each.requires_grad}
+
+
+def state(adapted: PeftModel) -> dict[str, Tensor]:
+    """The adapter's tensors under PEFT's own names, detached from training."""
+    tensors = get_peft_model_state_dict(adapted)
+    return {name: tensors[name].detach().clone().contiguous() for name in sorted(tensors)}
+
+
+def restore(adapted: PeftModel, tensors: Mapping[str, Tensor]) -> None:
+    set_peft_model_state_dict(adapted, dict(tensors))
+
+
+def save(tensors: Mapping[str, Tensor], adapted: PeftModel, identity: Identity, template: str, directory: Path) -> None:
+    """Write an adapter that PEFT loads, with its identity and chat template; same tensors, same bytes."""
+    save_file(dict(tensors), directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {key: _plain(value) for key, value in sorted(adapted.peft_config["default"].to_dict().items())}
+    config |= {"inference_mode": True, "base_model_name_or_path": identity.base}
+    write_json(directory / "adapter_config.json", config)
+    write_json(directory / IDENTITY, asdict(identity))
+    write_atomic(directory / "chat_template.jinja", template)
+
+
+def _plain(value: Any) -> Any:
+    """Sets in a fixed order: PEFT's own writing follows the hash seed."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return json.loads(json.dumps(value, default=str))
+
+
+def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
+    """Put a saved adapter on a base; raises `ModelError` where it was made for another one."""
+    made_for = Identity(**read_json(directory / IDENTITY))
+    for what, name in (("base", "base_digest"), ("tokenizer", "tokenizer_digest"), ("chat template", "template_digest")):
+        if getattr(made_for, name) != getattr(identity, name):
+            raise ModelError(
+                f"{directory}: was trained with another {what}: made for {made_for.base} "
+                f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
+                hint="use the base that the run names, or train again on this one",
+            )
+    config = LoraConfig.from_pretrained(directory)
+    adapted = get_peft_model(network, config)  # type: ignore[arg-type]
+    restore(adapted, load_file(directory / "adapter_model.safetensors"))
+    return adapted.requires_grad_(False).eval()
+
+
+@contextmanager
+def disabled(network: nn.Module) -> Iterator[None]:
+    """The untuned base, for as long as the block lasts."""
+    if isinstance(network, PeftModel):
+        with network.disable_adapter():
+            yield
+    else:
+        yield

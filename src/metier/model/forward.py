@@ -1,0 +1,166 @@
+"""One forward over a token tree: hidden states once per node, the head only where something counts.
+
+Shapes: T nodes, K targets, U distinct queries, V vocabulary, H heads, G key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from metier.kernels.blocks import fused_attention
+from metier.kernels.reference import masked_attention, visible
+from metier.trees import TokenTree
+
+ATTENTION = "metier_tree"
+# What layers hand down that attention has no use for, or that says nothing about what is seen.
+_HARMLESS = {
+    *("position_ids", "cache_position", "use_cache", "is_causal", "logits_to_keep"),
+    *("output_attentions", "output_hidden_states", "output_router_logits"),
+}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a layer turns queries and keys into scores."""
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether torch's fused kernel computes it."""
+        return self.softcap is None and self.sinks is None
+
+
+class Attention(Protocol):
+    """Who sees whom in one forward, handed through the model as the keyword `tree`."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+        """Queries [1 or B, H, T, D] with keys and values to outputs of the queries' shape."""
+        ...
+
+
+class TreeAttention:
+    """Every node attends to its ancestors and itself."""
+
+    def __init__(self, tree: TokenTree, device: torch.device, *, reference: bool = False) -> None:
+        self.positions = torch.as_tensor(tree.positions, device=device)
+        self._ends = torch.as_tensor(tree.ends, device=device)
+        self._blocks = tree.blocks
+        self._reference = reference
+        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+        outputs = []
+        for block in self._blocks:
+            span = slice(block.start, block.stop)
+            qkv = q[0, :, span], k[0, :, span], v[0, :, span]
+            if scoring.plain and not self._reference:
+                seen = self._seen(span, block.forks, scoring.window)
+                outputs.append(fused_attention(*qkv, seen, scoring.scale))
+            else:
+                seen_TT = visible(self.positions[span], self._ends[span] - block.start, scoring.window)
+                outputs.append(masked_attention(*qkv, seen_TT, scoring.scale, scoring.softcap, scoring.sinks))
+        return torch.cat(outputs, dim=1)[None]
+
+    def _seen(self, span: slice, forks: bool, window: int | None) -> Tensor | None:
+        """The mask of a block, made once a forward; a path within its window is simply causal."""
+        if window is not None and window >= span.stop - span.start:
+            window = None
+        if not forks and window is None:
+            return None
+        key = (span.start, window)
+        if key not in self._masks:
+            self._masks[key] = visible(self.positions[span], self._ends[span] - span.start, window)
+        return self._masks[key]
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: Attention,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface; a keyword that we do not know would be silently wrong."""
+    strange = {name for name, value in others.items() if value is not None} - _HARMLESS
+    if strange or attention_mask is not None or dropout:
+        what = ", ".join(sorted(strange)) or ("attention dropout" if dropout else "an attention mask")
+        raise NotImplementedError(f"tree attention does not know {what} of {type(module).__name__}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scoring = Scoring(scale, sliding_window, softcap, s_aux)
+    output = tree.attend(int(module.layer_idx), query, key, value, scoring)  # type: ignore[arg-type]
+    return output.transpose(1, 2).contiguous(), None
+
+
+def register() -> None:
+    """Make `attn_implementation="metier_tree"` known to transformers; twice is harmless."""
+    AttentionInterface.register(ATTENTION, _attention)
+
+
+class Forward:
+    """Runs trees through one loaded network.
+
+    `forks` is what the probe found: without it every block runs alone, as plain transformers would.
+    """
+
+    def __init__(self, network: nn.Module, *, forks: bool, reference: bool = False) -> None:
+        self.network = network
+        self.forks = forks
+        self._reference = reference
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def logits(self, tree: TokenTree, nodes: Tensor, attention: Attention | None = None) -> Tensor:
+        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order."""
+        if not self.forks:
+            return self._logits_of_blocks(tree, nodes)
+        attention = attention or TreeAttention(tree, self.device, reference=self._reference)
+        return self._run(tree.tokens, tree.positions, nodes, tree=attention)
+
+    def logprobs(self, tree: TokenTree) -> Tensor:
+        """Log-probability of each target, [K], in float32."""
+        queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
+        logits_UV = self.logits(tree, queries.to(self.device)).float()
+        place, token = place.to(self.device), torch.as_tensor(tree.token, device=self.device)
+        return logits_UV[place, token] - logits_UV.logsumexp(-1)[place]
+
+    def _run(self, tokens: Any, positions: Any, nodes: Tensor, **keywords: Any) -> Tensor:
+        device = self.device
+        output = self.network(
+            input_ids=torch.as_tensor(tokens, device=device)[None],
+            position_ids=torch.as_tensor(positions, device=device)[None],
+            logits_to_keep=nodes,
+            use_cache=False,
+            **keywords,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def _logits_of_blocks(self, tree: TokenTree, nodes: Tensor) -> Tensor:
+        parts = []
+        for block in tree.blocks:
+            if block.forks:
+                raise ValueError("this model cannot fork; pack its rows with fork=False")
+            inside = nodes[(nodes >= block.start) & (nodes < block.stop)] - block.start
+            if len(inside):
+                span = slice(block.start, block.stop)
+                parts.append(self._run(tree.tokens[span], tree.positions[span], inside))
+        return torch.cat(parts)

@@ -1,0 +1,181 @@
+"""A directory with a causal language model → a network in the number format that the plan names."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import logging as vendor_logging
+
+from metier.errors import ModelError
+from metier.model.forward import ATTENTION, Forward, register
+from metier.trees import Example, pack
+
+PROBE_CONTEXT = 8
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How weights are stored and what arithmetic computes in: `nf4/bfloat16`, `float32/float32`, …"""
+
+    storage: str
+    compute: str
+
+    def __str__(self) -> str:
+        return f"{self.storage}/{self.compute}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.compute]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base: its network, whether it can fork and why not, and where LongRoPE changes its factors."""
+
+    forward: Forward
+    why_rows: str
+    boundary: int | None
+
+    @property
+    def network(self) -> nn.Module:
+        return self.forward.network
+
+
+def read_config(directory: Path) -> PreTrainedConfig:
+    """The base's configuration; raises `ModelError` where transformers has no such causal model."""
+    try:
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{directory}: is not a model that transformers can load: {first}") from None
+
+
+def boundary(config: PreTrainedConfig) -> int | None:
+    """The length beyond which LongRoPE takes its long factors, if the model uses it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    original = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return int(original) if original else None
+
+
+def load(directory: Path, number_format: NumberFormat, device: str, *, reference: bool = False) -> Base:
+    """Read the weights, frozen and in evaluation mode, and probe whether the model can fork."""
+    register()
+    vendor_logging.disable_progress_bar()
+    config = read_config(directory)
+    why_rows = probe(config)
+    keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
+    keywords["attn_implementation"] = "sdpa" if why_rows else ATTENTION
+    if number_format.storage == "nf4":
+        keywords |= {"quantization_config": _nf4(number_format), "device_map": {"": device}}
+    try:
+        network: nn.Module = AutoModelForCausalLM.from_pretrained(directory, config=config, **keywords)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{directory}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    if number_format.storage != "nf4":
+        network.to(device)
+    _keep_weights_as_stored(network)
+    network.requires_grad_(False).eval()
+    return Base(Forward(network, forks=not why_rows, reference=reference), why_rows, boundary(config))
+
+
+def _nf4(number_format: NumberFormat) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=number_format.dtype,
+    )
+
+
+def _keep_weights_as_stored(network: nn.Module) -> None:
+    """Forbid bitsandbytes' repacking: on AVX512-BF16 it changes a 4-bit weight in place at the first
+    forward in eval mode, after which gradients are silently zero and saved bases differ."""
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def probe(config: PreTrainedConfig) -> str:
+    """Why a model of this kind cannot run trees, or "" where it can.
+
+    Measured, not looked up: a random two-layer twin with every window, chunk and original context
+    shrunk to 8 scores a forest, and plain transformers scores each row alone.
+    """
+    register()
+    vendor_logging.set_verbosity_error()
+    rows = _probe_rows()
+    try:
+        twin_config = _twin(config)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            plain, forked = (_random(twin_config, implementation) for implementation in ("eager", ATTENTION))
+            forked.load_state_dict(plain.state_dict())
+            alone = torch.stack([_row_logprob(plain, row) for row in rows])
+            together = torch.empty_like(alone)
+            for tree in pack(rows, 1 << 20, boundary=boundary(twin_config)):
+                logprobs = Forward(forked, forks=True).logprobs(tree).numpy()
+                together[torch.as_tensor(tree.rows)] = torch.as_tensor(tree.row_sums(logprobs), dtype=alone.dtype)
+    except (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        return f"{config.model_type}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    worst = float((alone - together).abs().max())
+    return "" if worst < _TOLERANCE else f"{config.model_type}: a tree differs from its rows alone by {worst:.2g} nats"
+
+
+def _twin(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config with two layers (one of each kind), a small vocabulary and all contexts shrunk."""
+    twin = copy.deepcopy(config)
+    kinds = list(getattr(config, "layer_types", None) or [])
+    chosen = sorted({kinds.index(kind) for kind in kinds}) or [0, 1]
+    chosen = chosen if len(chosen) > 1 else [0, min(1, max(len(kinds) - 1, 1))]
+    small = {"num_hidden_layers": len(chosen), "vocab_size": 64, "intermediate_size": 64}
+    contexts = ("sliding_window", "attention_chunk_size", "chunk_size", "original_max_position_embeddings")
+    small |= {name: PROBE_CONTEXT for name in contexts if getattr(config, name, None)}
+    for name, value in small.items():
+        if hasattr(twin, name):
+            setattr(twin, name, value)
+    if kinds:
+        twin.layer_types = [kinds[index] for index in chosen]
+    if rope := getattr(twin, "rope_parameters", None):
+        if rope.get("original_max_position_embeddings"):
+            rope["original_max_position_embeddings"] = PROBE_CONTEXT
+    for token in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(twin, token, None)
+    return twin
+
+
+def _random(config: PreTrainedConfig, implementation: str) -> nn.Module:
+    network: nn.Module = AutoModelForCausalLM.from_config(
+        copy.deepcopy(config), attn_implementation=implementation, dtype=torch.float32, trust_remote_code=False
+    )
+    return network.eval()
+
+
+def _probe_rows() -> list[Example]:
+    """Rows that fork at the root, in the middle and at the end, on both sides of the shrunk context."""
+    random = np.random.default_rng(0)
+    stem = random.integers(1, 64, 12).tolist()
+    rows = []
+    for length, tail in ((12, 9), (12, 3), (6, 14), (3, 4), (3, 2), (0, 7), (0, 20)):
+        tokens = [*stem[:length], *random.integers(1, 64, tail).tolist()]
+        rows.append(Example(tuple(tokens), (0.0, *[1.0] * (len(tokens) - 1))))
+    return rows
+
+
+def _row_logprob(network: nn.Module, row: Example) -> Tensor:
+    tokens = torch.tensor([row.tokens])
+    logits = network(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+    return logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).sum()

@@ -1,0 +1,287 @@
+"""Recipe × hardware × shape → how a run is done, what it takes, and why: pure arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metier.errors import DoesNotFit, Fault, RecipeError
+from metier.hardware import Hardware, Rates
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+
+GIB = 1 << 30
+# Bytes a parameter: NF4 with double quantisation keeps 4 bits and one 8-bit scale for 64 values.
+_BYTES = {"nf4": 0.5 + 1 / 64, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+_PYTHON = int(0.62 * GIB)  # interpreter, torch, transformers, PEFT and scikit-learn, measured after importing them
+_EFFICIENCY = 0.35  # of the measured matrix rate that a training step reaches; docs/log.md keeps the measurements
+_STEP_OVERHEAD = 0.004  # seconds a layer and forward spends outside matrix products on a small model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What planning knows of a job, in plain numbers.
+
+    Of the base: parameters, those in linear layers, layers, widths, vocabulary, bytes of its files. Of
+    the data: training examples, tokens and targets of one epoch after packing at `tokens_per_batch`
+    nodes, the longest row, held-out and validation items to be decoded and scored.
+    """
+
+    parameters: int
+    linear_parameters: int
+    file_bytes: int
+    layers: int
+    hidden: int
+    intermediate: int
+    cache_width: int  # key and value numbers a layer keeps for one position
+    vocabulary: int
+    context: int
+    forks: bool
+    why_rows: str
+    examples: int
+    packed_tokens: int
+    row_tokens: int
+    targets: int
+    longest_row: int
+    decoded_items: int
+    scored_tokens: int
+    validation_items: int
+    trainable: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The means of a run. Only `storage` and `compute` can change its bits across plans of one machine."""
+
+    device: str
+    storage: str
+    compute: str
+    threads: int
+    tokens_per_batch: int
+    checkpointing: bool
+    kernels: str
+    sequences: int
+    steps: int
+    warmup: int
+    validate_every: int
+    checkpoint_every: int
+    memory: Mapping[str, int]
+    seconds: Mapping[str, float]
+    reasons: Mapping[str, str]
+
+    @property
+    def peak(self) -> int:
+        """Forecast peak memory, bytes."""
+        return sum(self.memory.values())
+
+    @property
+    def number_format(self) -> str:
+        return f"{self.storage}/{self.compute}"
+
+
+OVERRIDABLE = {
+    "compute": str,
+    "threads": int,
+    "tokens_per_batch": int,
+    "checkpointing": bool,
+    "kernels": str,
+    "sequences": int,
+    "checkpoint_every": int,
+}
+
+
+def resolve(recipe: Recipe, shape: Shape) -> Recipe:
+    """Replace every "auto" from model size and number of examples alone; the machine has no say."""
+    train, changes = recipe.train, {}
+    if train.num_train_epochs == "auto":
+        changes["train.num_train_epochs"] = float(_by_size(shape.examples, {200: 10, 1000: 6, 3000: 4, 20_000: 2}, 1))
+    if train.batch_size == "auto":
+        changes["train.batch_size"] = _by_size(shape.examples, {1000: 8, 50_000: 16}, 32)
+    if train.learning_rate == "auto":
+        changes["train.learning_rate"] = _learning_rate(shape)
+    if isinstance(recipe.strategy, LoraStrategy | QloraStrategy):
+        r = recipe.strategy.peft.r
+        if r == "auto":
+            r = changes["strategy.peft.r"] = _by_size(shape.examples, {300: 8, 50_000: 16}, 32)
+        if recipe.strategy.peft.lora_alpha == "auto":
+            changes["strategy.peft.lora_alpha"] = 2.0 * r
+    return recipe.override(**changes)
+
+
+def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
+    return next((value for limit, value in table.items() if rows <= limit), beyond)
+
+
+def _learning_rate(shape: Shape) -> float:
+    """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs."""
+    scaled = 2e-4 * (4096 / shape.hidden) ** 0.75
+    scaled *= 0.5 if shape.examples > 50_000 else 1.0
+    return float(f"{scaled:.1e}")
+
+
+def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, overrides: Mapping[str, Any]) -> Plan:
+    """Choose the means for a resolved recipe. Raises `DoesNotFit` with the arithmetic."""
+    _check_overrides(overrides)
+    epochs, batch = _number(recipe.train.num_train_epochs), _number(recipe.train.batch_size)
+    steps = max(1, math.ceil(epochs * shape.examples / batch))
+    chosen, reasons = _choose(recipe, shape, hardware)
+    chosen["checkpoint_every"] = max(1, min(50, steps // 6))
+    for key, value in overrides.items():
+        chosen[key], reasons[key] = value, "as --plan says"
+    if recipe.strategy.method != "qlora":
+        chosen["storage"] = chosen["compute"]
+    draft = Plan(
+        **chosen, **_schedule(recipe, steps), memory={}, seconds={}, reasons=dict(sorted(reasons.items()))
+    )
+    draft = _fit(draft, recipe, shape, hardware, overrides)
+    return dataclasses.replace(draft, seconds=_seconds(draft, recipe, shape, rates) if rates else {})
+
+
+def _number(value: float | str) -> float:
+    assert not isinstance(value, str), "resolve the recipe first"
+    return value
+
+
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    faults = []
+    for key, value in overrides.items():
+        wanted = OVERRIDABLE.get(key)
+        if wanted is None:
+            faults.append(Fault(f"--plan {key}", "is not a choice of the plan", f"choose from {', '.join(OVERRIDABLE)}"))
+        elif type(value) is not wanted or (wanted is int and value < 1):
+            faults.append(Fault(f"--plan {key}", f"is {value!r}", f"give a {wanted.__name__}"))
+    choices = {"compute": ("float32", "bfloat16", "float16"), "kernels": ("fused", "reference")}
+    for key, allowed in choices.items():
+        if isinstance(value := overrides.get(key), str) and value not in allowed:
+            faults.append(Fault(f"--plan {key}", f"is {value!r}", f"choose from {', '.join(allowed)}"))
+    if faults:
+        raise RecipeError("--plan", faults)
+
+
+def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str, Any], dict[str, str]]:
+    compute = "bfloat16" if hardware.fast_bf16 else "float32"
+    features = ", ".join(hardware.features) or "no vector instructions that matter"
+    dropout = getattr(getattr(recipe.strategy, "peft", None), "lora_dropout", 0.0)
+    chosen: dict[str, Any] = {
+        "device": "cpu",
+        "storage": "nf4" if recipe.strategy.method == "qlora" else compute,
+        "compute": compute,
+        "threads": hardware.cores,
+        "tokens_per_batch": max(2048, shape.longest_row),
+        "checkpointing": False,
+        "kernels": "fused",
+        "sequences": 32,
+    }
+    reasons = {
+        "device": "no accelerator is used in this release",
+        "storage": "NF4 with double quantisation, as qlora asks" if chosen["storage"] == "nf4" else "as it computes",
+        "compute": f"this processor has {features}",
+        "threads": "one a physical core",
+        "tokens_per_batch": "enough to keep the cores busy" if shape.longest_row <= 2048 else "the longest row",
+        "checkpointing": "activations fit without",
+        "kernels": "torch's fused attention, block by block" if shape.forks else f"rows alone: {shape.why_rows}",
+        "sequences": "decoded together",
+    }
+    if dropout and shape.forks:
+        reasons["kernels"] += "; dropout draws one mask for a shared prefix"
+    return chosen, reasons
+
+
+def _schedule(recipe: Recipe, steps: int) -> dict[str, int]:
+    """The recipe's shares of a run, in steps."""
+    return {
+        "steps": steps,
+        "warmup": _steps(recipe.train.warmup_steps, steps),
+        "validate_every": max(1, _steps(recipe.train.eval_steps, steps)),
+    }
+
+
+def _steps(value: float, total: int) -> int:
+    return math.ceil(value * total) if value < 1 else int(value)
+
+
+def _fit(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> Plan:
+    """Take the cheapest means that fit: fewer tokens a batch first, then recomputing activations."""
+    smaller = sorted({draft.tokens_per_batch, max(512, shape.longest_row), shape.longest_row}, reverse=True)
+    budgets = [draft.tokens_per_batch] if "tokens_per_batch" in overrides else [n for n in smaller if n >= 1]
+    recompute = [draft.checkpointing] if "checkpointing" in overrides else [False, True]
+    attempt = draft
+    for checkpointing in recompute:
+        for tokens in budgets:
+            attempt = dataclasses.replace(draft, tokens_per_batch=tokens, checkpointing=checkpointing)
+            attempt = dataclasses.replace(attempt, memory=_memory(attempt, shape))
+            if attempt.peak <= hardware.available:
+                return _explained(attempt, draft)
+    raise DoesNotFit(_arithmetic(attempt, hardware), hint=_smallest_change(attempt, recipe, hardware))
+
+
+def _explained(fitting: Plan, draft: Plan) -> Plan:
+    reasons = dict(fitting.reasons)
+    if fitting.tokens_per_batch < draft.tokens_per_batch:
+        reasons["tokens_per_batch"] = f"{draft.tokens_per_batch} would not fit into memory"
+    if fitting.checkpointing and not draft.checkpointing:
+        reasons["checkpointing"] = "activations would not fit otherwise; a third more arithmetic"
+    return dataclasses.replace(fitting, reasons=reasons)
+
+
+def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
+    """Forecast peak by purpose, in bytes."""
+    width = _BYTES[draft.compute]
+    rest = (shape.parameters - shape.linear_parameters) * width
+    tokens = draft.tokens_per_batch
+    # Kept for the backward pass, a layer and token: inputs of norms, attention and MLP in the compute
+    # format, and the float32 copies that float32 adapters work on.
+    adapter = 4 if shape.trainable else 0
+    layer = (10 * width + 3 * adapter) * shape.hidden + (4 * width + 2 * adapter) * shape.intermediate
+    kept = shape.layers * (shape.hidden * width if draft.checkpointing else layer) + layer
+    training = shape.trainable > 0
+    targets = min(tokens, max(1, round(tokens * shape.targets / max(1, shape.packed_tokens))))
+    cached = draft.sequences * min(shape.context, shape.longest_row + 256) * shape.layers * shape.cache_width * width
+    return {
+        "libraries": _PYTHON,
+        "weights": int(shape.linear_parameters * _BYTES[draft.storage] + rest),
+        "weight files, mapped while loading": shape.file_bytes,
+        "adapter, gradient, optimizer": 16 * shape.trainable,
+        "activations": int(tokens * (kept if training else layer)),
+        "logits": int((targets if training else tokens) * shape.vocabulary * 4 * (3 if training else 2)),
+        "decoding cache": int(cached) if shape.decoded_items else 0,
+    }
+
+
+def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
+    """Forecast time by purpose: matrix products at the measured rate, 4-bit weights unpacked, overhead."""
+    rate = rates.matrix * _EFFICIENCY
+    unpack = shape.linear_parameters / rates.unpack if draft.storage == "nf4" else 0.0
+    overhead = _STEP_OVERHEAD * shape.layers
+    head = 2.0 * shape.vocabulary * shape.hidden
+
+    def forward(tokens: float, targets: float, passes: float) -> float:
+        calls = max(1.0, tokens / draft.tokens_per_batch) if tokens else 0.0
+        products = (2.0 * shape.linear_parameters * tokens + head * targets) * passes / rate
+        return products + calls * passes * (unpack + overhead)
+
+    epochs = _number(recipe.train.num_train_epochs)
+    decode_steps = math.ceil(shape.decoded_items / draft.sequences) * recipe.eval.max_new_tokens
+    per_validation = math.ceil(shape.validation_items / draft.sequences) * recipe.eval.max_new_tokens
+    step = unpack + overhead + 2.0 * shape.linear_parameters * draft.sequences / rate
+    validations = math.ceil(draft.steps / draft.validate_every) if shape.trainable else 0
+    passes = 3.0 if draft.checkpointing else 2.0
+    return {
+        "training": forward(epochs * shape.packed_tokens, epochs * shape.targets, passes) if shape.trainable else 0.0,
+        "validation": validations * per_validation * step,
+        "held-out answers": forward(shape.scored_tokens, 0.0, 1.0) + decode_steps * step,
+    }
+
+
+def _arithmetic(draft: Plan, hardware: Hardware) -> str:
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in draft.memory.items() if size)
+    return f"needs {draft.peak / GIB:.1f} GiB: {parts}; this machine has {hardware.available / GIB:.1f} GiB free"
+
+
+def _smallest_change(draft: Plan, recipe: Recipe, hardware: Hardware) -> str:
+    missing = (draft.peak - hardware.available) / GIB
+    if recipe.strategy.method == "lora" and draft.memory["weights"] * 0.7 > missing * GIB:
+        return f'set strategy.method = "qlora": it saves about {draft.memory["weights"] * 0.7 / GIB:.1f} GiB'
+    return f"a smaller model, or a shorter train.max_length (now {recipe.train.max_length}): {missing:.1f} GiB are missing"

@@ -1,0 +1,345 @@
+"""A recipe says what a run means; hardware never enters it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metier.errors import Fault, RecipeError
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Permutation(Strict):
+    """A split as the `datasets` library draws it: one seeded permutation, test rows first."""
+
+    permutation: Annotated[int, Field(ge=0)] = Field(description="seed of the permutation")
+    share: Share = Field(description="share of the rows that is held out")
+
+
+Heldout = Permutation | Share | str
+
+
+class Domain(Strict):
+    """One domain: where its rows are, and how a row becomes a conversation with its answer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
+    data: str = Field(description="csv or jsonl file, or sample:NAME")
+    heldout: Heldout = Field(0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right")
+    validation: Share | str = Field(0.1, description="cut from the training rows: a share or a file")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of the domain in the loss; target tokens are balanced first")
+    system: str | None = Field(None, description="system prompt in front of every conversation")
+
+    encoding: str = Field("utf-8", description="of the file; a byte order mark is taken off")
+    delimiter: Annotated[str, Field(min_length=1)] | None = Field(None, description="of a csv file; any string; guessed without it")
+    columns: tuple[str, ...] | None = Field(None, description="names for a csv file without header; it is split from the right")
+    where: Mapping[str, str] = Field(default_factory=dict, description="keep only rows whose column has this value")
+
+    prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
+    answer: str | None = Field(None, description="template over the columns")
+    instruction: str | None = Field(None, description="text for {instruction}; {labels} lists the labels")
+    labels: tuple[str, ...] | None = Field(None, description="a closed set of answers, scored by log-probability")
+    label_map: Mapping[str, str] | None = Field(None, description="value in the data = label")
+
+    messages: str | None = Field(None, description="column that holds a list of {role, content}")
+    conversation: str | None = Field(None, description="column that tells which conversation a message belongs to")
+    role: str | None = Field(None, description="column with a message's role")
+    content: str | None = Field(None, description="column with a message's text")
+    time: str | None = Field(None, description="column that orders the messages of a conversation")
+    role_map: Mapping[str, str] = Field(default_factory=dict, description="role in the data = system, user or assistant")
+
+    id: str | None = Field(None, description="column with a row's own id; must be unique")
+    group: str | None = Field(None, description="rows with the same value stay on one side of every split")
+
+    @model_validator(mode="after")
+    def _labels_are_a_set(self) -> Self:
+        if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
+            raise ValueError("labels: needs at least two different labels; list each once")
+        if self.labels and self.label_map and (strange := set(self.label_map.values()) - set(self.labels)):
+            raise ValueError(f"label_map: maps to {sorted(strange)}, which labels does not list; add them to labels")
+        return self
+
+
+class Lora(Strict):
+    """PEFT's own names and meanings (peft.LoraConfig)."""
+
+    r: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="rank")
+    lora_alpha: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: twice r")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="above 0, rows that share a prefix share its mask")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="names of linear layers; every kind must be matched")
+    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
+
+
+class Untuned(Strict):
+    """The base as it is."""
+
+    method: Literal["none"]
+
+
+class Classical(Strict):
+    """TF-IDF with a linear SVM for labels, the nearest training answer for open answers."""
+
+    method: Literal["classical"]
+
+
+class LoraStrategy(Strict):
+    """Low-rank adapters on a base in 16 or 32 bits."""
+
+    method: Literal["lora"]
+    peft: Lora = Field(default_factory=Lora)
+
+
+class QloraStrategy(Strict):
+    """Low-rank adapters on a base in NF4 with double quantisation."""
+
+    method: Literal["qlora"]
+    peft: Lora = Field(default_factory=Lora)
+
+
+Strategy = Annotated[Untuned | Classical | LoraStrategy | QloraStrategy, Field(discriminator="method")]
+METHODS: dict[str, type[Strict]] = {
+    "none": Untuned,
+    "classical": Classical,
+    "lora": LoraStrategy,
+    "qlora": QloraStrategy,
+}
+
+
+class Train(Strict):
+    """Training, in transformers' words; `batch_size` means examples per optimizer step on any hardware."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    batch_size: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="examples per optimizer step")
+    max_length: Annotated[int, Field(ge=8)] = Field(1024, description="tokens; a longer row is dropped, counted and listed")
+    warmup_steps: Annotated[float, Field(ge=0)] = Field(0.03, description="below 1 a share of the run, else a count of steps")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    eval_steps: Annotated[float, Field(gt=0)] = Field(0.2, description="validation every so many steps; below 1 a share of the run")
+    early_stopping_patience: Annotated[int, Field(gt=0)] = Field(3, description="validations without a better score before stopping")
+    seed: Annotated[int, Field(ge=0)] = 17
+
+    @model_validator(mode="after")
+    def _warmup_is_short_or_counted(self) -> Self:
+        if 0.1 < self.warmup_steps < 1:
+            raise ValueError(
+                f"warmup_steps: {self.warmup_steps:g} of the run is more than a tenth; "
+                "give an explicit count of steps if you mean it"
+            )
+        return self
+
+
+class Eval(Strict):
+    """How the run is measured."""
+
+    general_text: str = Field("sample:general", description="passages (column text) on which forgetting is measured")
+    max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="of an open answer")
+    limit: Annotated[int, Field(gt=0)] | None = Field(None, description="measure only so many held-out items a domain")
+    guard: Mapping[Literal["general_text"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="nats by which it may get worse, else exit 3"
+    )
+
+
+class Recipe(Strict):
+    """Exactly one run. `directory` is where relative paths and `runs/` belong."""
+
+    model: str = Field(description="a hub name, a path, or nano (embedded)")
+    data_root: str = Field("", description="folder in front of relative data paths; relative to the recipe")
+    domain: tuple[Domain, ...]
+    strategy: Strategy = Field(default_factory=lambda: LoraStrategy(method="lora"))
+    train: Train = Field(default_factory=Train)
+    eval: Eval = Field(default_factory=Eval)
+    path: Annotated[Path, Field(exclude=True)] = Path("recipe.toml")
+
+    @model_validator(mode="after")
+    def _domains_have_own_names(self) -> Self:
+        names = [domain.name for domain in self.domain]
+        if not names:
+            raise ValueError("domain: there is none; add a [[domain]] table with name and data")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"domain: the name {twice[0]!r} is used twice; give every domain its own name")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a TOML recipe; raise `RecipeError` with every fault at once."""
+        path = Path(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise RecipeError(str(path), [Fault(str(path), "does not exist", "`metier init FILE` writes one")]) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
+        return cls.of(_override(raw, overrides or {}), path)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], path: Path) -> Recipe:
+        """Validate plain values; `path` names the recipe in faults and anchors relative paths."""
+        try:
+            return cls.model_validate({**_tuples(dict(raw)), "path": path})
+        except ValidationError as error:
+            raise RecipeError(str(path), list(_faults(error))) from None
+
+    def override(self, **changes: Any) -> Recipe:
+        """A copy with dotted keys changed: `override(**{"train.learning_rate": 1e-4})`."""
+        return Recipe.of(_override(self.values(), changes), self.path)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values without the defaults that nobody gave; `of` reads them back."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"path"})
+
+    def to_toml(self) -> str:
+        return tomlkit.dumps(self.values())
+
+    @property
+    def directory(self) -> Path:
+        return self.path.parent
+
+    def data_path(self, name: str) -> Path:
+        """Where a data file lies; `sample:NAME` is embedded."""
+        if name.startswith("sample:"):
+            stem = name.removeprefix("sample:")
+            return next(iter(sorted(SAMPLES.glob(f"{stem}.*"))), SAMPLES / stem)
+        return self.directory / self.data_root / name
+
+
+SAMPLES = Path(__file__).parent / "assets" / "samples"
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` as typed after --set: the value is TOML where it can be, else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError("--set", [Fault(text, "is not key=value", "write for example train.learning_rate=1e-4")])
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` with dotted keys set; a domain is named (`domain.banking.weight`) or counted from 0."""
+    result: dict[str, Any] = {key: _copy(value) for key, value in raw.items()}
+    for dotted, value in changes.items():
+        node: Any = result
+        *parents, last = dotted.split(".")
+        for part in parents:
+            node = _child(node, part, dotted)
+        if not isinstance(node, dict):
+            raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
+        node[last] = value
+    return result
+
+
+def _child(node: Any, part: str, dotted: str) -> Any:
+    if isinstance(node, list):
+        for index, entry in enumerate(node):
+            if part in (str(index), entry.get("name")):
+                return entry
+        names = ", ".join(str(entry.get("name")) for entry in node)
+        raise RecipeError("--set", [Fault(dotted, f"there is no domain {part!r}", f"choose from {names}")])
+    if not isinstance(node, dict):
+        raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
+    return node.setdefault(part, {})
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(entry) for entry in value]
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    """TOML's arrays as the tuples that a frozen recipe holds."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(entry) for entry in value)
+    return value
+
+
+def _faults(error: ValidationError) -> Iterator[Fault]:
+    """One fault a key: the arms of a union each complain about the same one."""
+    complaints: dict[str, list[Any]] = {}
+    for detail in error.errors():
+        complaints.setdefault(_dotted(detail), []).append(detail)
+    for key, details in complaints.items():
+        if not any(other.startswith(f"{key}.") for other in complaints):  # an arm that fits better says more
+            yield _fault(key, details)
+
+
+def _dotted(detail: Any) -> str:
+    """The key as the user wrote it, without the names of methods and of a union's arms."""
+    *parents, last = [str(part) for part in detail["loc"]] or ["recipe"]
+    kept = [part for part in parents if part.isdecimal() or part in _NAMES]
+    if last in _NAMES or last.isdecimal() or detail["type"] == "extra_forbidden" or not kept:
+        kept.append(last)
+    return ".".join(kept)
+
+
+def _fault(key: str, details: list[Any]) -> Fault:
+    detail, parts = details[0], key.split(".")
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown(key, parts[-1], parts[:-1])
+        case "missing":
+            return Fault(key, "is missing", "add it")
+        case "union_tag_not_found":
+            return Fault(f"{key}.method", "is missing", f"choose one of {', '.join(METHODS)}")
+        case "union_tag_invalid":
+            tag = str(detail["ctx"]["tag"])
+            fix = f"choose one of {', '.join(METHODS)}"
+            return Fault(f"{key}.method", f"{tag!r} is not a method{_nearest(tag, METHODS)}", fix)
+        case "value_error":
+            text, _, fix = str(detail["ctx"]["error"]).partition("; ")
+            field, _, problem = text.partition(": ")
+            return Fault(field if key == "recipe" else f"{key}.{field}", problem, fix)
+    wanted = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input should ") for each in details))
+    return Fault(key, f"is {detail['input']!r}", f"it should {wanted}")
+
+
+def _unknown(key: str, name: str, parents: list[str]) -> Fault:
+    """A key that no model has: meaningless here, misspelt, or invented."""
+    if parents[:1] == ["strategy"] and name in {"peft", *Lora.model_fields}:
+        return Fault(key, "has no meaning with this method", 'remove it, or set strategy.method = "lora" or "qlora"')
+    fields = _fields(parents)
+    return Fault(key, f"is not a field of a recipe{_nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
+
+
+def _fields(parents: list[str]) -> set[str]:
+    match [part for part in parents if not part.isdecimal()]:
+        case []:
+            return set(Recipe.model_fields) - {"path"}
+        case ["strategy"]:
+            return {"method", "peft"}
+        case ["strategy", "peft"]:
+            return set(Lora.model_fields)
+        case [table] if table in _TABLES:
+            return set(_TABLES[table].model_fields)
+        case _:
+            return set(Permutation.model_fields)
+
+
+_TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
+_NAMES = {name for model in (Recipe, Domain, Permutation, Lora, Train, Eval) for name in model.model_fields} | {"peft"}
+
+
+def _nearest(name: str, names: Mapping[str, Any] | set[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else ""

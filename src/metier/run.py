@@ -1,0 +1,190 @@
+"""A run is a directory that proves itself: recipe, plan, events, answers, scores, adapter, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from metier.errors import RunError
+from metier.events import Event, Listener
+from metier.files import append_line, digest, read_json, write_atomic, write_json
+from metier.planning import Plan
+from metier.recipe import Recipe
+
+FORMAT = 1
+_VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A directory in `runs/`; every property reads it anew."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Run:
+        """An existing run. Raises `RunError` where there is none, or one of a newer format."""
+        run = cls(Path(directory))
+        try:
+            facts = run.facts
+        except (OSError, ValueError):
+            raise RunError(f"{directory}: is no run; `metier runs` lists those there are") from None
+        if facts.get("format") != FORMAT:
+            raise RunError(f"{directory}: has format {facts.get('format')}, this metier reads {FORMAT}; upgrade metier")
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = read_json(self.directory / "run.json")
+        return facts
+
+    @property
+    def status(self) -> str:
+        return str(self.facts["status"])
+
+    @property
+    def adapter(self) -> Path:
+        return self.directory / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe, anchored where the original stood."""
+        return Recipe.of(_toml(self.directory / "recipe.toml"), Path(self.facts["recipe"]))
+
+    def plan(self) -> dict[str, Any]:
+        plan: dict[str, Any] = read_json(self.directory / "plan.json")
+        return plan
+
+    def scores(self) -> dict[str, Any]:
+        scores: dict[str, Any] = read_json(self.directory / "scores.json")
+        return scores
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every held-out answer, as rows."""
+        lines = (self.directory / "answers.jsonl").read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events so far; a last line torn by a kill is left out."""
+        path = self.directory / "events.jsonl"
+        if path.exists():
+            yield from (json.loads(line) for line in path.read_bytes().split(b"\n")[:-1])
+
+    def update(self, **facts: Any) -> None:
+        """Change facts of run.json; status and format stay in front."""
+        write_json(self.directory / "run.json", {**self.facts, **facts, "changed": _now()})
+
+    def write_answers(self, lines: Sequence[str]) -> None:
+        write_atomic(self.directory / "answers.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def write_scores(self, scores: Mapping[str, Any]) -> None:
+        write_json(self.directory / "scores.json", {"format": FORMAT, **scores})
+
+    def recorder(self, listen: Listener) -> Listener:
+        """A listener that also writes every event of training into events.jsonl."""
+        path = self.directory / "events.jsonl"
+
+        def record(event: Event) -> None:
+            if event.values:
+                append_line(path, json.dumps({"at": _now(), **asdict(event)}, ensure_ascii=False))
+            listen(event)
+
+        return record
+
+    def forget_events_after(self, step: int) -> None:
+        """Drop what was recorded behind the checkpoint from which a run continues."""
+        kept = [event for event in self.events() if event["done"] <= step]
+        lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
+        write_atomic(self.directory / "events.jsonl", lines)
+
+    def _repr_html_(self) -> str:
+        facts = self.facts
+        rows = "".join(f"<tr><th>{key}</th><td>{facts[key]}</td></tr>" for key in ("status", "method", "model", "started"))
+        return f"<table><caption>{self.name}</caption>{rows}</table>"
+
+
+def key(recipe: Recipe, **parts: str) -> str:
+    """What makes two runs the same: the resolved recipe without keys that have no effect, and `parts`
+    (hashes of data and base, the number format)."""
+    return digest({"recipe": meaning(recipe), **parts})
+
+
+def meaning(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values that can change a run of its method."""
+    values = recipe.values()
+    values.pop("data_root")
+    method = recipe.strategy.method
+    # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
+    values["domain"] = [{"name": domain["name"], "weight": domain["weight"]} for domain in values["domain"]]
+    if method in ("none", "classical"):
+        values["train"] = {"max_length": recipe.train.max_length}
+        values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]
+    if method == "classical":
+        for name in ("model", "train"):
+            values.pop(name)
+        values["eval"] = {"limit": recipe.eval.limit}
+    values["eval"].pop("guard", None)
+    values.pop("model", None)  # the base's hash stands for it
+    return values
+
+
+def find_or_create(root: Path, recipe: Recipe, run_key: str, facts: Mapping[str, Any]) -> Run:
+    """The run with this key, or a new directory for it."""
+    method = recipe.strategy.method
+    directory = root / f"{method}-{run_key[:10]}"
+    run = Run(directory)
+    if (directory / "run.json").exists():
+        return run
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / "recipe.toml", recipe.to_toml())
+    head = {"format": FORMAT, "status": "started", "why": "", "method": method, "model": recipe.model, "key": run_key}
+    write_json(
+        directory / "run.json",
+        {**head, "recipe": str(recipe.path.resolve()), **facts, "versions": versions(), "started": _now()},
+    )
+    return run
+
+
+def save_plan(run: Run, plan: Plan) -> None:
+    write_json(run.directory / "plan.json", asdict(plan))
+
+
+def list_runs(root: Path) -> list[Run]:
+    """The runs in a folder, newest first."""
+    found = [Run(path.parent) for path in root.glob("*/run.json")]
+    return sorted(found, key=lambda run: str(run.facts["started"]), reverse=True)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and every package that can change a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))

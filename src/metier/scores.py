@@ -1,0 +1,264 @@
+"""Scores with their uncertainty: intervals, paired tests, Holm. Statistics only, nothing about models.
+
+Shapes: B resamples, N items, G groups (items of one group move together), C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Statistic = Callable[[Floats], Floats]
+"""Maps B resampling weights over N items, shape (B, N), to B values, shape (B,)."""
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+_SEED = 17
+_CELLS = 1_000_000  # weights drawn at once; with their copies well under 100 MB
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with its 95 % interval, in the metric's own unit.
+
+    `n` items were scored, in `groups` independent groups. `higher_is_better` is None where neither
+    direction is (a length).
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    groups: int
+    higher_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Ours minus theirs on the same items: 95 % interval, two-sided p, and p adjusted by `holm`."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    test: str
+    n: int
+    groups: int
+    higher_is_better: bool = True
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        """What may be said of ours: a direction only where the adjusted p is below 0.05."""
+        if self.p_adjusted >= SIGNIFICANCE or self.value == 0:
+            return "no difference shown"
+        return "better" if (self.value > 0) == self.higher_is_better else "worse"
+
+
+def mean(values_N: npt.ArrayLike) -> Statistic:
+    """The weighted mean of one value per item. Raises ValueError for a value that is not finite."""
+    values = _finite(values_N)
+    return ratio(values, np.ones_like(values))
+
+
+def ratio(numerators_N: npt.ArrayLike, denominators_N: npt.ArrayLike) -> Statistic:
+    """Sum over sum, as nats per token. Raises ValueError unless denominators are positive, all finite."""
+    numerators, denominators = _finite(numerators_N), _finite(denominators_N)
+    if (denominators <= 0).any():
+        raise ValueError("a ratio needs positive denominators")
+
+    def statistic(weights_BN: Floats) -> Floats:
+        return np.asarray((weights_BN @ numerators) / (weights_BN @ denominators))
+
+    return statistic
+
+
+def f1(
+    truth_N: npt.ArrayLike,
+    predicted_N: npt.ArrayLike,
+    classes: int,
+    average: Literal["macro", "weighted"] = "macro",
+) -> Statistic:
+    """F1 over the classes 0 … `classes` - 1, in 0 … 1, as scikit-learn's with all labels and zero_division=0.
+
+    A prediction of -1 (no answer, or one that is no class) counts for no class; its item is still missed.
+    "weighted" weighs each class by its items, "macro" all alike, absent ones included. Raises ValueError
+    for an index out of range.
+    """
+    truth, predicted = np.asarray(truth_N), np.asarray(predicted_N)
+    if ((truth < 0) | (truth >= classes) | (predicted < -1) | (predicted >= classes)).any():
+        raise ValueError(f"classes are 0 … {classes - 1}, and -1 for a prediction that is none of them")
+    true_NC = (truth[:, None] == np.arange(classes)).astype(float)
+    claimed_NC = (predicted[:, None] == np.arange(classes)).astype(float)
+    hit_NC = true_NC * claimed_NC
+
+    def statistic(weights_BN: Floats) -> Floats:
+        true_BC = weights_BN @ true_NC
+        either_BC = true_BC + weights_BN @ claimed_NC
+        f1_BC = 2 * (weights_BN @ hit_NC) / np.where(either_BC == 0, 1, either_BC)
+        share_BC = np.ones_like(true_BC) if average == "macro" else true_BC
+        return np.asarray((f1_BC * share_BC).sum(axis=1) / share_BC.sum(axis=1))
+
+    return statistic
+
+
+def interval(
+    metric: str,
+    statistic: Statistic,
+    groups: Sequence[str],
+    higher_is_better: bool | None = True,
+) -> Score:
+    """The statistic with its percentile bootstrap interval; `groups` names each item's group.
+
+    One group alone gives an interval without width: it says nothing about others.
+    Raises ValueError without items.
+    """
+    group_N, total = _group_indices(metric, groups)
+    low, high = _percentiles(_bootstrap(statistic, group_N, total))
+    return Score(metric, _whole(statistic, group_N), low, high, len(groups), total, higher_is_better)
+
+
+def proportion(metric: str, correct: npt.ArrayLike, groups: Sequence[str]) -> Score:
+    """The share of items that are correct, in 0 … 1.
+
+    Wilson's interval (Wilson 1927) where every item is its own group. Where items share groups, the
+    bootstrap over groups; if that has no width (all groups alike), Wilson's with groups for items.
+    """
+    score = interval(metric, mean(correct), groups)
+    if score.groups < score.n and score.low < score.high:
+        return score
+    low, high = _wilson(score.value, score.groups)
+    return replace(score, low=low, high=high)
+
+
+def paired(
+    metric: str,
+    ours: Statistic,
+    theirs: Statistic,
+    groups: Sequence[str],
+    higher_is_better: bool = True,
+) -> Difference:
+    """Ours minus theirs over the same items, by bootstrap over groups.
+
+    p = min(1, 2 min((1 + #{d <= 0}) / (B + 1), (1 + #{d >= 0}) / (B + 1))) (Davison & Hinkley 1997, 4.4),
+    and never below 2 / 2^k when only k groups differ at all: that is the least that any test blind to
+    who is who can give, and without this floor a single item would prove anything.
+    Raises ValueError without items.
+    """
+    group_N, total = _group_indices(metric, groups)
+
+    def difference(weights_BN: Floats) -> Floats:
+        ours_B, theirs_B = ours(weights_BN), theirs(weights_BN)
+        # The same numbers summed in another order are equal, whatever rounding says.
+        return np.where(np.isclose(ours_B, theirs_B, rtol=1e-12, atol=1e-12), 0.0, ours_B - theirs_B)
+
+    differences_B = _bootstrap(difference, group_N, total)
+    tail = min(int((differences_B <= 0).sum()), int((differences_B >= 0).sum()))
+    p = min(1.0, max(2 * (1 + tail) / (RESAMPLES + 1), _least_p(difference, group_N, total)))
+    low, high = _percentiles(differences_B)
+    over = "1 group" if total == 1 else f"{total} groups"
+    test = f"paired bootstrap over {over}" if total < len(groups) else "paired bootstrap"
+    value = _whole(difference, group_N)
+    return Difference(metric, value, low, high, p, p, test, len(groups), total, higher_is_better)
+
+
+def mcnemar(
+    metric: str,
+    ours_correct: npt.ArrayLike,
+    theirs_correct: npt.ArrayLike,
+    groups: Sequence[str],
+) -> Difference:
+    """The difference of two shares of correct items, in -1 … 1.
+
+    McNemar's exact test (binomial over the items on which the two disagree) where every item is its own
+    group, else the paired bootstrap over groups. The interval is the paired bootstrap's in either case.
+    Raises ValueError without items.
+    """
+    ours, theirs = np.asarray(ours_correct, dtype=bool), np.asarray(theirs_correct, dtype=bool)
+    by_bootstrap = paired(metric, mean(ours), mean(theirs), groups)
+    if by_bootstrap.groups < by_bootstrap.n:
+        return by_bootstrap
+    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    p = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return replace(by_bootstrap, p=p, p_adjusted=p, test="exact McNemar")
+
+
+def holm(differences: Sequence[Difference]) -> list[Difference]:
+    """The same differences, in the same order, their p adjusted for being one family (Holm 1979)."""
+    adjusted = list(differences)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(adjusted)), key=lambda index: differences[index].p)):
+        least = max(least, min(1.0, (len(adjusted) - rank) * differences[index].p))
+        adjusted[index] = replace(differences[index], p_adjusted=least)
+    return adjusted
+
+
+def _finite(values_N: npt.ArrayLike) -> Floats:
+    values = np.asarray(values_N, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"value {int(np.argmin(np.isfinite(values)))} of {values.size} is not finite")
+    return values
+
+
+def _group_indices(metric: str, groups: Sequence[str]) -> tuple[Integers, int]:
+    """Each item's group as an index, and how many groups; sorted, so that item order changes no draw."""
+    if not groups:
+        raise ValueError(f"{metric}: no items to score")
+    index = {group: number for number, group in enumerate(sorted(set(groups)))}
+    return np.array([index[group] for group in groups], dtype=np.int64), len(index)
+
+
+def _whole(statistic: Statistic, group_N: Integers) -> float:
+    """The statistic over every item once."""
+    return float(statistic(np.ones((1, len(group_N))))[0])
+
+
+def _bootstrap(statistic: Statistic, group_N: Integers, total: int) -> Floats:
+    """The statistic on RESAMPLES draws of `total` groups with replacement; the same draws every time."""
+    random = np.random.default_rng(_SEED)
+    values = []
+    for rows in _chunks(RESAMPLES, len(group_N)):
+        drawn_BG = random.integers(total, size=(len(rows), total)) + total * np.arange(len(rows))[:, None]
+        counts_BG = np.bincount(drawn_BG.ravel(), minlength=drawn_BG.size).reshape(drawn_BG.shape)
+        values.append(statistic(counts_BG[:, group_N].astype(float)))
+    return np.concatenate(values)
+
+
+def _least_p(difference: Statistic, group_N: Integers, total: int) -> float:
+    """2 / 2^k where k groups, each taken alone, differ; counted only until it is too small to matter."""
+    differing = 0
+    for rows in _chunks(total, len(group_N)):
+        alone_BN = (group_N == np.array(rows)[:, None]).astype(float)
+        differing += int(np.count_nonzero(difference(alone_BN)))
+        if 2.0 ** (1 - differing) < 1 / RESAMPLES:
+            break
+    return float(2.0 ** (1 - differing))
+
+
+def _chunks(count: int, items: int) -> Iterator[range]:
+    """`count` rows in ranges of at most _CELLS weights."""
+    size = max(1, _CELLS // items)
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _percentiles(values_B: Floats) -> tuple[float, float]:
+    low, high = np.quantile(values_B, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval for a share of `n` independent items, continuity uncorrected."""
+    z2 = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = (z2 * share * (1 - share) / n + z2**2 / (4 * n**2)) ** 0.5 / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)

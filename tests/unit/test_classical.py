@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from metier.classical import LabelBaseline, NearestAnswer, vectorizer
+
+TEXTS = [
+    "profit rose sharply",
+    "sales grew and profit rose",
+    "the firm lost money",
+    "losses widened again",
+    "it is based in Espoo",
+    "the office is in Oslo",
+]
+LABELS = ["positive", "positive", "negative", "negative", "neutral", "neutral"]
+
+
+def test_the_baseline_learns_from_words_and_from_parts_of_words() -> None:
+    predicted = LabelBaseline.fit(TEXTS, LABELS).predict(["profit rose", "a loss", "an office in Espoo"])
+    assert predicted == ["positive", "negative", "neutral"]  # "loss" is in no row, "losses" is
+
+
+def test_the_baseline_is_deterministic() -> None:
+    first, second = (LabelBaseline.fit(TEXTS, LABELS).pipeline[-1] for _ in range(2))
+    assert (first.coef_ == second.coef_).all()
+
+
+def test_one_label_in_training_is_always_the_answer() -> None:
+    assert LabelBaseline.fit(["a text", "another"], ["same", "same"]).predict(["x", ""]) == ["same", "same"]
+
+
+def test_prompts_may_be_sums() -> None:
+    assert LabelBaseline.fit(["1 + 1", "2 + 1"], ["two", "three"]).predict(["2 + 1"]) == ["three"]
+
+
+def test_texts_without_a_word_are_refused() -> None:
+    with pytest.raises(ValueError, match="empty vocabulary"):
+        LabelBaseline.fit(["", " "], ["a", "b"])
+
+
+def test_both_kinds_of_feature_are_there() -> None:
+    names = set(vectorizer().fit(["Good service"]).get_feature_names_out())
+    assert {"words__good service", "words__good", "characters__oo", "characters__servi"} <= names
+    assert "characters__d s" not in names  # never across words
+
+
+def test_the_nearest_prompts_answer_is_given_word_for_word() -> None:
+    prompts = [f"how do I reset card number {number}?" for number in range(100)]
+    answers = [f" Answer\n{number} " for number in range(100)]
+    nearest = NearestAnswer.fit(prompts, answers)
+    assert nearest.predict(prompts) == answers  # more prompts than are compared at once
+    assert nearest.predict(["How do I reset card number 42, please?"]) == [answers[42]]
+
+
+def test_ties_go_to_the_first_row() -> None:
+    nearest = NearestAnswer.fit(["open an account", "open an account"], ["first", "second"])
+    assert nearest.predict(["open an account", "好"]) == ["first", "first"]
+    assert nearest.predict([]) == []
