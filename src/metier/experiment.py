@@ -12,6 +12,7 @@ import torch
 from metier import run as runs
 from metier.classical import LabelBaseline, NearestAnswer
 from metier.data.dataset import DomainData, read_passages
+from metier.errors import RunError
 from metier.evaluation.answering import Limits, answer, blank, transcript
 from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.forgetting import read_general_text
@@ -210,7 +211,7 @@ def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Setti
         run.update(status="stopped", why=str(stopped))
         stopped.hint = f"continue with: metier train --resume {run.directory}"
         raise
-    except runs.RunError as error:
+    except RunError as error:
         run.update(status="failed", why=str(error))
         raise
 
@@ -220,7 +221,9 @@ def _validation(job: Job, engine: Engine) -> dict[str, float]:
     items = [
         item
         for domain in job.data.domains
-        for item in (domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT])
+        for item in (
+            domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT]
+        )
     ]
     values, parts = {}, []
     answers = answer(engine, job.renderer, items, _limits(job), silent)
@@ -251,9 +254,7 @@ def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
 
 
 def _engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
-    return Engine(
-        forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences
-    )
+    return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
 
 
 def _limits(job: Job) -> Limits:

@@ -65,7 +65,8 @@ class Job:
     def steps(self) -> list[list[Example]]:
         """The rows of every optimizer step, in the order that seed and epoch give."""
         train = self.recipe.train
-        assert not isinstance(train.batch_size, str) and not isinstance(train.num_train_epochs, str)
+        assert not isinstance(train.batch_size, str), "resolved"
+        assert not isinstance(train.num_train_epochs, str), "resolved"
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
         return [[row for domain, index in batch for row in domains[domain][index]] for batch in order]
@@ -97,12 +98,10 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     return _with_shape(job)
 
 
-def _render(
-    recipe: Recipe, data: Dataset, renderer: Renderer
-) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
+def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
     """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
     units: dict[str, list[list[Example]]] = {}
-    dropped = []
+    dropped: list[Fault] = []
     for domain in data.domains:
         rows: dict[int, list[Example]] = {}
         long: dict[int, Fault] = {}
@@ -116,7 +115,9 @@ def _render(
         units[domain.domain.name] = [each for number, each in rows.items() if number not in long]
         if not units[domain.domain.name]:
             fix = f"raise train.max_length (now {recipe.train.max_length}) or shorten the rows"
-            raise DataError(str(recipe.path), [Fault(f"domain {domain.domain.name}", "has no row left to train on", fix)])
+            raise DataError(
+                str(recipe.path), [Fault(f"domain {domain.domain.name}", "has no row left to train on", fix)]
+            )
     return units, dropped
 
 

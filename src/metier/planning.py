@@ -81,7 +81,7 @@ class Plan:
         return f"{self.storage}/{self.compute}"
 
 
-OVERRIDABLE = {
+OVERRIDABLE: dict[str, type] = {
     "compute": str,
     "threads": int,
     "tokens_per_batch": int,
@@ -132,9 +132,8 @@ def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, 
         chosen[key], reasons[key] = value, "as --plan says"
     if recipe.strategy.method != "qlora":
         chosen["storage"] = chosen["compute"]
-    draft = Plan(
-        **chosen, **_schedule(recipe, steps), memory={}, seconds={}, reasons=dict(sorted(reasons.items()))
-    )
+    chosen |= _schedule(recipe, steps)
+    draft = Plan(**chosen, memory={}, seconds={}, reasons=reasons)
     draft = _fit(draft, recipe, shape, hardware, overrides)
     return dataclasses.replace(draft, seconds=_seconds(draft, recipe, shape, rates) if rates else {})
 
@@ -149,8 +148,10 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
     for key, value in overrides.items():
         wanted = OVERRIDABLE.get(key)
         if wanted is None:
-            faults.append(Fault(f"--plan {key}", "is not a choice of the plan", f"choose from {', '.join(OVERRIDABLE)}"))
-        elif type(value) is not wanted or (wanted is int and value < 1):
+            faults.append(
+                Fault(f"--plan {key}", "is not a choice of the plan", f"choose from {', '.join(OVERRIDABLE)}")
+            )
+        elif type(value) is not wanted or (isinstance(value, int) and not isinstance(value, bool) and value < 1):
             faults.append(Fault(f"--plan {key}", f"is {value!r}", f"give a {wanted.__name__}"))
     choices = {"compute": ("float32", "bfloat16", "float16"), "kernels": ("fused", "reference")}
     for key, allowed in choices.items():
@@ -284,4 +285,6 @@ def _smallest_change(draft: Plan, recipe: Recipe, hardware: Hardware) -> str:
     missing = (draft.peak - hardware.available) / GIB
     if recipe.strategy.method == "lora" and draft.memory["weights"] * 0.7 > missing * GIB:
         return f'set strategy.method = "qlora": it saves about {draft.memory["weights"] * 0.7 / GIB:.1f} GiB'
-    return f"a smaller model, or a shorter train.max_length (now {recipe.train.max_length}): {missing:.1f} GiB are missing"
+    return (
+        f"a smaller model, or a shorter train.max_length (now {recipe.train.max_length}): {missing:.1f} GiB are missing"
+    )

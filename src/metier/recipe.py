@@ -38,14 +38,22 @@ class Domain(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
     data: str = Field(description="csv or jsonl file, or sample:NAME")
-    heldout: Heldout = Field(0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right")
+    heldout: Heldout = Field(
+        0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right"
+    )
     validation: Share | str = Field(0.1, description="cut from the training rows: a share or a file")
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="of the domain in the loss; target tokens are balanced first")
+    weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of the domain in the loss; target tokens are balanced first"
+    )
     system: str | None = Field(None, description="system prompt in front of every conversation")
 
     encoding: str = Field("utf-8", description="of the file; a byte order mark is taken off")
-    delimiter: Annotated[str, Field(min_length=1)] | None = Field(None, description="of a csv file; any string; guessed without it")
-    columns: tuple[str, ...] | None = Field(None, description="names for a csv file without header; it is split from the right")
+    delimiter: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="of a csv file; any string; guessed without it"
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, description="names for a csv file without header; it is split from the right"
+    )
     where: Mapping[str, str] = Field(default_factory=dict, description="keep only rows whose column has this value")
 
     prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
@@ -59,7 +67,9 @@ class Domain(Strict):
     role: str | None = Field(None, description="column with a message's role")
     content: str | None = Field(None, description="column with a message's text")
     time: str | None = Field(None, description="column that orders the messages of a conversation")
-    role_map: Mapping[str, str] = Field(default_factory=dict, description="role in the data = system, user or assistant")
+    role_map: Mapping[str, str] = Field(
+        default_factory=dict, description="role in the data = system, user or assistant"
+    )
 
     id: str | None = Field(None, description="column with a row's own id; must be unique")
     group: str | None = Field(None, description="rows with the same value stay on one side of every split")
@@ -78,8 +88,12 @@ class Lora(Strict):
 
     r: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="rank")
     lora_alpha: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: twice r")
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="above 0, rows that share a prefix share its mask")
-    target_modules: str | tuple[str, ...] = Field("all-linear", description="names of linear layers; every kind must be matched")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="above 0, rows that share a prefix share its mask"
+    )
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="names of linear layers; every kind must be matched"
+    )
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
 
 
@@ -124,13 +138,21 @@ class Train(Strict):
     num_train_epochs: Annotated[float, Field(gt=0)] | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
     batch_size: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="examples per optimizer step")
-    max_length: Annotated[int, Field(ge=8)] = Field(1024, description="tokens; a longer row is dropped, counted and listed")
-    warmup_steps: Annotated[float, Field(ge=0)] = Field(0.03, description="below 1 a share of the run, else a count of steps")
+    max_length: Annotated[int, Field(ge=8)] = Field(
+        1024, description="tokens; a longer row is dropped, counted and listed"
+    )
+    warmup_steps: Annotated[float, Field(ge=0)] = Field(
+        0.03, description="below 1 a share of the run, else a count of steps"
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    eval_steps: Annotated[float, Field(gt=0)] = Field(0.2, description="validation every so many steps; below 1 a share of the run")
-    early_stopping_patience: Annotated[int, Field(gt=0)] = Field(3, description="validations without a better score before stopping")
+    eval_steps: Annotated[float, Field(gt=0)] = Field(
+        0.2, description="validation every so many steps; below 1 a share of the run"
+    )
+    early_stopping_patience: Annotated[int, Field(gt=0)] = Field(
+        3, description="validations without a better score before stopping"
+    )
     seed: Annotated[int, Field(ge=0)] = 17
 
     @model_validator(mode="after")
@@ -181,7 +203,9 @@ class Recipe(Strict):
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
-            raise RecipeError(str(path), [Fault(str(path), "does not exist", "`metier init FILE` writes one")]) from None
+            raise RecipeError(
+                str(path), [Fault(str(path), "does not exist", "`metier init FILE` writes one")]
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
         return cls.of(_override(raw, overrides or {}), path)
@@ -319,7 +343,9 @@ def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     if parents[:1] == ["strategy"] and name in {"peft", *Lora.model_fields}:
         return Fault(key, "has no meaning with this method", 'remove it, or set strategy.method = "lora" or "qlora"')
     fields = _fields(parents)
-    return Fault(key, f"is not a field of a recipe{_nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
+    return Fault(
+        key, f"is not a field of a recipe{_nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}"
+    )
 
 
 def _fields(parents: list[str]) -> set[str]:

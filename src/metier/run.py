@@ -66,6 +66,10 @@ class Run:
         """The resolved recipe, anchored where the original stood."""
         return Recipe.of(_toml(self.directory / "recipe.toml"), Path(self.facts["recipe"]))
 
+    def original(self, overrides: Mapping[str, Any]) -> Recipe:
+        """The resolved recipe again, to train on: nothing in it is "auto" any more."""
+        return self.recipe().override(**overrides)
+
     def plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = read_json(self.directory / "plan.json")
         return plan
@@ -114,7 +118,9 @@ class Run:
 
     def _repr_html_(self) -> str:
         facts = self.facts
-        rows = "".join(f"<tr><th>{key}</th><td>{facts[key]}</td></tr>" for key in ("status", "method", "model", "started"))
+        rows = "".join(
+            f"<tr><th>{key}</th><td>{facts[key]}</td></tr>" for key in ("status", "method", "model", "started")
+        )
         return f"<table><caption>{self.name}</caption>{rows}</table>"
 
 

@@ -169,9 +169,7 @@ def _blocks(parents: list[int]) -> tuple[Block, ...]:
     return tuple(Block(start, stop, not bool(chain[start + 1 : stop].all())) for start, stop in pairwise(starts))
 
 
-def _targets(
-    tokens: Ints, parents: Ints, paths: list[list[int]], weights: list[tuple[float, ...]]
-) -> dict[str, Any]:
+def _targets(tokens: Ints, parents: Ints, paths: list[list[int]], weights: list[tuple[float, ...]]) -> dict[str, Any]:
     """The target arrays of a tree: nodes with a weight, and which rows gave it."""
     nodes = [np.asarray(path)[np.flatnonzero(given)] for path, given in zip(paths, weights, strict=True)]
     row_weight = np.concatenate([np.asarray(given)[np.flatnonzero(given)] for given in weights])

@@ -102,7 +102,7 @@ def show_row(renderer: Renderer, row: Example) -> None:
             pieces.append(on if weight else off)
             trained = weight > 0
         if token is not None:
-            pieces.append(renderer.tokenizer.convert_ids_to_tokens(token))
+            pieces.append(str(renderer.tokenizer.convert_ids_to_tokens(token)))
     marked = sum(weight > 0 for weight in row.weights)
     say(f"\n{marked} of {len(row.tokens)} tokens are trained\n{readable(pieces)}")
 

@@ -55,7 +55,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns aligned by spaces, numbers and words alike to the left."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 class Progress:

@@ -71,7 +71,9 @@ def _relative(file: Path, directory: Path) -> str:
 
 def _document(model: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
-    document.add(tomlkit.comment("Every key is explained by `metier init --show`; what is not written has its default."))
+    document.add(
+        tomlkit.comment("Every key is explained by `metier init --show`; what is not written has its default.")
+    )
     document.add("model", tomlkit.item(model))
     domains = tomlkit.aot()
     domains.append(_table(Domain, {**domain, "heldout": domain.get("heldout", 0.2), "validation": 0.1}))
@@ -79,7 +81,13 @@ def _document(model: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
     strategy = _table(None, {"method": "lora"}, {"method": "none | classical | lora | qlora"})
     strategy.add("peft", _table(Lora, {"r": "auto", "target_modules": "all-linear"}))
     document.add("strategy", strategy)
-    document.add("train", _table(Train, {"num_train_epochs": "auto", "learning_rate": "auto", "batch_size": "auto", "max_length": 1024, "seed": 17}))
+    document.add(
+        "train",
+        _table(
+            Train,
+            {"num_train_epochs": "auto", "learning_rate": "auto", "batch_size": "auto", "max_length": 1024, "seed": 17},
+        ),
+    )
     document.add("eval", _table(Eval, {"max_new_tokens": 256}))
     return document
 

@@ -41,7 +41,10 @@ def main() -> None:
         raise SystemExit(USER) from None
     except Exception as error:
         traceback.print_exc()
-        _say(f"error: {type(error).__name__}: this is a fault of metier's, not yours", "please report it with the lines above")
+        _say(
+            f"error: {type(error).__name__}: this is a fault of metier's, not yours",
+            "please report it with the lines above",
+        )
         raise SystemExit(OURS) from None
 
 

@@ -6,14 +6,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metier.cli.common import Json, Offline, PlanSet, RecipePath, Set, duration, emit, overrides, recipe_from, say, size, table
+from metier.cli.common import (
+    Json,
+    Offline,
+    PlanSet,
+    RecipePath,
+    Set,
+    duration,
+    emit,
+    overrides,
+    recipe_from,
+    say,
+    size,
+    table,
+)
 
 if TYPE_CHECKING:
     from metier.job import Job
     from metier.planning import Plan
 
 
-def plan(recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False) -> None:
+def plan(
+    recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False
+) -> None:
     """Show how this machine would do it: choices with reasons, forecast memory and time."""
     from metier import experiment
 
@@ -29,7 +44,9 @@ def show_plan(job: Job, chosen: Plan) -> None:
     """What was resolved, what moves, which means and why, memory and time."""
     shape, train = job.shape, job.recipe.train
     say(f"model    {job.recipe.model}: {shape.parameters / 1e6:,.1f} M parameters, {shape.layers} layers")
-    say(f"data     {shape.examples} examples, {shape.row_tokens:,} tokens in rows, {shape.packed_tokens:,} in trees an epoch")
+    say(
+        f"data     {shape.examples} examples, {shape.row_tokens:,} tokens, {shape.packed_tokens:,} of them distinct"
+    )
     say(
         f"train    {train.num_train_epochs} epochs × {train.batch_size} examples a step = {chosen.steps} steps, "
         f"learning rate {train.learning_rate}, warm-up {chosen.warmup} steps"

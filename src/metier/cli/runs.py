@@ -13,7 +13,9 @@ from metier.run import Run, list_runs
 
 
 def runs(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN|FOLDER]", help="a run to show, or a folder of runs")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN|FOLDER]", help="a run to show, or a folder of runs")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the runs in ./runs (or another folder), newest first; or show one with its scores."""
@@ -28,7 +30,9 @@ def runs(
     elif not found:
         say(f"no runs in {folder}; `metier train recipe.toml` makes one")
     else:
-        rows = [(each.name, *(str(each.facts[key]) for key in ("status", "method", "model", "started"))) for each in found]
+        rows = [
+            (each.name, *(str(each.facts[key]) for key in ("status", "method", "model", "started"))) for each in found
+        ]
         print(table(("run", "status", "method", "model", "started"), rows))
 
 

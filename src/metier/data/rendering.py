@@ -125,7 +125,9 @@ class Renderer:
         # The seam needs only the prompt's last tokens: the same for all items, so each label is encoded once.
         known = self._labels.setdefault((item.replies, tuple(prompt[-8:])), [])
         if not known:
-            known += _label_ids([self._follow(item.messages, reply, prompt) for reply in item.replies], self._end_length)
+            known += _label_ids(
+                [self._follow(item.messages, reply, prompt) for reply in item.replies], self._end_length
+            )
         return [Example((*prompt, *ids), (*[0.0] * len(prompt), *[1.0] * len(ids))) for ids in known]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -244,7 +246,9 @@ def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         if hasattr(tokenizer, "backend_tokenizer"):
             return tokenizer
         problem = problem or "it has only a slow tokenizer"
-    raise ModelError(f"{directory}: has no tokenizer that can be loaded: {problem}; save a tokenizer.json beside the model")
+    raise ModelError(
+        f"{directory}: has no tokenizer that can be loaded: {problem}; save a tokenizer.json beside the model"
+    )
 
 
 def _rename(model: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def blank(item: Item, failed: str = "") -> Answer:
 def transcript(item: Item) -> str:
     """The conversation in front of the answer, as people read it."""
     if len(item.messages) == 1:
-        return item.messages[0].content
+        only: str = item.messages[0].content
+        return only
     return "\n".join(f"{message.role}: {message.content}" for message in item.messages)
 
 

@@ -48,11 +48,7 @@ class Answer:
 
 def to_json(answer: Answer) -> str:
     """One line of JSON, without the keys that have no value. Raises ValueError for NaN or infinity."""
-    kept = {
-        field.name: value
-        for field in fields(answer)
-        if (value := getattr(answer, field.name)) != field.default
-    }
+    kept = {field.name: value for field in fields(answer) if (value := getattr(answer, field.name)) != field.default}
     return json.dumps(kept, ensure_ascii=False, allow_nan=False)
 
 

@@ -279,9 +279,7 @@ def _pairs(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[tuple[Answe
     pairs = [(answer, others[answer.id]) for answer in ours]
     for mine, other in pairs:
         if _asked(mine) != _asked(other):
-            raise ValueError(
-                f"{domain}: item {mine.id} differs between the runs in group, reference or labels"
-            )
+            raise ValueError(f"{domain}: item {mine.id} differs between the runs in group, reference or labels")
     return pairs
 
 

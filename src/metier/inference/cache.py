@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from metier.kernels.blocks import fused_attention_batch
-from metier.kernels.reference import masked_attention
-from metier.model.forward import Forward, Scoring, TreeAttention
+from metier.kernels.reference import Scoring, masked_attention
+from metier.model.forward import Forward, TreeAttention
 from metier.trees import Example, pack
 
 _GROWTH = 256
@@ -144,7 +144,7 @@ class _Step:
         mask = seen[:, None, None]
         if scoring.plain:
             return fused_attention_batch(q, past[0], past[1], mask, scoring.scale)
-        return masked_attention(q, past[0], past[1], mask, scoring.scale, scoring.softcap, scoring.sinks)
+        return masked_attention(q, past[0], past[1], mask, scoring)
 
 
 class AloneDecoder:

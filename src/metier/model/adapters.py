@@ -50,7 +50,7 @@ def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[K
     before = _linear_kinds(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = get_peft_model(network, _config(lora))  # type: ignore[arg-type]
+        adapted = get_peft_model(network, _config(lora))
     return adapted, _kinds(adapted, before)
 
 
@@ -150,17 +150,21 @@ def _plain(value: Any) -> Any:
 def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
     """Put a saved adapter on a base; raises `ModelError` where it was made for another one."""
     made_for = Identity(**read_json(directory / IDENTITY))
-    for what, name in (("base", "base_digest"), ("tokenizer", "tokenizer_digest"), ("chat template", "template_digest")):
+    for what, name in (
+        ("base", "base_digest"),
+        ("tokenizer", "tokenizer_digest"),
+        ("chat template", "template_digest"),
+    ):
         if getattr(made_for, name) != getattr(identity, name):
             raise ModelError(
                 f"{directory}: was trained with another {what}: made for {made_for.base} "
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
-    config = LoraConfig.from_pretrained(directory)
-    adapted = get_peft_model(network, config)  # type: ignore[arg-type]
+    adapted: PeftModel = get_peft_model(network, LoraConfig.from_pretrained(str(directory)))
     restore(adapted, load_file(directory / "adapter_model.safetensors"))
-    return adapted.requires_grad_(False).eval()
+    adapted.requires_grad_(False).eval()
+    return adapted
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Shapes: T nodes, K targets, U distinct queries, V vocabulary, H heads, G key-val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from metier.kernels.blocks import fused_attention
-from metier.kernels.reference import masked_attention, visible
+from metier.kernels.reference import Scoring, masked_attention, visible
 from metier.trees import TokenTree
 
 ATTENTION = "metier_tree"
@@ -22,21 +21,6 @@ _HARMLESS = {
     *("position_ids", "cache_position", "use_cache", "is_causal", "logits_to_keep"),
     *("output_attentions", "output_hidden_states", "output_router_logits"),
 }
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a layer turns queries and keys into scores."""
-
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether torch's fused kernel computes it."""
-        return self.softcap is None and self.sinks is None
 
 
 class Attention(Protocol):
@@ -67,7 +51,7 @@ class TreeAttention:
                 outputs.append(fused_attention(*qkv, seen, scoring.scale))
             else:
                 seen_TT = visible(self.positions[span], self._ends[span] - block.start, scoring.window)
-                outputs.append(masked_attention(*qkv, seen_TT, scoring.scale, scoring.softcap, scoring.sinks))
+                outputs.append(masked_attention(*qkv, seen_TT, scoring))
         return torch.cat(outputs, dim=1)[None]
 
     def _seen(self, span: slice, forks: bool, window: int | None) -> Tensor | None:
@@ -83,27 +67,17 @@ class TreeAttention:
 
 
 def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    tree: Attention,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **others: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **keywords: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention interface; a keyword that we do not know would be silently wrong."""
-    strange = {name for name, value in others.items() if value is not None} - _HARMLESS
-    if strange or attention_mask is not None or dropout:
-        what = ", ".join(sorted(strange)) or ("attention dropout" if dropout else "an attention mask")
+    tree: Attention = keywords.pop("tree")
+    given = {name: keywords.pop(name, None) for name in ("scaling", "sliding_window", "softcap", "s_aux")}
+    strange = {name for name in keywords.keys() - _HARMLESS if keywords[name] is not None and keywords[name] != 0}
+    if strange or attention_mask is not None:
+        what = ", ".join(sorted(strange)) or "an attention mask"
         raise NotImplementedError(f"tree attention does not know {what} of {type(module).__name__}")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scoring = Scoring(scale, sliding_window, softcap, s_aux)
+    scale = query.shape[-1] ** -0.5 if given["scaling"] is None else given["scaling"]
+    scoring = Scoring(scale, given["sliding_window"], given["softcap"], given["s_aux"])
     output = tree.attend(int(module.layer_idx), query, key, value, scoring)  # type: ignore[arg-type]
     return output.transpose(1, 2).contiguous(), None
 

@@ -53,7 +53,8 @@ class Base:
 def read_config(directory: Path) -> PreTrainedConfig:
     """The base's configuration; raises `ModelError` where transformers has no such causal model."""
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        return config
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"{directory}: is not a model that transformers can load: {first}") from None
@@ -105,7 +106,7 @@ def _keep_weights_as_stored(network: nn.Module) -> None:
     forward in eval mode, after which gradients are silently zero and saved bases differ."""
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (no attribute of nn.Module's)
 
 
 def probe(config: PreTrainedConfig) -> str:
@@ -149,9 +150,9 @@ def _twin(config: PreTrainedConfig) -> PreTrainedConfig:
             setattr(twin, name, value)
     if kinds:
         twin.layer_types = [kinds[index] for index in chosen]
-    if rope := getattr(twin, "rope_parameters", None):
-        if rope.get("original_max_position_embeddings"):
-            rope["original_max_position_embeddings"] = PROBE_CONTEXT
+    rope = getattr(twin, "rope_parameters", None) or {}
+    if rope.get("original_max_position_embeddings"):
+        rope["original_max_position_embeddings"] = PROBE_CONTEXT
     for token in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(twin, token, None)
     return twin
@@ -178,4 +179,5 @@ def _probe_rows() -> list[Example]:
 def _row_logprob(network: nn.Module, row: Example) -> Tensor:
     tokens = torch.tensor([row.tokens])
     logits = network(input_ids=tokens, use_cache=False).logits[0, :-1].float()
-    return logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).sum()
+    total: Tensor = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).sum()
+    return total

@@ -38,7 +38,9 @@ class Store:
 
     directory: Path
 
-    def save(self, progress: Progress, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self, progress: Progress, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
         """Write the state behind `progress.step` and drop all but the newest two."""
         tensors = {f"parameter.{name}": each.detach() for name, each in parameters.items()}
         for name, each in parameters.items():

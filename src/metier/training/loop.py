@@ -132,7 +132,7 @@ def accumulate(forward: Forward, trees: Sequence[TokenTree]) -> float:
     loss = 0.0
     for tree in trees:
         part = sft(forward.logprobs(tree), torch.as_tensor(tree.weight, device=forward.device)) / weight
-        part.backward()  # type: ignore[no-untyped-call]
+        part.backward()
         loss += float(part.detach())
     return loss
 

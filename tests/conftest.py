@@ -1,0 +1,20 @@
+"""Where public data lies, and what it means that it is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data", default="", help="folder with data/ and models/ of public sets; tests skip without it")
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest) -> Path:
+    """The folder of public data and models, or a skip with the reason."""
+    folder = Path(request.config.getoption("--data") or "missing").resolve()
+    if not (folder / "data").is_dir():
+        pytest.skip(f"public data is not at {folder}; pass --data FOLDER")
+    return folder
