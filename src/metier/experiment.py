@@ -142,7 +142,8 @@ def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
 def _load(job: Job, chosen: Plan) -> Base:
     torch.set_num_threads(chosen.threads)
     number_format = NumberFormat(chosen.storage, chosen.compute)
-    return load(job.source.directory, number_format, chosen.device, reference=chosen.kernels == "reference")
+    reference = chosen.kernels == "reference"
+    return load(job.source.directory, number_format, chosen.device, reference=reference, multiple=chosen.pad_to)
 
 
 def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -> Run:
@@ -184,7 +185,7 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
     assert isinstance(strategy, LoraStrategy | QloraStrategy)
     adapted, kinds = attach(base.network, strategy.peft, settings.seed)
-    forward = Forward(adapted, forks=base.forward.forks, reference=chosen.kernels == "reference")
+    forward = base.forward.over(adapted)
     engine = _engine(forward, base, chosen)
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
     progress = _train(run, job, forward, engine, settings, means)

@@ -60,6 +60,7 @@ class Plan:
     compute: str
     threads: int
     tokens_per_batch: int
+    pad_to: int
     checkpointing: bool
     kernels: str
     sequences: int
@@ -85,6 +86,7 @@ OVERRIDABLE: dict[str, type] = {
     "compute": str,
     "threads": int,
     "tokens_per_batch": int,
+    "pad_to": int,
     "checkpointing": bool,
     "kernels": str,
     "sequences": int,
@@ -171,6 +173,7 @@ def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str,
         "compute": compute,
         "threads": hardware.cores,
         "tokens_per_batch": max(2048, shape.longest_row),
+        "pad_to": 64 if compute == "bfloat16" else 1,
         "checkpointing": False,
         "kernels": "fused",
         "sequences": 32,
@@ -181,6 +184,7 @@ def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str,
         "compute": f"this processor has {features}",
         "threads": "one a physical core",
         "tokens_per_batch": "enough to keep the cores busy" if shape.longest_row <= 2048 else "the longest row",
+        "pad_to": "bfloat16 kernels are compiled for each length" if compute == "bfloat16" else "no padding is needed",
         "checkpointing": "activations fit without",
         "kernels": "torch's fused attention, block by block" if shape.forks else f"rows alone: {shape.why_rows}",
         "sequences": "decoded together",

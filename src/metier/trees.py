@@ -8,7 +8,7 @@ contiguous span that begins with it; `ends` closes that span, and *k is an ances
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +100,24 @@ def pack(
         short = [index for index in order if len(examples[index].tokens) <= boundary]
         sides = [short, [index for index in order if len(examples[index].tokens) > boundary]]
     return [_tree(examples, chunk, fork) for side in sides for chunk in _chunks(examples, side, tokens_per_batch, fork)]
+
+
+def padded(tree: TokenTree, multiple: int) -> TokenTree:
+    """The tree with a last root that nobody asks about, so that its length is a multiple.
+
+    For arithmetic whose kernels are compiled once for each length.
+    """
+    more = -len(tree) % multiple
+    if not more:
+        return tree
+    total = len(tree) + more
+    return replace(
+        tree,
+        tokens=np.concatenate([tree.tokens, np.zeros(more, dtype=np.int64)]),
+        positions=np.concatenate([tree.positions, np.arange(more)]),
+        ends=np.concatenate([tree.ends, np.full(more, total)]),
+        blocks=(*tree.blocks, Block(len(tree), total, False)),
+    )
 
 
 def _chunks(examples: Sequence[Example], order: list[int], budget: int, fork: bool) -> Iterator[list[int]]:

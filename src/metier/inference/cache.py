@@ -16,7 +16,7 @@ from metier.kernels.reference import Scoring, masked_attention
 from metier.model.forward import Forward, TreeAttention
 from metier.trees import Example, pack
 
-_GROWTH = 256
+_GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
 
 
 class Decoder(Protocol):
@@ -55,9 +55,9 @@ class TreeDecoder:
         self._lengths += [len(prompt) for prompt in prompts]
         logits: dict[int, Tensor] = {}
         for tree in pack(rows, sum(map(len, prompts)), boundary=self._boundary):
-            capture = _Capture(TreeAttention(tree, self._forward.device))
+            capture = _Capture()
             ends, place = torch.unique(torch.as_tensor(tree.row_end), return_inverse=True)
-            behind = self._forward.logits(tree, ends.to(self._forward.device), capture)
+            behind = self._forward.logits(tree, ends.to(self._forward.device), capture.around)
             for number, row in enumerate(tree.rows.tolist()):
                 logits[row] = behind[place[number]]
                 self._fill(first + row, torch.as_tensor(tree.path(number)), capture)
@@ -103,7 +103,7 @@ class TreeDecoder:
                 extra = max(0, slots - rows.shape[0])
                 if more or extra:
                     grown = rows.new_zeros(
-                        (rows.shape[0] + extra, rows.shape[1], rows.shape[2] + (more and more + _GROWTH), rows.shape[3])
+                        (rows.shape[0] + extra, rows.shape[1], rows.shape[2] + -(-more // _GROWTH) * _GROWTH, rows.shape[3])
                     )
                     grown[: rows.shape[0], :, : rows.shape[2]] = rows
                     cache[layer] = grown
@@ -112,9 +112,12 @@ class TreeDecoder:
 class _Capture:
     """Tree attention that also keeps every layer's keys and values, [1, G, T, D]."""
 
-    def __init__(self, attention: TreeAttention) -> None:
-        self._attention = attention
+    def __init__(self) -> None:
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def around(self, attention: TreeAttention) -> _Capture:
+        self._attention = attention
+        return self
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         self.seen[layer] = (k, v)
@@ -128,7 +131,8 @@ class _Step:
         self._keys, self._values, self._slots = keys, values, slots
         self._dense = slots.tolist() == list(range(len(slots)))
         self.positions = torch.tensor(lengths)
-        self._span = max(lengths) + 1
+        # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
+        self._span = -(-(max(lengths) + 1) // _GROWTH) * _GROWTH
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         slots, positions = self._slots.to(q.device), self.positions.to(q.device)

@@ -15,7 +15,6 @@ from metier.errors import RunError
 from metier.inference.engine import Engine, Request
 from metier.model.adapters import Identity, disabled
 from metier.model.adapters import load as load_adapter
-from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, load
 from metier.run import Run
 
@@ -30,11 +29,12 @@ class Conversation:
         template = run.adapter / "chat_template.jinja"
         self.renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
         torch.set_num_threads(plan["threads"])
-        base = load(source.directory, NumberFormat(plan["storage"], plan["compute"]), plan["device"])
+        number_format = NumberFormat(plan["storage"], plan["compute"])
+        base = load(source.directory, number_format, plan["device"], multiple=plan["pad_to"])
         network = base.network
         if run.facts["method"] != "none":
             network = load_adapter(network, _adapter(run), _identity(recipe.model, source, self.renderer))
-        self._forward = Forward(network, forks=base.forward.forks)
+        self._forward = base.forward.over(network)
         self._engine = Engine(
             self._forward, boundary=base.boundary, tokens_per_batch=plan["tokens_per_batch"], sequences=1
         )

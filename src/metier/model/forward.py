@@ -5,6 +5,7 @@ Shapes: T nodes, K targets, U distinct queries, V vocabulary, H heads, G key-val
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ from transformers import AttentionInterface
 
 from metier.kernels.blocks import fused_attention
 from metier.kernels.reference import Scoring, masked_attention, visible
-from metier.trees import TokenTree
+from metier.trees import TokenTree, padded
 
 ATTENTION = "metier_tree"
 # What layers hand down that attention has no use for, or that says nothing about what is seen.
@@ -91,23 +92,38 @@ class Forward:
     """Runs trees through one loaded network.
 
     `forks` is what the probe found: without it every block runs alone, as plain transformers would.
+    `multiple` fills up lengths: bfloat16 kernels on a CPU are compiled, and kept, for each of them.
     """
 
-    def __init__(self, network: nn.Module, *, forks: bool, reference: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, forks: bool, reference: bool = False, multiple: int = 1) -> None:
         self.network = network
         self.forks = forks
         self._reference = reference
+        self._multiple = multiple
+
+    def over(self, network: nn.Module) -> Forward:
+        """The same way of running for another network: this one with an adapter around it."""
+        return Forward(network, forks=self.forks, reference=self._reference, multiple=self._multiple)
 
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def logits(self, tree: TokenTree, nodes: Tensor, attention: Attention | None = None) -> Tensor:
-        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order."""
+    def logits(
+        self, tree: TokenTree, nodes: Tensor, wrap: Callable[[TreeAttention], Attention] | None = None
+    ) -> Tensor:
+        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order.
+
+        `wrap` may put an attention of its own around the tree's, to see keys and values go by.
+        """
         if not self.forks:
             return self._logits_of_blocks(tree, nodes)
-        attention = attention or TreeAttention(tree, self.device, reference=self._reference)
-        return self._run(tree.tokens, tree.positions, nodes, tree=attention)
+        tree = padded(tree, self._multiple)
+        attention = TreeAttention(tree, self.device, reference=self._reference)
+        more = -len(nodes) % self._multiple
+        asked = torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
+        output = self._run(tree.tokens, tree.positions, asked, tree=wrap(attention) if wrap else attention)
+        return output[: len(nodes)]
 
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""

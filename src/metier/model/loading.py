@@ -69,8 +69,11 @@ def boundary(config: PreTrainedConfig) -> int | None:
     return int(original) if original else None
 
 
-def load(directory: Path, number_format: NumberFormat, device: str, *, reference: bool = False) -> Base:
-    """Read the weights, frozen and in evaluation mode, and probe whether the model can fork."""
+def load(directory: Path, number_format: NumberFormat, device: str, **how: Any) -> Base:
+    """Read the weights, frozen and in evaluation mode, and probe whether the model can fork.
+
+    `how` goes to `Forward`: `reference`, `multiple`.
+    """
     register()
     vendor_logging.disable_progress_bar()
     config = read_config(directory)
@@ -87,7 +90,7 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, reference
         network.to(device)
     _keep_weights_as_stored(network)
     network.requires_grad_(False).eval()
-    return Base(Forward(network, forks=not why_rows, reference=reference), why_rows, boundary(config))
+    return Base(Forward(network, forks=not why_rows, **how), why_rows, boundary(config))
 
 
 def _nf4(number_format: NumberFormat) -> Any:

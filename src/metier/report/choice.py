@@ -1,0 +1,116 @@
+"""Twenty answers out of many: where a run fell behind, where it came ahead, and some by chance."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from metier.evaluation.answers import Answer
+from metier.evaluation.metrics import chrf
+from metier.report.figures import figure
+from metier.report.sides import Side
+
+BEHIND, AHEAD, DRAWN = 7, 6, 7
+
+Key = tuple[str, str]
+"""Domain and id: what names an item in every run."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one side said, None where it failed; `mark` is how near that is to what was wanted."""
+
+    look: str
+    name: str
+    text: str | None
+    failed: str
+    mark: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    domain: str
+    place: str
+    prompt: str
+    wanted: str
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    items: tuple[Shown, ...]
+
+
+def choose(ours: Sequence[Answer], theirs: Mapping[Key, Answer] | None, seed: int) -> tuple[list[Answer], ...]:
+    """Seven in which we fell furthest behind them, six in which we came furthest ahead, seven drawn.
+
+    Without `theirs` by our own merit. Domains take turns, so that each is seen; no item is chosen twice;
+    `seed` draws the last seven and decides between equals.
+    """
+    order = random.Random(seed).sample(ours, len(ours))
+    own = {_key(answer): _merit(answer) for answer in order}
+    gain = {key: value - _merit(theirs[key]) if theirs else value for key, value in own.items()}
+    ranked = sorted(order, key=lambda answer: (gain[_key(answer)], own[_key(answer)]))
+    behind = _in_turn(ranked)[:BEHIND]
+    ahead = _in_turn(_without(ranked[::-1], behind))[:AHEAD]
+    return behind, ahead, _without(order, behind + ahead)[:DRAWN]
+
+
+def show_answers(sides: Sequence[Side], seed: int) -> tuple[Group, ...]:
+    """The chosen items as every side answered them; the base, or what else there is, is the measure."""
+    tables = [{_key(answer): answer for answer in side.answers()} for side in sides]
+    groups = choose(list(tables[0].values()), tables[1] if len(tables) > 1 else None, seed)
+    if len(sides) > 1:
+        ways = [f"in which this run {way} the {sides[1].name}" for way in ("fell furthest behind", "came furthest ahead of")]
+    else:
+        ways = [f"with the {way} scores" for way in ("lowest", "highest")]
+    titles = (*ways, f"drawn at random (seed {seed})")
+    return tuple(
+        Group(f"{len(group)} {title}", tuple(_shown(answer, sides, tables) for answer in group))
+        for title, group in zip(titles, groups, strict=True)
+        if group
+    )
+
+
+def _shown(answer: Answer, sides: Sequence[Side], tables: Sequence[Mapping[Key, Answer]]) -> Shown:
+    replies = (_reply(side, table[_key(answer)]) for side, table in zip(sides, tables, strict=True))
+    return Shown(answer.domain, answer.place, answer.prompt, answer.reference, tuple(replies))
+
+
+def _reply(side: Side, answer: Answer) -> Reply:
+    text, merit = _said(answer), _merit(answer)
+    mark = f"chrF {figure('chrf', 100 * merit)}" if answer.kind == "open" else "right" if merit else "wrong"
+    return Reply(side.look, side.name, text, answer.failed, mark if text is not None else "", merit == 1)
+
+
+def _key(answer: Answer) -> Key:
+    return answer.domain, answer.id
+
+
+def _said(answer: Answer) -> str | None:
+    return None if answer.failed else answer.output
+
+
+def _merit(answer: Answer) -> float:
+    """How near an answer is to the wanted one, 0 … 1: right or wrong for a label, chrF for an open answer."""
+    output = _said(answer)
+    if output is None:
+        return 0.0
+    return chrf(output, answer.reference) / 100 if answer.kind == "open" else float(output == answer.reference)
+
+
+def _without(answers: Sequence[Answer], taken: Iterable[Answer]) -> list[Answer]:
+    keys = {_key(answer) for answer in taken}
+    return [answer for answer in answers if _key(answer) not in keys]
+
+
+def _in_turn(ranked: Sequence[Answer]) -> list[Answer]:
+    """The first of every domain, then the second of every domain, and so on."""
+    domains: dict[str, list[Answer]] = {}
+    for answer in ranked:
+        domains.setdefault(answer.domain, []).append(answer)
+    return [answer for turn in zip_longest(*domains.values()) for answer in turn if answer]

@@ -1,0 +1,73 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How a metric is written and what it says; `factor` turns the stored value into its unit."""
+
+    label: str
+    unit: str
+    digits: int
+    meaning: str
+    factor: float = 1.0
+
+
+HABITS = {
+    "accuracy": Habit("accuracy", "%", 1, "items answered with the right label", 100),
+    "macro_f1": Habit("macro F1", "%", 1, "precision and recall in one number, every label counting alike", 100),
+    "weighted_f1": Habit("weighted F1", "%", 1, "the same, every label counting by its items", 100),
+    "chrf": Habit("chrF", "of 100", 1, "overlap with the wanted answer in runs of 1 to 6 characters"),
+    "rouge_l": Habit("ROUGE-L", "of 100", 1, "longest common sequence of words with the wanted answer"),
+    "loss": Habit("loss", "nats a token", 3, "how much the wanted answer surprises the model; 0 is certainty"),
+    "stop_rate": Habit("stop rate", "%", 1, "answers that the model ended by itself", 100),
+    "length": Habit("length", "words", 1, "mean length of an answer; neither direction is wanted"),
+}
+
+
+def figure(metric: str, value: float, *, signed: bool = False) -> str:
+    """A value in its metric's unit, the unit itself left out."""
+    habit = HABITS[metric]
+    return decimal(value * habit.factor, habit.digits, signed=signed)
+
+
+def interval(metric: str, low: float, high: float, *, signed: bool = False) -> str:
+    return f"[{figure(metric, low, signed=signed)}, {figure(metric, high, signed=signed)}]"
+
+
+def decimal(value: float, digits: int, *, signed: bool = False) -> str:
+    """With a real minus sign, and never a negative zero."""
+    return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", _MINUS)
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def sample(n: int, groups: int, noun: str = "item") -> str:
+    """What an interval rests on."""
+    items = _plural(n, noun)
+    return items if groups == n else f"{items} in {_plural(groups, 'group')}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(number: float) -> str:
+    """Bytes."""
+    return f"{number / (1 << 30):.2f} GiB" if number >= 1 << 29 else f"{number / (1 << 20):.0f} MiB"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{count(number)} {noun}" + ("s" if number != 1 else "")

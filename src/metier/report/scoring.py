@@ -1,0 +1,147 @@
+"""Scores, differences and forgetting as the page's tables and pictures take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metier.evaluation.metrics import PRIMARY
+from metier.report.figures import HABITS, Habit, count, decimal, figure, interval, sample
+from metier.report.pictures import ALARM, Mark, Scale, make_scale
+from metier.report.sides import Side, pick
+
+_NATS = {"base_loss": "loss before tuning", "loss": "loss after tuning", "kl": "distance from the base (KL)"}
+
+
+@dataclass(frozen=True)
+class Value:
+    figure: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """This run minus another, with what the stored test allows to be said."""
+
+    figure: str
+    interval: str
+    p: str
+    test: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one domain: a value a side, a difference to every side but this run."""
+
+    metric: Habit
+    primary: bool
+    sample: str
+    values: tuple[Value | None, ...]
+    differences: tuple[Contrast | None, ...]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One domain; `failed` and, of labels, `unparsed` count answers of every side."""
+
+    name: str
+    primary: Habit
+    sample: str
+    marks: tuple[Mark, ...]
+    rows: tuple[Row, ...]
+    failed: tuple[str, ...]
+    unparsed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What tuning cost on general text; `values` are (name, value, interval) in nats a token."""
+
+    scale: Scale
+    values: tuple[tuple[str, str, str], ...]
+    difference: Contrast
+    alarm: bool
+    passages: str
+
+
+def read_domains(sides: Sequence[Side]) -> tuple[Domain, ...]:
+    """Every domain of the first side beside the others'."""
+    return tuple(_domain(domain, sides) for domain in asked(sides[0].scores))
+
+
+def asked(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The scores of domains whose items were answered: general text is read only."""
+    return [domain for domain in scores["domains"] if domain["kind"] != "text"]
+
+
+def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
+    difference = scores["forgetting"]
+    if not difference:
+        return None
+    text = pick(scores["domains"], "kind", "text")
+    found = [(name, pick(text["scores"], "metric", metric)) for metric, name in _NATS.items()]
+    return Forgetting(
+        scale=make_scale(difference["value"], difference["low"], difference["high"]),
+        values=tuple((name, *_nats(score)) for name, score in found if score),
+        difference=_contrast(difference),
+        alarm=difference["value"] >= ALARM,
+        passages=sample(difference["n"], difference["groups"], "passage"),
+    )
+
+
+def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
+    name, primary = domain["domain"], PRIMARY[domain["kind"]]
+    same = [pick(side.scores["domains"], "domain", name) for side in sides]
+    against = [pick(each["domains"], "domain", name) for each in sides[0].scores["against"].values()]
+    scores = [pick(each["scores"], "metric", primary) for each in same]
+    return Domain(
+        name=name,
+        primary=HABITS[primary],
+        sample=sample(scores[0]["n"], scores[0]["groups"]),
+        marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True)),
+        rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
+        failed=tuple(count(each["failed"]) for each in same),
+        unparsed=tuple(count(each["unparsed"]) for each in same) if domain["kind"] == "label" else (),
+    )
+
+
+def _mark(side: Side, score: Mapping[str, Any]) -> Mark:
+    """In the metric's own unit: every primary metric's runs from 0 to 100, so that one axis serves all."""
+    metric = score["metric"]
+    at, low, high = (round(score[name] * HABITS[metric].factor, 2) for name in ("value", "low", "high"))
+    return Mark(side.look, side.name, at, low, high, figure(metric, score["value"]))
+
+
+def _row(score: Mapping[str, Any], primary: str, same: Sequence[Any], against: Sequence[Any]) -> Row:
+    metric = score["metric"]
+    values = [pick(domain["scores"], "metric", metric) for domain in same]
+    differences = [pick(domain["differences"], "metric", metric) for domain in against]
+    return Row(
+        metric=HABITS[metric],
+        primary=metric == primary,
+        sample=sample(score["n"], score["groups"]),
+        values=tuple(_value(each) if each else None for each in values),
+        differences=tuple(_contrast(each) if each else None for each in differences),
+    )
+
+
+def _value(score: Mapping[str, Any]) -> Value:
+    metric = score["metric"]
+    return Value(figure(metric, score["value"]), interval(metric, score["low"], score["high"]))
+
+
+def _contrast(difference: Mapping[str, Any]) -> Contrast:
+    metric = difference["metric"]
+    return Contrast(
+        figure=figure(metric, difference["value"], signed=True),
+        interval=interval(metric, difference["low"], difference["high"], signed=True),
+        p=f"{difference['p_adjusted']:.2g}",
+        test=difference["test"],
+        verdict=difference["verdict"],
+    )
+
+
+def _nats(score: Mapping[str, Any]) -> tuple[str, str]:
+    return decimal(score["value"], 3), f"[{decimal(score['low'], 3)}, {decimal(score['high'], 3)}]"

@@ -1,0 +1,74 @@
+"""A run and those it was compared with → everything that its page shows, in plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metier.report.choice import Group, show_answers
+from metier.report.confusions import Confusion, read_confusion
+from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
+from metier.report.figures import HABITS, Habit, decimal
+from metier.report.pictures import Curve, draw_curve
+from metier.report.scoring import Domain, Forgetting, asked, read_domains, read_forgetting
+from metier.report.sides import Side, find_sides
+from metier.run import Run
+
+
+@dataclass(frozen=True)
+class Guard:
+    name: str
+    said: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """The page's sections in their order; None or empty where a run of its method has nothing to show."""
+
+    name: str
+    facts: Mapping[str, Any]
+    verdict: str
+    guards: tuple[Guard, ...]
+    sides: tuple[Side, ...]
+    domains: tuple[Domain, ...]
+    metrics: tuple[Habit, ...]
+    curve: Curve | None
+    validations: tuple[Mapping[str, Any], ...]
+    confusions: tuple[Confusion, ...]
+    forgetting: Forgetting | None
+    groups: tuple[Group, ...]
+    cost: Cost
+    data: Data
+    reproduction: Reproduction
+
+
+def look_at(run: Run) -> View:
+    """Raises `RunError` where a run that it was compared with is gone."""
+    facts, events = run.facts, list(run.events())
+    sides = find_sides(run)
+    scores = sides[0].scores
+    measured = {score["metric"] for domain in asked(scores) for score in domain["scores"]}
+    return View(
+        name=run.name,
+        facts=facts,
+        verdict=scores["verdict"],
+        guards=tuple(_guard(name, guard) for name, guard in scores["guard"].items()),
+        sides=sides,
+        domains=read_domains(sides),
+        metrics=tuple(habit for metric, habit in HABITS.items() if metric in measured),
+        curve=draw_curve(events, facts.get("best_step")),
+        validations=tuple(event for event in events if event["phase"] == "validation"),
+        confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
+        forgetting=read_forgetting(scores),
+        groups=show_answers(sides, facts["seed"]),
+        cost=read_cost(run, events),
+        data=read_data(facts),
+        reproduction=read_reproduction(run),
+    )
+
+
+def _guard(name: str, guard: Mapping[str, Any]) -> Guard:
+    value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
+    return Guard(name, f"{value} of at most {limit} nats a token", guard["passed"])

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier.errors import DoesNotFit, RecipeError
+from metier.hardware import Hardware, Rates
+from metier.planning import GIB, Plan, Shape, plan, resolve
+from metier.recipe import QloraStrategy, Recipe
+
+LAPTOP = Hardware("Linux x86_64", 4, 16 * GIB, 12 * GIB, ("avx2",))
+SERVER = Hardware("Linux x86_64", 8, 64 * GIB, 60 * GIB, ("avx2", "avx512f", "avx512_bf16"))
+RATES = Rates(matrix=2e11, unpack=2e9)
+PHI = Shape(
+    parameters=3_821_000_000,
+    linear_parameters=3_623_000_000,
+    file_bytes=7_642_000_000,
+    layers=32,
+    hidden=3072,
+    intermediate=8192,
+    cache_width=2 * 3072,
+    vocabulary=32_064,
+    context=131_072,
+    forks=True,
+    why_rows="",
+    examples=1000,
+    packed_tokens=150_000,
+    row_tokens=180_000,
+    targets=100_000,
+    longest_row=900,
+    decoded_items=200,
+    scored_tokens=40_000,
+    validation_items=40,
+    trainable=25_165_824,
+)
+NANO = dataclasses.replace(
+    PHI,
+    parameters=8_520_000,
+    linear_parameters=6_400_000,
+    file_bytes=17_000_000,
+    layers=8,
+    hidden=256,
+    intermediate=704,
+    cache_width=512,
+    vocabulary=8192,
+    trainable=532_480,
+)
+
+
+def recipe(method: str = "qlora", **changes: Any) -> Recipe:
+    raw = {"model": "nano", "domain": [{"name": "a", "data": "a.csv"}], "strategy": {"method": method}}
+    return Recipe.of(raw, Path("recipe.toml")).override(**changes)
+
+
+def planned(method: str, shape: Shape, machine: Hardware, **overrides: Any) -> Plan:
+    return plan(resolve(recipe(method), shape), shape, machine, RATES, overrides)
+
+
+def test_resolving_replaces_every_auto_and_nothing_else() -> None:
+    resolved = resolve(recipe(**{"train.batch_size": 12}), PHI)
+    assert "auto" not in str(resolved.values())
+    assert resolved.train.batch_size == 12
+    assert isinstance(resolved.strategy, QloraStrategy)
+    assert resolved.strategy.peft.lora_alpha == 2 * float(resolved.strategy.peft.r)
+    assert resolve(resolved, PHI) == resolved
+
+
+def test_resolving_follows_size_and_rows() -> None:
+    few, many = (resolve(recipe(), dataclasses.replace(PHI, examples=n)).train for n in (100, 100_000))
+    assert float(few.num_train_epochs) > float(many.num_train_epochs)
+    assert float(few.batch_size) < float(many.batch_size)
+    assert float(resolve(recipe(), NANO).train.learning_rate) > float(few.learning_rate)
+
+
+def test_hardware_changes_means_never_steps() -> None:
+    laptop, server = (planned("qlora", NANO, machine) for machine in (LAPTOP, SERVER))
+    assert (laptop.compute, server.compute) == ("float32", "bfloat16")
+    assert (laptop.steps, laptop.warmup, laptop.validate_every) == (server.steps, server.warmup, server.validate_every)
+
+
+def test_qlora_stores_nf4_and_lora_what_it_computes_in() -> None:
+    assert planned("qlora", NANO, SERVER).number_format == "nf4/bfloat16"
+    assert planned("lora", NANO, SERVER).number_format == "bfloat16/bfloat16"
+    assert planned("lora", NANO, LAPTOP).number_format == "float32/float32"
+
+
+def test_every_choice_has_its_reason_and_the_peak_is_the_sum() -> None:
+    made = planned("qlora", PHI, SERVER)
+    assert {"storage", "compute", "threads", "tokens_per_batch", "checkpointing", "kernels"} <= set(made.reasons)
+    assert all(made.reasons.values())
+    assert made.peak == sum(made.memory.values()) <= SERVER.available
+    assert all(seconds >= 0 for seconds in made.seconds.values())
+    assert sum(made.seconds.values()) > 0
+
+
+def test_less_memory_brings_smaller_batches_then_recomputing() -> None:
+    roomy = planned("qlora", PHI, SERVER)
+    tight = planned("qlora", PHI, dataclasses.replace(SERVER, available=roomy.peak - GIB))
+    assert tight.tokens_per_batch < roomy.tokens_per_batch or tight.checkpointing
+    assert tight.peak <= roomy.peak - GIB
+
+
+def test_what_does_not_fit_shows_the_arithmetic_and_a_way() -> None:
+    with pytest.raises(DoesNotFit, match=r"needs .* GiB: .*weights .*this machine has") as caught:
+        planned("lora", PHI, LAPTOP)
+    assert caught.value.hint
+
+
+def test_overrides_are_obeyed_and_checked() -> None:
+    made = planned("qlora", NANO, SERVER, compute="float32", tokens_per_batch=777, threads=1)
+    assert (made.compute, made.tokens_per_batch, made.threads) == ("float32", 777, 1)
+    assert made.reasons["compute"] == "as --plan says"
+    for wrong in ({"speed": 1}, {"threads": 0}, {"threads": "two"}, {"compute": "int3"}, {"kernels": "magic"}):
+        with pytest.raises(RecipeError, match="--plan"):
+            planned("qlora", NANO, SERVER, **wrong)
+
+
+def test_a_model_that_cannot_fork_says_so() -> None:
+    made = planned("lora", dataclasses.replace(NANO, forks=False, why_rows="bloom: differs"), SERVER)
+    assert "rows alone: bloom" in made.reasons["kernels"]
