@@ -10,24 +10,24 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from metier.data.delimited import Record, guess_delimiter, records, split_lines
 from metier.errors import DataError, Fault
 from metier.recipe import SAMPLES, Domain
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")
-_DELIMITERS = (",", ";", "\t", "|")  # guessed among these
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
-_SAMPLED = 100  # records by which a delimiter is guessed
 _LISTED = 20  # faults of one file
+
+_Values = tuple[int, dict[str, Any]]  # a row's line and its values
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it stands in the file: `number` counts the rows that are kept, from 0.
+    """A row as it stands in its file; `number` counts from 0 the rows that are kept.
 
     Numbers of a JSON file keep the text in which they are written, so that csv and JSON mean the same.
     """
@@ -37,28 +37,41 @@ class Row:
     values: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Record:
-    """What stands at `line`: the cells of a row, or the `problem` behind those that could be read."""
-
-    line: int
-    cells: Sequence[str]
-    problem: str = ""
-
-
 def read_rows(domain: Domain, path: Path) -> list[Row]:
     """The rows of `path` that `domain.where` keeps. Raises `DataError` with every fault of the file."""
     shown = show(path)
-    text = _decode(_read(path, shown), domain.encoding, shown)
+    text = _decode(read_bytes(path), domain.encoding, shown)
+    if not text.strip():
+        raise refusal(shown, [Fault(shown, "is empty", "give a file with rows")])
     found = list(_delimited(text, domain, shown) if path.suffix.lower() in DELIMITED else _objects(text, shown))
-    rows = [each for each in found if isinstance(each, Row)]
-    faults = [*_nul(text, shown), *(each for each in found if isinstance(each, Fault))]
-    faults += [fault for row in rows for fault in _oversized(row)]
+    entries = [each for each in found if not isinstance(each, Fault)]
+    faults = [*_nul_faults(text, shown), *(each for each in found if isinstance(each, Fault))]
+    faults += [fault for entry in entries for fault in _cell_faults(entry, shown)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
     if faults:
         raise refusal(shown, faults)
-    return _kept(domain, rows, shown)
+    kept = _kept(domain, entries, shown)
+    return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a data file; every way in which it cannot be read is a `DataError`."""
+    shown, kinds = show(path), (*DELIMITED, *_JSON)
+    if path.is_dir():
+        raise refusal(shown, [Fault(shown, "is a folder", "name a file in it")])
+    if path.suffix.lower() not in kinds:
+        problem = f"is of a kind that is not read ({path.suffix or 'no suffix'})"
+        raise refusal(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        near = nearest(path.name, [each.name for each in path.parent.glob("*")])
+        fix = "name a file that is there; a recipe's relative paths begin at its folder and data_root"
+        raise refusal(shown, [Fault(shown, f"does not exist{near}", fix)]) from None
+    except OSError as error:
+        fault = Fault(shown, f"cannot be read: {error.strerror}", "change its permissions or copy it")
+        raise refusal(shown, [fault]) from None
 
 
 def refusal(source: str, faults: Sequence[Fault]) -> DataError:
@@ -98,69 +111,165 @@ def show(path: Path) -> str:
 
 
 def guess_encoding(data: bytes) -> str:
-    """utf-8 where the bytes are, else what Windows or an old system would have written."""
+    """utf-8 where the bytes are, else what Windows or an older system would have written."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    for encoding in ("utf-8", "latin-1"):
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        # Latin-1 has only control characters where Windows has its quotes and dashes.
-        return "cp1252" if re.search("[\x80-\x9f]", text) and encoding == "latin-1" else encoding
-    raise AssertionError("every byte is a character of Latin-1")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        # Where Latin-1 has control characters that nobody types, Windows has its quotes and dashes.
+        return "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin-1"
+    return "utf-8"
 
 
-def guess_delimiter(text: str, columns: Sequence[str] | None = None) -> str:
-    """The delimiter that gives the first records equally many fields, at least two."""
+def _decode(data: bytes, encoding: str, shown: str) -> str:
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        fault = Fault(shown, f"cannot be read: {encoding!r} is no encoding", 'set encoding = "utf-8" or "latin-1"')
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = f"byte 0x{data[error.start]:02x} is not {encoding}"
+        guess = guess_encoding(data)
+        fix = f'set encoding = "{guess}"' if guess != encoding else "save the file as UTF-8"
+        fault = Fault(f"{shown}:{line}", problem, fix)
+    raise refusal(shown, [fault])
 
-    def fit(delimiter: str) -> tuple[bool, float, int]:
-        if columns:
-            lines = islice(io.StringIO(text, newline=""), _SAMPLED)
-            fits = [line.count(delimiter) >= len(columns) - 1 for line in lines]
-            return True, sum(fits) / len(fits), 0
-        widths = [0 if each.problem else len(each.cells) for each in islice(records(text, delimiter), _SAMPLED)]
-        return widths[0] > 1, widths.count(widths[0]) / len(widths), widths[0]
 
-    return max(_DELIMITERS, key=fit) if text.strip() else _DELIMITERS[0]
+def _delimited(text: str, domain: Domain, shown: str) -> Iterator[_Values | Fault]:
+    width = len(domain.columns) if domain.columns else None
+    delimiter = domain.delimiter or guess_delimiter(text, width)
+    if domain.columns:
+        names, body = list(domain.columns), split_lines(text, delimiter, len(domain.columns))
+        yield from _quoted_faults(text, shown)
+    else:
+        body = records(text, delimiter)
+        header = next(body)
+        if header.problem:
+            yield _record_fault(header, [], delimiter, shown)
+            return
+        names = [cell.strip() or f"column {index}" for index, cell in enumerate(header.cells, start=1)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        yield Fault(f"{shown}:1", f"has the column {twice[0]!r} twice", "give every column its own name")
+        return
+    for record in body:
+        if record.problem or (len(record.cells) != len(names) and any(map(str.strip, record.cells))):
+            yield _record_fault(record, names, delimiter, shown)
+        elif any(map(str.strip, record.cells)):
+            yield record.line, dict(zip(names, record.cells, strict=True))
 
 
-def records(text: str, delimiter: str) -> Iterator[_Record]:
-    """Delimited text as RFC 4180 has it, with any delimiter and any length of a cell.
+def _record_fault(record: Record, names: Sequence[str], delimiter: str, shown: str) -> Fault:
+    place, mark = f"{shown}:{record.line}", "tab" if delimiter == "\t" else delimiter
+    if record.problem:
+        column = names[len(record.cells)] if len(record.cells) < len(names) else f"field {len(record.cells) + 1}"
+        return Fault(f"{place}: {column}", record.problem, 'put the cell in double quotes and write " inside as ""')
+    problem = f"has {len(record.cells)} fields, not {len(names)} ({', '.join(names)})"
+    return Fault(place, problem, f"put text that contains {mark} or a line break in double quotes")
 
-    The csv module takes one character as delimiter, and at a quote that is never closed it reads on
-    until a limit of its own, without saying where the row began.
-    """
-    mark = re.escape(delimiter)
-    plain = rf"[^{mark}\r\n]" if len(delimiter) == 1 else rf"(?:(?!{mark})[^\r\n])"
-    cell = re.compile(rf'(?:"([^"]*+(?:""[^"]*+)*+)"|(?!"){plain}*+)({mark}|\r\n|\r|\n|\Z)')
-    position, line, begin = 0, 1, 1
-    cells: list[str] = []
-    while position < len(text) or cells:
-        match = cell.match(text, position)
-        if match is None:
-            quoted = _QUOTED.match(text, position)
-            yield _Record(begin, cells, "text behind its closing quote" if quoted else "a quote that is never closed")
-            end = _LINE_END.search(text, quoted.end()) if quoted else None
-            if end is None:
-                return
-            line += _line_ends(text[position : end.end()])
+
+def _quoted_faults(text: str, shown: str) -> Iterator[Fault]:
+    """A file without header is split without regard to quotes, which would garble one that has them."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if 2 * sum(line.startswith('"') or line.endswith('"') for line in lines) > len(lines):
+        fix = "write the names as the file's first line, and remove `columns`"
+        yield Fault(shown, "has cells in quotes, which `columns` does not read", fix)
+
+
+def _objects(text: str, shown: str) -> Iterator[_Values | Fault]:
+    """The objects of JSON lines, or of one JSON array."""
+    for line, value in _array(text) if text.lstrip().startswith("[") else _lines(text):
+        place = f"{shown}:{line}"
+        if isinstance(value, dict):
+            if _is_text(value):
+                yield line, value
+            else:
+                yield Fault(place, "holds half of a surrogate pair", "write the character itself")
+        elif isinstance(value, ValueError):
+            yield Fault(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
         else:
-            quoted_text, end_text = match.groups()
-            raw = text[position : match.start(2)]
-            cells.append(raw if quoted_text is None else quoted_text.replace('""', '"'))
-            line += _line_ends(raw) + (end_text != delimiter)
-            end = match
-        position = end.end()
-        if match is None or end_text != delimiter:
-            if match:
-                yield _Record(begin, cells)
-            cells, begin = [], line
+            yield Fault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
 
 
-_QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
-_LINE_END = re.compile(r"\r\n|\r|\n")
+def _lines(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if line.strip():
+            try:
+                yield number, _DECODER.decode(line)
+            except (ValueError, RecursionError) as error:
+                yield number, _plain(error)
 
 
-def _line_ends(text: str) -> int:
-    return text.count("\n") + text.count("\r") - text.count("\r\n")
+def _array(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of an array, with the lines on which they begin."""
+    position, line = text.index("[") + 1, text.count("\n", 0, text.index("[")) + 1
+    separators = re.compile(r"\s*,?\s*")
+    while True:
+        gap = separators.match(text, position)
+        assert gap is not None, "the pattern matches nothing too"
+        line += gap[0].count("\n")
+        if text.startswith("]", gap.end()):
+            return
+        try:
+            value, position = _DECODER.raw_decode(text, gap.end())
+        except (ValueError, RecursionError) as error:
+            yield line, _plain(error)
+            return
+        yield line, value
+        line += text.count("\n", gap.end(), position)
+
+
+# Numbers as written, and NaN as the missing value that a table's export means by it.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
+
+
+def _plain(error: ValueError | RecursionError) -> ValueError:
+    """The complaint without the place in the text, which people look for by its line."""
+    return ValueError(error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply")
+
+
+def _is_text(value: dict[str, Any]) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _nul_faults(text: str, shown: str) -> Iterator[Fault]:
+    if "\0" in text:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if "\0" in line:
+                fix = 'remove it; if the file is UTF-16, set encoding = "utf-16"'
+                yield Fault(f"{shown}:{number}", "holds a NUL byte", fix)
+
+
+def _cell_faults(entry: _Values, shown: str) -> Iterator[Fault]:
+    line, values = entry
+    for name, value in values.items():
+        if (length := _longest(value)) > _CELL:
+            problem = f"has {length:,} characters, more than {_CELL:,}"
+            yield Fault(f"{shown}:{line}: {name}", problem, f"shorten the text in {name!r} or remove the row")
+
+
+def _longest(value: Any) -> int:
+    """The length of the longest text in a cell."""
+    if isinstance(value, dict | list):
+        return max(map(_longest, value.values() if isinstance(value, dict) else value), default=0)
+    return len(value) if isinstance(value, str) else 0
+
+
+def _kept(domain: Domain, entries: list[_Values], shown: str) -> list[_Values]:
+    """The rows whose columns have the wanted values."""
+    columns = list(dict.fromkeys(name for _, values in entries for name in values))
+    place = f"domain {domain.name}: where"
+    if absent := [name for name in domain.where if name not in columns]:
+        fix = f"{shown} has {', '.join(columns)}"
+        raise refusal(shown, [Fault(place, f"there is no column {n!r}{nearest(n, columns)}", fix) for n in absent])
+    for name, wanted in domain.where.items():
+        present = dict.fromkeys(text_of(values.get(name)).strip() for _, values in entries)
+        entries = [each for each in entries if text_of(each[1].get(name)).strip() == wanted]
+        if not entries:
+            values = ", ".join(map(repr, list(present)[:10]))
+            raise refusal(shown, [Fault(place, f"keeps no row: {name} is never {wanted!r}", f"values are {values}")])
+    return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[K
     before = _linear_kinds(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = get_peft_model(network, _config(lora))
+        adapted = _wrap(network, _config(lora))
     return adapted, _kinds(adapted, before)
 
 
@@ -79,6 +80,14 @@ def check_targets(network: nn.Module, lora: Lora) -> None:
         )
         fix = f'write "all-linear", or choose among {", ".join(sorted(kinds))}'
         raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
+
+
+def _wrap(network: nn.Module, config: LoraConfig) -> PeftModel:
+    """PEFT's wrapping, without its use of a name that transformers has deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        adapted: PeftModel = get_peft_model(network, config)
+    return adapted
 
 
 def _config(lora: Lora) -> LoraConfig:
@@ -161,7 +170,9 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
-    adapted: PeftModel = get_peft_model(network, LoraConfig.from_pretrained(str(directory)))
+    config = LoraConfig.from_pretrained(str(directory))
+    config.base_model_name_or_path = getattr(network, "name_or_path", None)  # the identity says more than a name
+    adapted = _wrap(network, config)
     restore(adapted, load_file(directory / "adapter_model.safetensors"))
     adapted.requires_grad_(False).eval()
     return adapted

@@ -27,7 +27,6 @@ class Reply:
     text: str | None
     failed: str
     mark: str
-    right: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def show_answers(sides: Sequence[Side], seed: int) -> tuple[Group, ...]:
     tables = [{_key(answer): answer for answer in side.answers()} for side in sides]
     groups = choose(list(tables[0].values()), tables[1] if len(tables) > 1 else None, seed)
     if len(sides) > 1:
-        ways = [f"in which this run {way} the {sides[1].name}" for way in ("fell furthest behind", "came furthest ahead of")]
+        ways = [f"with the {way} gain over the {sides[1].name}" for way in ("least", "most")]
     else:
         ways = [f"with the {way} scores" for way in ("lowest", "highest")]
     titles = (*ways, f"drawn at random (seed {seed})")
@@ -84,7 +83,7 @@ def _shown(answer: Answer, sides: Sequence[Side], tables: Sequence[Mapping[Key, 
 def _reply(side: Side, answer: Answer) -> Reply:
     text, merit = _said(answer), _merit(answer)
     mark = f"chrF {figure('chrf', 100 * merit)}" if answer.kind == "open" else "right" if merit else "wrong"
-    return Reply(side.look, side.name, text, answer.failed, mark if text is not None else "", merit == 1)
+    return Reply(side.look, side.name, text, answer.failed, mark if text is not None else "")
 
 
 def _key(answer: Answer) -> Key:

@@ -64,4 +64,4 @@ def _pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> tuple[Pair
         for output, number in enumerate(row)
         if number and wanted != output
     ]
-    return tuple(sorted(found, key=lambda pair: -pair.count)[:_PAIRS])
+    return tuple(sorted(found, key=lambda pair: (-pair.count, pair.total))[:_PAIRS])

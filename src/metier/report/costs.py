@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def _forecasts(measured: Mapping[str, Any], plan: Mapping[str, Any]) -> Iterable
     yield _beside("peak memory", memory, measured["peak_memory"], size)
 
 
-def _beside(name: str, planned: Sequence[float], measured: float, text: Any) -> Forecast:
+def _beside(name: str, planned: Sequence[float], measured: float, text: Callable[[float], str]) -> Forecast:
     forecast = sum(planned)
     if not forecast:
         return Forecast(name, "", text(measured), "")

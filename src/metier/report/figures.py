@@ -45,6 +45,11 @@ def decimal(value: float, digits: int, *, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", _MINUS)
 
 
+def chance(p: float) -> str:
+    """A p value; below one in ten thousand its digits say nothing."""
+    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+
+
 def count(number: int) -> str:
     return f"{number:,}"
 

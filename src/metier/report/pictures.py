@@ -15,7 +15,7 @@ from typing import Any
 from metier.report.figures import decimal
 
 ALARM = 0.2  # nats a token of forgetting
-USUAL = (0.03, 0.11)  # what sane LoRA runs forget in PEFT's method comparison
+_USUAL = (0.03, 0.11)  # what sane LoRA runs forget in PEFT's method comparison
 _DOTS = 500  # drawn at most, of however many steps
 _SMOOTHED = 300
 
@@ -62,6 +62,7 @@ class Scale:
     """The forgetting on its axis: the usual range, the alarm, and where this run stands."""
 
     ticks: tuple[Tick, ...]
+    zero: float
     usual: tuple[float, float]
     alarm: float
     mark: Mark
@@ -109,7 +110,7 @@ def make_scale(value: float, low: float, high: float) -> Scale:
     axis = Axis(min(-0.05, 1.15 * low), max(0.25, 1.15 * high))
     place = axis.percent
     mark = Mark("tuned", "this run", place(value), place(low), place(high), decimal(value, 3, signed=True))
-    return Scale(axis.ticks(5), (place(USUAL[0]), place(USUAL[1])), place(ALARM), mark)
+    return Scale(axis.ticks(7), place(0), (place(_USUAL[0]), place(_USUAL[1])), place(ALARM), mark)
 
 
 Points = Sequence[tuple[int, float]]

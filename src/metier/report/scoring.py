@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metier.evaluation.metrics import PRIMARY
-from metier.report.figures import HABITS, Habit, count, decimal, figure, interval, sample
+from metier.report.figures import HABITS, Habit, chance, count, decimal, figure, interval, sample
 from metier.report.pictures import ALARM, Mark, Scale, make_scale
 from metier.report.sides import Side, pick
 
@@ -48,7 +48,7 @@ class Domain:
 
     name: str
     primary: Habit
-    sample: str
+    items: str
     marks: tuple[Mark, ...]
     rows: tuple[Row, ...]
     failed: tuple[str, ...]
@@ -99,7 +99,7 @@ def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
     return Domain(
         name=name,
         primary=HABITS[primary],
-        sample=sample(scores[0]["n"], scores[0]["groups"]),
+        items=sample(domain["n"], domain["n"]),
         marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True)),
         rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
         failed=tuple(count(each["failed"]) for each in same),
@@ -137,7 +137,7 @@ def _contrast(difference: Mapping[str, Any]) -> Contrast:
     return Contrast(
         figure=figure(metric, difference["value"], signed=True),
         interval=interval(metric, difference["low"], difference["high"], signed=True),
-        p=f"{difference['p_adjusted']:.2g}",
+        p=chance(difference["p_adjusted"]),
         test=difference["test"],
         verdict=difference["verdict"],
     )

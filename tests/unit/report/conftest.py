@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +15,20 @@ from metier.evaluation.answers import Answer, to_json
 from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, silent
-from metier.planning import Plan
+from metier.files import write_json
 from metier.recipe import Recipe
 from metier.run import Run
 
-PLAN = Plan(
-    device="cpu",
-    storage="bfloat16",
-    compute="bfloat16",
-    threads=8,
-    tokens_per_batch=2048,
-    checkpointing=False,
-    kernels="fused",
-    sequences=32,
-    steps=40,
-    warmup=2,
-    validate_every=8,
-    checkpoint_every=6,
-    memory={"libraries": 660_000_000, "weights": 2_400_000_000, "activations": 900_000_000, "decoding cache": 0},
-    seconds={"training": 400.0, "validation": 60.0, "held-out answers": 95.0},
-    reasons={"compute": "this processor has amx_bf16", "threads": "one a physical core"},
-)
+PLAN: dict[str, Any] = {
+    "compute": "bfloat16",
+    "threads": 8,
+    "checkpointing": False,
+    "steps": 40,
+    "validate_every": 8,
+    "memory": {"libraries": 660_000_000, "weights": 2_400_000_000, "decoding cache": 0},
+    "seconds": {"training": 400.0, "validation": 60.0, "held-out answers": 95.0},
+    "reasons": {"compute": "this processor has amx_bf16", "threads": "one a physical core"},
+}
 KINDS = [
     {"name": "q_proj", "layers": 24, "adapted": 24, "parameters": 688_128},
     {"name": "down_proj", "layers": 24, "adapted": 24, "parameters": 2_211_840},
@@ -58,7 +50,7 @@ class Bench:
         run = runs.find_or_create(self.root / "runs", recipe, runs.key(recipe), facts)
         run.write_answers([to_json(each) for each in answers])
         if method != "classical":
-            runs.save_plan(run, PLAN)
+            write_json(run.directory / "plan.json", PLAN)
         phase = "held-out answers"
         if method == "lora":
             self._train(run)
@@ -73,11 +65,11 @@ class Bench:
 
     def _train(self, run: Run) -> None:
         record = run.recorder(silent)
-        for step in range(1, PLAN.steps + 1):
+        for step in range(1, PLAN["steps"] + 1):
             loss = 0.9 + 2.4 * math.exp(-step / 9) + 0.15 * math.sin(2.7 * step)
-            record(Event("train", step, PLAN.steps, {"loss": loss, "tokens": 1900, "seconds": 9.5}))
-            if step % PLAN.validate_every == 0:
-                record(Event("validation", step, PLAN.steps, {"score": 0.8 - (step - 32) ** 2 / 2000}))
+            record(Event("train", step, PLAN["steps"], {"loss": loss, "tokens": 1900, "seconds": 9.5}))
+            if step % PLAN["validate_every"] == 0:
+                record(Event("validation", step, PLAN["steps"], {"score": 0.8 - (step - 32) ** 2 / 2000}))
         run.update(trained=KINDS, best_step=32, steps=40, stopped_early=False)
 
     def _score(self, run: Run, answers: Sequence[Answer], opponents: Mapping[str, Run]) -> None:
@@ -126,6 +118,3 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asked(answers: Sequence[Answer]) -> list[Answer]:
     return [each for each in answers if each.kind != "text"]
-
-
-assert json  # placeholder

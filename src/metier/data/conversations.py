@@ -1,0 +1,294 @@
+"""Rows → conversations, in the three shapes that files have: templates over columns, a list a row, a message a row."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from metier.data.sources import Row, columns_of, nearest, text_of
+from metier.data.templates import Template, answer_template, prompt_template, template_faults
+from metier.errors import Fault
+from metier.recipe import Domain
+
+Note = Callable[[Fault], None]
+
+_ROLES = {
+    "system": "system developer instruction instructions",
+    "user": "user human customer client consumer visitor guest patient caller enduser member subscriber "
+    "buyer shopper requester requestor asker prompter student applicant tenant",
+    "assistant": "assistant agent bot chatbot ai gpt chatgpt model llm support operator advisor adviser doctor "
+    "physician nurse therapist representative rep csr staff employee expert helpdesk technician teacher tutor",
+}
+ROLES = {name: role for role, names in _ROLES.items() for name in names.split()}
+_SHOWN_ROLES = "user, human, customer, client, patient; assistant, agent, bot, support, operator; system"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message; `place` and `field` tell where it stands.
+
+    `key` is what the row itself says, whatever the template around it; `id` is the row's own, where there
+    is a column for it.
+    """
+
+    role: str
+    content: str
+    place: str
+    field: str
+    key: str
+    id: str
+
+    def fault(self, problem: str, fix: str) -> Fault:
+        return Fault(f"{self.place}: {self.field}", problem, fix)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Alternating turns, an optional system message first, that end with the assistant; `group` may be empty."""
+
+    number: int
+    group: str
+    turns: tuple[Turn, ...]
+
+
+def conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
+    """The conversations of `rows`; `domain` has a whole mapping. `note` hears of what is left out."""
+    if faults := [*_mapping_faults(domain, columns_of(rows)), *_id_faults(domain, rows)]:
+        yield from faults
+    elif domain.messages:
+        for row in rows:
+            yield from _checked(_conversation(domain, row.number, row, _from_list(domain, row)))
+    elif domain.conversation:
+        yield from _from_messages(domain, rows, note)
+    else:
+        columns = columns_of(rows)
+        templates = {"user": prompt_template(domain, columns), "assistant": answer_template(domain, columns)}
+        for row in rows:
+            yield from _checked(_conversation(domain, row.number, row, _from_templates(domain, row, templates)))
+
+
+def role_of(name: str, domain: Domain) -> str | None:
+    """system, user or assistant; None for a name that nobody knows."""
+    own = {key.strip().lower(): role for key, role in domain.role_map.items()}
+    plain = name.strip().lower()
+    return own.get(plain) or ROLES.get(re.sub(r"[\s_-]", "", plain))
+
+
+def moments(texts: Sequence[str]) -> Sequence[float] | Sequence[str] | None:
+    """Values that sort as the texts mean: numbers, ISO dates, other text; None where they tell no order."""
+    kinds = {_kind(text) for text in texts}
+    if kinds == {"number"}:
+        return [float(text) for text in texts]
+    if kinds == {"ISO date"}:
+        return [_timestamp(text) for text in texts]
+    return texts if kinds == {"text"} else None
+
+
+def _kind(text: str) -> str:
+    for kind, read in (("number", float), ("ISO date", _timestamp)):
+        try:
+            if math.isfinite(read(text)):
+                return kind
+        except ValueError:
+            continue
+    return "date that is not ISO" if not text or _LOCAL_DATE.search(text) else "text"
+
+
+# 31/1/2026, 31.1.2026, Jan 31, 31 January: none of them is in order as text.
+_LOCAL_DATE = re.compile(r"\d[/.]\d|[A-Za-z]{3}\.? \d|\d [A-Za-z]{3}")
+
+
+def _timestamp(text: str) -> float:
+    moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
+    """Keys that name a column which is not there, and roles that do not exist."""
+    if domain.messages:
+        keys = ["messages", "id", "group"]
+    elif domain.conversation:
+        keys = ["conversation", "role", "content", "time", "id", "group"]
+    else:
+        keys = ["id", "group"]
+        yield from template_faults(domain, columns)
+    for key in keys:
+        name = getattr(domain, key)
+        if name is not None and name not in columns:
+            problem = f"there is no column {name!r}{nearest(name, columns)}"
+            yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
+    for name, role in domain.role_map.items():
+        if role not in _ROLES:
+            place = f"domain {domain.name}: role_map.{name}"
+            yield Fault(place, f"{role!r} is no role", "write system, user or assistant")
+
+
+def _id_faults(domain: Domain, rows: Sequence[Row]) -> Iterator[Fault]:
+    places: dict[str, str] = {}
+    for row in rows if domain.id else ():
+        own = _cell(row, domain.id)
+        if not own:
+            yield Fault(f"{row.place}: {domain.id}", "is empty", "give every row an id")
+        elif own in places:
+            yield Fault(
+                f"{row.place}: {domain.id}", f"{own!r} is the id of {places[own]} too", "give every row its own"
+            )
+        places.setdefault(own, row.place)
+
+
+def _cell(row: Row, column: str | None) -> str:
+    return text_of(row.values.get(column)).strip() if column else ""
+
+
+def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template]) -> Iterator[Turn | Fault]:
+    for role, template in templates.items():
+        for name in template.columns:
+            if isinstance(row.values.get(name), list | dict):
+                yield Fault(f"{row.place}: {name}", "holds no text", "write it as text")
+        cells = {name: _cell(row, name) for name in template.columns}
+        field = "prompt" if role == "user" else "answer"
+        yield Turn(role, template.fill(cells), row.place, field, "\n".join(cells.values()), _cell(row, domain.id))
+
+
+def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
+    field, value = str(domain.messages), row.values.get(str(domain.messages))
+    messages = message_list(value)
+    if messages is None:
+        fix = 'write [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+        yield Fault(f"{row.place}: {field}", "is no list of messages", fix)
+        return
+    for index, message in enumerate(messages):
+        name, content = (
+            message.get(key, message.get(other)) for key, other in (("role", "from"), ("content", "value"))
+        )
+        place = f"{row.place}: {field}[{index}]"
+        role = role_of(text_of(name), domain)
+        if role is None:
+            yield _unknown_role(f"{place}.role", text_of(name))
+        elif isinstance(content, list | dict):
+            yield Fault(f"{place}.content", "is no text", "write it as text")
+        else:
+            text = text_of(content).strip()
+            yield Turn(role, text, row.place, f"{field}[{index}]", text, _cell(row, domain.id))
+
+
+def message_list(value: Any) -> list[dict[str, Any]] | None:
+    """The messages of a cell, which in a csv file is JSON text; None where it holds none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, list) or not value:
+        return None
+    shaped = all(isinstance(each, dict) and ("role" in each or "from" in each) for each in value)
+    return value if shaped else None
+
+
+def _unknown_role(place: str, name: str) -> Fault:
+    fix = f'known are {_SHOWN_ROLES}; others need role_map = {{ {json.dumps(name)} = "user" }} or "assistant"'
+    return Fault(place, f"{name!r} is no known role", fix)
+
+
+def _from_messages(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
+    order = moments([_cell(row, domain.time) for row in rows]) if domain.time else [0.0] * len(rows)
+    if order is None:
+        yield _time_fault(domain, rows)
+        return
+    threads: dict[str, list[tuple[Any, Row]]] = {}
+    for row, moment in zip(rows, order, strict=True):
+        if name := _cell(row, domain.conversation):
+            threads.setdefault(name, []).append((moment, row))
+        else:
+            yield Fault(f"{row.place}: {domain.conversation}", "is empty", "say which conversation it belongs to")
+    trimmed = {"begin with the assistant": 0, "end without an answer": 0, "have no answer at all": 0}
+    number = 0
+    for name, thread in threads.items():
+        ordered = [row for _, row in sorted(thread, key=lambda each: each[0])]
+        found = _conversation(domain, number, ordered[0], (_from_row(domain, row) for row in ordered), name)
+        if isinstance(found, Conversation):
+            found = _trim(found, trimmed)
+            if not found.turns:
+                continue
+        number += isinstance(found, Conversation)
+        yield from _checked(found)
+    for problem, count in trimmed.items():
+        if count:
+            note(Fault(f"domain {domain.name}", f"{count} conversations {problem}", "those messages are left out"))
+
+
+def _from_row(domain: Domain, row: Row) -> Turn | Fault:
+    name = _cell(row, domain.role)
+    role = role_of(name, domain)
+    if role is None:
+        return _unknown_role(f"{row.place}: {domain.role}", name)
+    text = _cell(row, domain.content)
+    return Turn(role, text, row.place, str(domain.content), text, _cell(row, domain.id))
+
+
+def _time_fault(domain: Domain, rows: Sequence[Row]) -> Fault:
+    examples: dict[str, str] = {}
+    for row in rows:
+        text = _cell(row, domain.time)
+        examples.setdefault(_kind(text), f"{text!r} ({row.place}) is a {_kind(text)}")
+    fix = "write ISO dates (2026-01-31T09:30) or numbers, or leave `time` out to keep the file's order"
+    return Fault(f"domain {domain.name}: time", f"column {domain.time!r}: {', '.join(examples.values())}", fix)
+
+
+def _trim(conversation: Conversation, trimmed: dict[str, int]) -> Conversation:
+    """Without what the assistant says before anyone asks, and without a question that nobody answers."""
+    begin = conversation.turns[0].role == "system"
+    head, body = conversation.turns[:begin], conversation.turns[begin:]
+    greeted = bool(body) and body[0].role == "assistant"
+    body = body[greeted:]
+    left = bool(body) and body[-1].role == "user"
+    body = body[: len(body) - left]
+    if not body:
+        trimmed["have no answer at all"] += 1
+        return replace(conversation, turns=())
+    trimmed["begin with the assistant"] += greeted
+    trimmed["end without an answer"] += left
+    return replace(conversation, turns=(*head, *body))
+
+
+def _conversation(
+    domain: Domain, number: int, row: Row, found: Iterable[Turn | Fault], name: str = ""
+) -> Conversation | list[Fault]:
+    """The conversation that begins with `row`, its turns of one role joined; or the faults."""
+    parts = list(found)
+    turns = [each for each in parts if isinstance(each, Turn)]
+    faults = [each for each in parts if isinstance(each, Fault)]
+    faults += [turn.fault("is empty", "remove the row or fill it in") for turn in turns if not turn.content.strip()]
+    if faults:
+        return faults
+    merged = [_joined(list(group)) for _, group in groupby(turns, key=lambda turn: turn.role)]
+    return Conversation(number, _cell(row, domain.group) or name, tuple(merged))
+
+
+def _joined(turns: list[Turn]) -> Turn:
+    content, key = ("\n".join(getattr(turn, field) for turn in turns) for field in ("content", "key"))
+    return replace(turns[0], content=content, key=key)
+
+
+def _checked(found: Conversation | list[Fault]) -> Iterator[Conversation | Fault]:
+    """The conversation if its roles take turns as they must."""
+    if not isinstance(found, Conversation):
+        yield from found
+        return
+    begin = found.turns[0].role == "system"
+    body = found.turns[begin:]
+    faults = [turn.fault("is a system message in the middle", "put it first") for turn in body if turn.role == "system"]
+    if not body or body[0].role == "assistant":
+        faults.append(found.turns[0].fault("no user speaks first", "begin with a user's message"))
+    if found.turns[-1].role != "assistant":
+        faults.append(found.turns[-1].fault("has no answer", "add the assistant's message or remove this one"))
+    if faults:
+        yield from faults
+    else:
+        yield found

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from metier.errors import ModelError, RecipeError
+from metier.model.adapters import Identity, attach, count, disabled, load, save, state
+from metier.model.forward import Forward
+from metier.model.loading import Base, NumberFormat, read_config
+from metier.model.loading import load as load_base
+from metier.recipe import Lora
+from metier.trees import Example, pack
+from tests.unit import tiny
+
+LORA = Lora(r=4, lora_alpha=8.0)
+IDENTITY = Identity("tiny", "b" * 64, "t" * 64, "c" * 64)
+(TREE,) = pack([Example((7, 8, 9, 10, 11), (0, 1, 1, 1, 1)), Example((7, 8, 20, 21), (0, 1, 1, 1))], 100)
+
+
+def base(directory: Path, number_format: NumberFormat = NumberFormat("float32", "float32")) -> Base:
+    return load_base(tiny.save(directory), number_format, "cpu")
+
+
+def moved(directory: Path) -> tuple[Forward, PeftModel]:
+    """A base with an adapter that does something."""
+    loaded = base(directory)
+    adapted, _ = attach(loaded.network, LORA, seed=1)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(2))
+    return loaded.forward.over(adapted.eval()), adapted
+
+
+def logprobs(forward: Forward) -> Tensor:
+    with torch.no_grad():
+        return forward.logprobs(TREE)
+
+
+def test_a_fresh_adapter_is_the_base_and_a_disabled_one_too(tmp_path: Path) -> None:
+    plain = logprobs(base(tmp_path).forward)
+    loaded = base(tmp_path)
+    fresh, _ = attach(loaded.network, LORA, seed=1)
+    assert torch.equal(logprobs(loaded.forward.over(fresh)), plain)
+    forward, adapted = moved(tmp_path)
+    assert not torch.allclose(logprobs(forward), plain, atol=1e-3)
+    with disabled(adapted):
+        assert torch.equal(logprobs(forward), plain)
+
+
+def test_base_and_adapter_equal_the_merged_model(tmp_path: Path) -> None:
+    forward, adapted = moved(tmp_path)
+    before = logprobs(forward)
+    merged = adapted.merge_and_unload()
+    assert torch.allclose(logprobs(forward.over(merged)), before, atol=1e-5)
+
+
+def test_saving_and_loading_is_identity_byte_for_byte(tmp_path: Path) -> None:
+    forward, adapted = moved(tmp_path / "base")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / name)
+    again = load(base(tmp_path / "base").network, tmp_path / "one", IDENTITY)
+    assert torch.equal(logprobs(forward.over(again)), logprobs(forward))
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The PEFT config's .base_model_name_or_path.:UserWarning")
+def test_peft_itself_loads_what_is_saved(tmp_path: Path) -> None:
+    forward, adapted = moved(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    logits = theirs(input_ids=torch.tensor([[7, 8, 9, 10, 11]])).logits[0, :-1].log_softmax(-1)
+    expected = logits.gather(-1, torch.tensor([[8], [9], [10], [11]])).sum()
+    row = TREE.rows.tolist().index(0)
+    assert TREE.row_sums(logprobs(forward).numpy())[row] == pytest.approx(float(expected.detach()), abs=1e-4)
+
+
+@pytest.mark.parametrize("what", ["base", "tokenizer", "template"])
+def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path: Path, what: str) -> None:
+    _, adapted = moved(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / "adapter")
+    other = dataclasses.replace(IDENTITY, base="another", **{f"{what}_digest": "x" * 64})
+    with pytest.raises(ModelError, match=r"made for tiny .* but this is another"):
+        load(base(tmp_path / "base").network, tmp_path / "adapter", other)
+
+
+def test_the_seed_alone_draws_the_random_half(tmp_path: Path) -> None:
+    one, two, three = (state(attach(base(tmp_path).network, LORA, seed=seed)[0]) for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
+def test_every_fused_kind_of_phi_is_trained_and_counted(tmp_path: Path) -> None:
+    directory = tiny.save(tmp_path)
+    kinds = count(read_config(directory), LORA)
+    assert {kind.name: (kind.layers, kind.adapted) for kind in kinds} == {
+        "qkv_proj": (2, 2),
+        "o_proj": (2, 2),
+        "gate_up_proj": (2, 2),
+        "down_proj": (2, 2),
+    }
+    sizes = {"qkv_proj": (32, 64), "o_proj": (32, 32), "gate_up_proj": (32, 96), "down_proj": (48, 32)}
+    assert {kind.name: kind.parameters for kind in kinds} == {name: 2 * 4 * sum(pair) for name, pair in sizes.items()}
+
+
+def test_llamas_names_on_phi_are_an_error_that_says_so(tmp_path: Path) -> None:
+    llama = Lora(r=4, lora_alpha=8.0, target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))
+    with pytest.raises(RecipeError) as caught:
+        count(read_config(tiny.save(tmp_path)), llama)
+    text = str(caught.value)
+    assert "q_proj, k_proj, v_proj match no layer" in text
+    assert "only 2 of its 4 linear kinds" in text
+    assert "gate_up_proj" in text
+
+
+def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
+    kinds = count(read_config(shared / "models/configs/Phi-3.5-mini-instruct"), Lora(r=16, lora_alpha=32.0))
+    assert sum(kind.parameters for kind in kinds) == 32 * 16 * ((3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072))
+    assert len(kinds) == 4
