@@ -16,7 +16,7 @@ from metier.errors import RunError
 from metier.evaluation.answering import Limits, answer, blank, transcript
 from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.forgetting import read_general_text
-from metier.evaluation.metrics import PRIMARY, compare, domain_scores, forgetting, to_dict
+from metier.evaluation.metrics import compare, domain_scores, forgetting, primary_values, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
 from metier.files import write_directory
@@ -143,7 +143,8 @@ def _load(job: Job, chosen: Plan) -> Base:
     torch.set_num_threads(chosen.threads)
     number_format = NumberFormat(chosen.storage, chosen.compute)
     reference = chosen.kernels == "reference"
-    return load(job.source.directory, number_format, chosen.device, reference=reference, multiple=chosen.pad_to)
+    how: dict[str, Any] = {"why_rows": job.shape.why_rows, "reference": reference, "multiple": chosen.pad_to}
+    return load(job.source.directory, number_format, chosen.device, **how)
 
 
 def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -> Run:
@@ -226,14 +227,9 @@ def _validation(job: Job, engine: Engine) -> dict[str, float]:
             domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT]
         )
     ]
-    values, parts = {}, []
-    answers = answer(engine, job.renderer, items, _limits(job), silent)
-    for scores in domain_scores(answers):
-        metric = PRIMARY[scores.kind]
-        value = next(score.value for score in scores.scores if score.metric == metric)
-        values[f"{scores.domain} {metric}"] = value
-        parts.append(value / _SCALE[metric])
-    return {"score": sum(parts) / len(parts), **values}
+    values = primary_values(answer(engine, job.renderer, items, _limits(job), silent))
+    score = sum(value / _SCALE[metric] for (_, metric), value in values.items()) / len(values)
+    return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}
 
 
 def _settings(job: Job, chosen: Plan, base: Base) -> Settings:

@@ -176,7 +176,7 @@ def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str,
         "pad_to": 64 if compute == "bfloat16" else 1,
         "checkpointing": False,
         "kernels": "fused",
-        "sequences": 32,
+        "sequences": 64,
     }
     reasons = {
         "device": "no accelerator is used in this release",

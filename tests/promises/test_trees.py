@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from metier.training.loop import accumulate
 from metier.trees import Example, pack
 
 VOCABULARY = 32
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -31,7 +32,7 @@ _SMALL = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
-_LONGROPE = {
+_LONGROPE: dict[str, Any] = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
     "short_factor": [1.0, 1.1, 1.2, 1.3],
@@ -40,7 +41,9 @@ _LONGROPE = {
 }
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**_SMALL),
-    "llama, linear rope": LlamaConfig(**_SMALL, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}),
+    "llama, linear rope": LlamaConfig(
+        **_SMALL, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    ),
     "phi3": Phi3Config(**_SMALL),
     "phi3, longrope": Phi3Config(**_SMALL, original_max_position_embeddings=8, rope_parameters=_LONGROPE),
     "mistral, window": MistralConfig(**_SMALL, sliding_window=5),

@@ -43,9 +43,7 @@ def test_f1_is_scikit_learns(average: str, pairs: list[tuple[int, int, int]]) ->
     if not weights.any():
         weights[0] = 1
     ours = f1(truth, predicted, 4, average)(weights[None].astype(float))  # type: ignore[arg-type]
-    theirs = f1_score(
-        truth, predicted, labels=range(4), average=average, sample_weight=weights, zero_division=0
-    )
+    theirs = f1_score(truth, predicted, labels=range(4), average=average, sample_weight=weights, zero_division=0)
     assert ours == pytest.approx([theirs])
 
 
@@ -137,9 +135,7 @@ def test_a_proportion_with_groups_is_wider_than_wilsons() -> None:
 
 def test_a_perfect_proportion_is_not_certain() -> None:
     grouped = proportion("accuracy", [True] * 60, np.repeat(alone(20), 3).tolist())
-    assert (grouped.low, grouped.high) == pytest.approx(
-        stats.binomtest(20, 20).proportion_ci(method="wilson")
-    )
+    assert (grouped.low, grouped.high) == pytest.approx(stats.binomtest(20, 20).proportion_ci(method="wilson"))
 
 
 def test_no_items_are_refused_by_name() -> None:
@@ -265,9 +261,7 @@ def test_holm_lies_between_no_adjustment_and_bonferroni(ps: list[float]) -> None
         (0.04, 0.0, False, "no difference shown"),
     ],
 )
-def test_the_verdict_needs_p_and_takes_the_sign(
-    p: float, value: float, higher_is_better: bool, verdict: str
-) -> None:
+def test_the_verdict_needs_p_and_takes_the_sign(p: float, value: float, higher_is_better: bool, verdict: str) -> None:
     assert difference(p, value, higher_is_better).verdict == verdict
 
 

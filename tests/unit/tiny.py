@@ -24,7 +24,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     controls = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        _TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=controls, initial_alphabet=alphabet, show_progress=False)
+        _TEXT,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=controls, initial_alphabet=alphabet, show_progress=False),
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", pad_token="<|pad|>")
     fast.chat_template = TEMPLATE

@@ -59,7 +59,7 @@ def _for_file(file: Path, model: str, directory: Path) -> str:
         say("model: nano, the embedded base, for a first look at the whole way; --model takes a better one")
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     values["data"] = _relative(file, directory)
-    return tomlkit.dumps(_document(model, values))
+    return tomlkit.dumps(_document(model, values)) + "\n"
 
 
 def _relative(file: Path, directory: Path) -> str:

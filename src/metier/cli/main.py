@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import traceback
 
@@ -26,6 +27,8 @@ for verb in (demo.demo, init.init, check.check, plan.plan, train.train, evaluate
 
 def main() -> None:
     """Run a verb: exit 0 when done, 2 for the user's mistake or the machine's refusal, 1 for ours, 3 for a gate."""
+    # It tells everybody, at import, of an optional package that downloads native code.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except MetierError as error:

@@ -100,8 +100,8 @@ def _kind(text: str) -> str:
     return "date that is not ISO" if not text or _LOCAL_DATE.search(text) else "text"
 
 
-# 31/1/2026, 31.1.2026, Jan 31, 31 January: none of them is in order as text.
-_LOCAL_DATE = re.compile(r"\d[/.]\d|[A-Za-z]{3}\.? \d|\d [A-Za-z]{3}")
+# 31/1/2026, 31.1.2026, Jan 31, 31 January, 9:58: none of them is in order as text.
+_LOCAL_DATE = re.compile(r"\d[/.]\d|[A-Za-z]{3}\.? \d|\d [A-Za-z]{3}|^\d:")
 
 
 def _timestamp(text: str) -> float:

@@ -152,10 +152,16 @@ def _delimited(text: str, domain: Domain, shown: str) -> Iterator[_Values | Faul
     if twice := sorted({name for name in names if names.count(name) > 1}):
         yield Fault(f"{shown}:1", f"has the column {twice[0]!r} twice", "give every column its own name")
         return
-    for record in body:
-        if record.problem or (len(record.cells) != len(names) and any(map(str.strip, record.cells))):
-            yield _record_fault(record, names, delimiter, shown)
-        elif any(map(str.strip, record.cells)):
+    filled = [record for record in body if record.problem or any(map(str.strip, record.cells))]
+    odd = [record for record in filled if record.problem or len(record.cells) != len(names)]
+    if 2 * len(odd) > len(filled) > 2:
+        fix = 'set delimiter; for a file whose first line is no header also columns = ["text", "label"]'
+        yield Fault(shown, f"most rows do not have the first line's {len(names)} fields", fix)
+        return
+    for record in odd:
+        yield _record_fault(record, names, delimiter, shown)
+    for record in filled:
+        if not record.problem and len(record.cells) == len(names):
             yield record.line, dict(zip(names, record.cells, strict=True))
 
 
@@ -164,7 +170,7 @@ def _record_fault(record: Record, names: Sequence[str], delimiter: str, shown: s
     if record.problem:
         column = names[len(record.cells)] if len(record.cells) < len(names) else f"field {len(record.cells) + 1}"
         return Fault(f"{place}: {column}", record.problem, 'put the cell in double quotes and write " inside as ""')
-    problem = f"has {len(record.cells)} fields, not {len(names)} ({', '.join(names)})"
+    problem = f"has {len(record.cells)} fields, not {len(names)}"
     return Fault(place, problem, f"put text that contains {mark} or a line break in double quotes")
 
 
@@ -198,6 +204,16 @@ def _lines(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, _DECODER.decode(line)
             except (ValueError, RecursionError) as error:
                 yield number, _plain(error)
+                if number == 1 and _is_json(text):  # one value over many lines: the others fail alike
+                    return
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _array(text: str) -> Iterator[tuple[int, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
 
@@ -91,6 +92,16 @@ def domain_scores(answers: Sequence[Answer]) -> list[DomainScores]:
     in a domain, and for a label item whose reference is no label or whose labels are not its domain's.
     """
     return [_scores(domain, kind, items) for (domain, kind), items in _by_domain(answers).items()]
+
+
+def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
+    """The primary metric of each domain without its interval, by (domain, metric): what choices are made on."""
+    values = {}
+    for (domain, kind), items in _by_domain(answers).items():
+        metric = next(metric for metric in _METRICS[kind] if metric.name == PRIMARY[kind])
+        columns = zip(*(value for answer in items if (value := metric.value(answer)) is not None), strict=True)
+        values[domain, metric.name] = float(metric.statistic(*columns)(np.ones((1, len(items))))[0])
+    return values
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDifferences]:

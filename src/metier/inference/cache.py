@@ -102,9 +102,8 @@ class TreeDecoder:
                 more = max(0, positions - rows.shape[2])
                 extra = max(0, slots - rows.shape[0])
                 if more or extra:
-                    grown = rows.new_zeros(
-                        (rows.shape[0] + extra, rows.shape[1], rows.shape[2] + -(-more // _GROWTH) * _GROWTH, rows.shape[3])
-                    )
+                    held = rows.shape[2] + -(-more // _GROWTH) * _GROWTH
+                    grown = rows.new_zeros((rows.shape[0] + extra, rows.shape[1], held, rows.shape[3]))
                     grown[: rows.shape[0], :, : rows.shape[2]] = rows
                     cache[layer] = grown
 

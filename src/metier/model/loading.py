@@ -69,15 +69,15 @@ def boundary(config: PreTrainedConfig) -> int | None:
     return int(original) if original else None
 
 
-def load(directory: Path, number_format: NumberFormat, device: str, **how: Any) -> Base:
-    """Read the weights, frozen and in evaluation mode, and probe whether the model can fork.
+def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows: str | None = None, **how: Any) -> Base:
+    """Read the weights, frozen and in evaluation mode.
 
-    `how` goes to `Forward`: `reference`, `multiple`.
+    `why_rows` is what `probe` said, asked here if it was not before; `how` goes to `Forward`.
     """
     register()
     vendor_logging.disable_progress_bar()
     config = read_config(directory)
-    why_rows = probe(config)
+    why_rows = probe(config) if why_rows is None else why_rows
     keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
     keywords["attn_implementation"] = "sdpa" if why_rows else ATTENTION
     if number_format.storage == "nf4":

@@ -23,8 +23,8 @@ IDENTITY = Identity("tiny", "b" * 64, "t" * 64, "c" * 64)
 (TREE,) = pack([Example((7, 8, 9, 10, 11), (0, 1, 1, 1, 1)), Example((7, 8, 20, 21), (0, 1, 1, 1))], 100)
 
 
-def base(directory: Path, number_format: NumberFormat = NumberFormat("float32", "float32")) -> Base:
-    return load_base(tiny.save(directory), number_format, "cpu")
+def base(directory: Path) -> Base:
+    return load_base(tiny.save(directory), NumberFormat("float32", "float32"), "cpu")
 
 
 def moved(directory: Path) -> tuple[Forward, PeftModel]:
@@ -127,5 +127,7 @@ def test_llamas_names_on_phi_are_an_error_that_says_so(tmp_path: Path) -> None:
 
 def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
     kinds = count(read_config(shared / "models/configs/Phi-3.5-mini-instruct"), Lora(r=16, lora_alpha=32.0))
-    assert sum(kind.parameters for kind in kinds) == 32 * 16 * ((3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072))
+    assert sum(kind.parameters for kind in kinds) == 32 * 16 * (
+        (3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072)
+    )
     assert len(kinds) == 4

@@ -114,7 +114,7 @@ def test_a_value_that_is_not_finite_stops_with_step_and_cause(tmp_path: Path) ->
         train(forward(0.0), rows(12), wild, Store(tmp_path), Hooks(Scores([]), silent, lambda: False))
     broken = forward(0.0)
     broken.network.get_input_embeddings().weight.data.fill_(float("nan"))  # type: ignore[operator]
-    with pytest.raises(RunError, match="step 1: .*base itself"):
+    with pytest.raises(RunError, match=r"step 1: .*base itself"):
         train(broken, rows(2), SETTINGS, Store(tmp_path / "b"), Hooks(Scores([]), silent, lambda: False))
 
 

@@ -1,0 +1,80 @@
+"""What people should know of their data before they train on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from metier.data.items import Item
+from metier.errors import Fault
+from metier.recipe import Domain
+
+_SHOWN = 3  # places named of each kind
+_FEW, _TIMES, _WORDS = 20, 5, 4  # a closed set in disguise: so few answers, each so often, so short
+
+_EMAIL = re.compile(r"[\w.+-]+@(?!example\.)(?:[\w-]+\.)+[A-Za-z]{2,}")
+_CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
+# Separated as people separate them: a year, an amount or an order number is no phone number.
+_PHONE = re.compile(
+    r"""(?<![\w.,/-])(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b)(?:
+        (?:\+|00[ ]?)[1-9]\d{0,2}[ .-]?(?:\(0\)[ .-]?)?(?:\(?\d{1,5}\)?[ .-]?){1,6}\d   # +44 20 7946 0958
+      | (?:\(0\d{1,4}\)|0\d{1,4})(?:[ -]\d{2,8}){1,4}                                  # 020 7946 0958
+      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[.-])\d{3}[.-]\d{4}                           # (212) 555-0142
+    )(?![\w-]|[.,]\d)""",
+    re.VERBOSE,
+)
+
+
+def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
+    """Personal data with its places, and answers that look like labels."""
+    return [*_personal_data(domain, items), *_hidden_labels(domain, items)]
+
+
+def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
+    found = []
+    for name, has in _KINDS.items():
+        places = dict.fromkeys(item.place for item in items if any(map(has, _texts(item))))
+        if places:
+            listed = ", ".join(list(places)[:_SHOWN])
+            more = f", and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+            problem = f"{len(places)} rows hold {name}: {listed}{more}"
+            fix = "replace what belongs to real people: a model can repeat what it was trained on"
+            found.append(Fault(f"domain {domain.name}", problem, fix))
+    return found
+
+
+def _texts(item: Item) -> tuple[str, str]:
+    """What only this item says; its history is that of the items in front of it."""
+    return item.messages[-1].content, item.reference
+
+
+def _has_card(text: str) -> bool:
+    return any(_is_card(re.sub(r"\D", "", match[0])) for match in _CARD.finditer(text))
+
+
+def _is_card(digits: str) -> bool:
+    """Luhn's checksum, which one in ten other numbers passes too."""
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return 13 <= len(digits) <= 19 and (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+def _has_phone(text: str) -> bool:
+    matches = (match[0] for match in _PHONE.finditer(text))
+    return any(9 <= sum(map(str.isdigit, match)) <= 15 and not _has_card(match) for match in matches)
+
+
+_KINDS: dict[str, Callable[[str], bool]] = {
+    "an e-mail address": lambda text: "@" in text and bool(_EMAIL.search(text)),
+    "a phone number": _has_phone,
+    "a payment card number": _has_card,
+}
+
+
+def _hidden_labels(domain: Domain, items: Sequence[Item]) -> list[Fault]:
+    answers = {item.reference for item in items if item.kind == "open"}
+    few = 1 < len(answers) <= _FEW and len(items) >= _TIMES * len(answers)
+    if not few or any(len(answer.split()) > _WORDS for answer in answers):
+        return []
+    listed = ", ".join(f'"{answer}"' for answer in sorted(answers))
+    problem = f"has only {len(answers)} different answers and no labels, so that they are measured as open text"
+    return [Fault(f"domain {domain.name}", problem, f"if they are a closed set, add labels = [{listed}]")]

@@ -1,0 +1,206 @@
+"""A recipe → its data: every domain read, completed, made into items and split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metier.data.checks import warnings
+from metier.data.conversations import Note
+from metier.data.guessing import complete
+from metier.data.items import Item, make_items
+from metier.data.sources import columns_of, nearest, read_rows, refusal, show, text_of
+from metier.data.splitting import Remembered, apart, split
+from metier.errors import DataError, Fault
+from metier.files import digest, read_json, write_json
+from metier.recipe import Domain, Recipe
+
+_FORMAT = 1
+_SIDES = ("heldout", "validation", "train")
+_KEYS = {"heldout", "validation", *(f"{side}_ids" for side in _SIDES)}
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """The items of one domain, whose mapping is complete; `left_out` would have leaked."""
+
+    domain: Domain
+    train: tuple[Item, ...]
+    validation: tuple[Item, ...]
+    heldout: tuple[Item, ...]
+    left_out: tuple[Fault, ...]
+    warnings: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a recipe trains and is measured on; `notes` tell what of the files is not used."""
+
+    domains: tuple[DomainData, ...]
+    notes: tuple[Fault, ...]
+
+    @cached_property
+    def heldout_hash(self) -> str:
+        """The same for the same held-out items, whatever the file's kind and order."""
+        return digest([[each.domain.name, _facts(each.heldout)] for each in self.domains])
+
+    @cached_property
+    def train_hash(self) -> str:
+        """Likewise for training and validation items."""
+        return digest([[each.domain.name, _facts(each.train), _facts(each.validation)] for each in self.domains])
+
+
+@dataclass(frozen=True)
+class Passage:
+    """General text on which forgetting is measured."""
+
+    id: str
+    text: str
+    place: str
+
+
+def load(recipe: Recipe, remember: bool = False) -> Dataset:
+    """Everything that a run reads. Raises `DataError` with the faults of all domains.
+
+    The split is drawn once: with `remember` it is written beside the recipe, and reused from there.
+    """
+    memory = _read_memory(recipe)
+    domains: list[DomainData] = []
+    faults: list[Fault] = []
+    notes: list[Fault] = []
+    for domain in recipe.domain:
+        with _collected(faults):
+            domains.append(_load(recipe, domain, memory.get(domain.name, {}), notes.append))
+    if not faults:
+        domains = [_apart_from_others(each, domains) for each in domains]
+        faults += [fault for each in domains for fault in _emptied(each)]
+    if faults:
+        raise DataError(str(recipe.path), list(dict.fromkeys(faults)))
+    if remember:
+        _remember(recipe, memory, domains)
+    return Dataset(tuple(domains), tuple(notes))
+
+
+def read_passages(recipe: Recipe) -> list[Passage]:
+    """The passages of `eval.general_text`."""
+    path = recipe.data_path(recipe.eval.general_text)
+    rows = read_rows(Domain(name="general_text", data=recipe.eval.general_text), path)
+    columns = columns_of(rows)
+    if "text" not in columns:
+        problem = f"has no column text{nearest('text', columns)}"
+        raise refusal(show(path), [Fault(show(path), problem, "eval.general_text needs one passage a row in it")])
+    passages = [(row.place, text_of(row.values.get("text"))) for row in rows]
+    if blank := [place for place, text in passages if not text.strip()]:
+        raise refusal(
+            show(path), [Fault(f"{each}: text", "is empty", "remove the row or fill it in") for each in blank]
+        )
+    return [Passage(f"{digest(text)[:16]}-{number}", text, place) for number, (place, text) in enumerate(passages)]
+
+
+@contextmanager
+def _collected(faults: list[Fault]) -> Iterator[None]:
+    """Faults are gathered instead of ending the work."""
+    try:
+        yield
+    except DataError as error:
+        faults.extend(error.faults)
+
+
+def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note) -> DomainData:
+    faults: list[Fault] = []
+    items: list[Item] = []
+    files: dict[str, list[Item]] = {}
+    with _collected(faults):
+        rows = read_rows(domain, recipe.data_path(domain.data))
+        domain = complete(domain, rows)
+        items = make_items(domain, rows, note)
+    for side in ("heldout", "validation"):
+        name = getattr(domain, side)
+        if isinstance(name, str):
+            with _collected(faults):
+                rows = read_rows(domain, recipe.data_path(name))
+                files[side] = make_items(domain, rows, note) if items else []
+    if faults:
+        raise DataError(str(recipe.path), faults)
+    found = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
+    everything = [*found.train, *found.validation, *found.heldout]
+    told = tuple(warnings(domain, everything))
+    return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told)
+
+
+def _apart_from_others(data: DomainData, domains: Sequence[DomainData]) -> DomainData:
+    """Without training items that another domain measures on."""
+    others = [each for each in domains if each.domain.name != data.domain.name]
+    heldout = [item for each in others for item in each.heldout]
+    validation = [item for each in others for item in each.validation]
+    kept, late = apart(data.validation, heldout, ("held-out", "validation"), groups=False)
+    train, first = apart(data.train, heldout, ("held-out", "training"), groups=False)
+    train, second = apart(train, validation, ("validation", "training"), groups=False)
+    left_out = (*data.left_out, *late, *first, *second)
+    return replace(data, train=tuple(train), validation=tuple(kept), left_out=left_out)
+
+
+def _emptied(data: DomainData) -> Iterator[Fault]:
+    if not (data.train and data.validation):
+        problem = "has only rows that another domain holds out or validates on"
+        yield Fault(f"domain {data.domain.name}", problem, "give the domains different rows")
+
+
+def _facts(items: Sequence[Item]) -> list[Any]:
+    """What makes up the items, in an order of its own."""
+    return sorted(
+        [item.id, [[each.role, each.content] for each in item.messages], item.replies, item.answer, item.group]
+        for item in items
+    )
+
+
+def _memory_path(recipe: Recipe) -> Path:
+    return recipe.directory / f"{recipe.path.stem}.split.json"
+
+
+def _read_memory(recipe: Recipe) -> dict[str, Any]:
+    """What `_remember` wrote, by domain."""
+    path = _memory_path(recipe)
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path)
+        domains: dict[str, Any] = dict(content["domains"])
+        if content["format"] == _FORMAT and all(_KEYS <= set(entry) for entry in domains.values()):
+            return domains
+    except (ValueError, KeyError, TypeError):
+        pass
+    fault = Fault(str(path), "is no split of this version", "restore it, or remove it to draw the split anew")
+    raise DataError(str(path), [fault])
+
+
+def _remembered(domain: Domain, memory: Mapping[str, Any]) -> Remembered:
+    """Who was drawn before, as far as the recipe still asks for the same."""
+    spec = _spec(domain)
+    if memory.get("heldout") != spec["heldout"]:
+        return Remembered()
+    trained, validated = dict.fromkeys(memory["train_ids"], False), memory["validation_ids"]
+    heldout = dict.fromkeys(memory["heldout_ids"], True) | dict.fromkeys(validated, False) | trained
+    if memory["validation"] != spec["validation"]:
+        return Remembered(heldout)
+    return Remembered(heldout, dict.fromkeys(validated, True) | trained)
+
+
+def _remember(recipe: Recipe, memory: dict[str, Any], domains: Sequence[DomainData]) -> None:
+    """Write who is on which side; domains that are not in the recipe now keep what they had."""
+    drawn = {
+        each.domain.name: _spec(each.domain)
+        | {f"{side}_ids": sorted(item.id for item in getattr(each, side)) for side in _SIDES}
+        for each in domains
+    }
+    if memory | drawn != memory:
+        write_json(_memory_path(recipe), {"format": _FORMAT, "domains": memory | drawn})
+
+
+def _spec(domain: Domain) -> dict[str, Any]:
+    """What the recipe says of the split, as JSON has it."""
+    return domain.model_dump(mode="json", include={"heldout", "validation"})

@@ -1,0 +1,263 @@
+"""What a recipe leaves out of its mapping, guessed from the names and values of the columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metier.data.columns import Column, columns, named
+from metier.data.conversations import message_list, moments, role_of
+from metier.data.delimited import guess_delimiter
+from metier.data.items import Item
+from metier.data.sources import DELIMITED, Row, columns_of, guess_encoding, read_bytes, read_rows, refusal, text_of
+from metier.data.templates import answer_template, closed_set, prompt_template
+from metier.errors import DataError, Fault
+from metier.recipe import Domain
+
+# Names of columns by what they hold, the surest first.
+_VOCABULARY = {
+    "answer": "response answer output completion reply agent assistant bot target solution",
+    "label": "label labels sentiment class category intent topic emotion polarity stance rating tag target",
+    "prompt": "prompt question instruction query input request message utterance customer user inquiry",
+    "text": "text sentence tweet review headline comment post content body message utterance description "
+    "document news statement title",
+    "conversation": "conversation dialog dialogue thread ticket chat session case call",
+    "role": "role sender author speaker from participant party",
+    "content": "content message text body utterance comment",
+    "time": "time timestamp datetime created sent date order turn position sequence seq index",
+}
+_NAMES = {use: names.split() for use, names in _VOCABULARY.items()}
+_PARTIES = {"agent", "assistant", "bot", "customer", "user"}  # whose words or whose names?
+_BESIDE = {"instruction": "{instruction}\n\n{input}", "question": "{context}\n\n{question}"}
+
+_ASK = "Which label fits the text?"
+_CHOOSE = " Please choose an answer from {labels}."
+_LISTED = 12  # labels that an instruction lists
+_FEW_ROWS, _FEW_SHARE = 50, 0.3
+_WIDTH = 200  # characters of a text that people are shown
+
+
+@dataclass(frozen=True)
+class _Right:
+    """The column of answers; `asks` where the prompt still has to say that a label is wanted."""
+
+    column: Column
+    asks: bool
+
+
+def propose(path: Path) -> Domain:
+    """The domain that `metier init` writes for a file: name, format, and a complete mapping."""
+    data = read_bytes(path)
+    encoding = guess_encoding(data)
+    draft = Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding)
+    if path.suffix.lower() in DELIMITED:
+        delimiter = guess_delimiter(data.decode(encoding).removeprefix("\ufeff"))
+        draft = draft.model_copy(update={"delimiter": None if delimiter == "," else delimiter})
+    rows = read_rows(draft, path)
+    domain = complete(draft, rows)
+    units = {row.values.get(domain.conversation) for row in rows} if domain.conversation else rows
+    return domain.model_copy(update={"heldout": _FEW_SHARE}) if len(units) < _FEW_ROWS else domain
+
+
+def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
+    """The domain with every key of its mapping. Raises `DataError` where the columns do not tell."""
+    found = columns(rows)
+    chat = (domain.conversation, domain.role, domain.content)
+    if domain.messages or all(chat) or (domain.prompt and domain.answer):
+        update: dict[str, Any] = {}
+    elif any(chat):
+        update = _chat(domain, found, rows) or {}
+        if not update:
+            raise _unclear_chat(domain, rows)
+    elif not domain.prompt and not domain.answer and (name := _message_column(rows)):
+        update = {"messages": name}
+    else:
+        asked = domain.prompt or domain.answer
+        update = {} if asked else _chat(domain, found, rows) or {}
+        update = update or _templates(domain, found, rows)
+    if domain.label_map and not domain.labels:
+        update["labels"] = closed_set(domain)
+    return domain.model_copy(update=update)
+
+
+def explain(domain: Domain, items: Sequence[Item]) -> str:
+    """The mapping and three items, for people."""
+    keys = ("messages", "conversation", "role", "content", "time", "prompt", "answer", "instruction", "group", "id")
+    lines = [f"{key:<13}{_short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
+    if labels := closed_set(domain):
+        lines.append(f"{'labels':<13}{_short(', '.join(labels))}")
+    for item in items[:3]:
+        lines.append(item.place)
+        said = [*((message.role, message.content) for message in item.messages), ("→ answer", item.reference)]
+        lines += [f"  {role:<11}{_short(text)}" for role, text in said]
+    return "\n".join(lines)
+
+
+def _short(text: str, width: int = _WIDTH) -> str:
+    line = text.replace("\r", "").replace("\n", "⏎")
+    return line if len(line) <= width else f"{line[:width]}…"
+
+
+def _name(stem: str) -> str:
+    """A domain's name from a file's."""
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "data"
+
+
+def _message_column(rows: Sequence[Row]) -> str | None:
+    """The first column that holds lists of messages."""
+    for name in columns_of(rows[:20]):
+        values = [value for row in rows[:20] if (value := row.values.get(name))]
+        if values and all(message_list(value) for value in values):
+            return name
+    return None
+
+
+def _chat(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict[str, Any] | None:
+    """The keys of a file with one message a row."""
+
+    def known(column: Column) -> bool:
+        roles = [role_of(value, domain) for value in column.values]
+        return len(set(roles) - {None}) > 1 and 2 * roles.count(None) <= len(roles)
+
+    def ordered(column: Column) -> bool:
+        return len(column.values) == len(rows) and moments(column.values) is not None
+
+    update: dict[str, Any] = {}
+    wanted: dict[str, Callable[[Column], bool]] = {
+        "conversation": lambda column: len(column.counts) < len(column.values),
+        "role": known,
+        "content": lambda column: column.is_readable,
+        "time": ordered,
+    }
+    for key, suits in wanted.items():
+        if getattr(domain, key) is None:
+            column = named((each for each in found if each.name not in update.values()), _NAMES[key], suits)
+            if column is None and key != "time":
+                return None
+            update |= {key: column.name} if column else {}
+    return update
+
+
+def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict[str, Any]:
+    """Prompt, answer, and what a closed set needs besides."""
+    names = columns_of(rows)
+    used = {*prompt_template(domain, names).columns, *answer_template(domain, names).columns}
+    if domain.instruction is not None:
+        used.add("instruction")  # its placeholder is taken
+    free = [column for column in found if column.name not in used]
+    right = None if domain.answer else _right(domain, free)
+    left = None if domain.prompt else _left(free, right)
+    if not domain.prompt and not domain.answer:
+        left, right = _by_values(free, left, right)
+    elif domain.prompt:
+        right = right or _only(free)
+    else:
+        left = left or _one([column for column in free if column.is_text])
+    if (left is None and not domain.prompt) or (right is None and not domain.answer):
+        raise _unclear(domain, rows, free)
+    labels, update = closed_set(domain), dict[str, Any]()
+    if right:
+        labels = labels or (tuple(sorted(right.column.counts)) if right.asks or right.column.is_label else ())
+        update = {
+            "answer": f"{{{right.column.name}}}",
+        } | ({"labels": labels} if labels else {})
+    if left and labels and (right is None or right.asks):
+        return update | _asking(domain, left, labels)
+    return update | ({"prompt": _prompt(domain, left, free)} if left else {})
+
+
+def _right(domain: Domain, free: list[Column]) -> _Right | None:
+    """The column of answers by its name, or because it holds the labels that the recipe lists."""
+    allowed = set(domain.label_map or domain.labels or ())
+    if allowed:
+        fitting = [column for column in free if column.values and set(column.counts) <= allowed]
+        column = named(fitting, _NAMES["label"], lambda _: True) or next(iter(fitting), None)
+        return _Right(column, True) if column else None
+    for exact in (True, False):
+        if column := named(free, _NAMES["answer"], _speaks, exact=exact):
+            return _Right(column, False)
+        if column := named(free, _NAMES["label"], lambda column: column.repeats(2, 300), exact=exact):
+            return _Right(column, True)
+    return None
+
+
+def _left(free: list[Column], right: _Right | None) -> Column | None:
+    """The column of prompts by its name."""
+    names = _NAMES["text"] + _NAMES["prompt"] if right and right.asks else _NAMES["prompt"] + _NAMES["text"]
+    return named((column for column in free if not right or column != right.column), names, _speaks)
+
+
+def _speaks(column: Column) -> bool:
+    """Whether it holds what somebody says: `agent` may hold words or names."""
+    return column.is_readable and (not set(column.parts) <= _PARTIES or column.words >= 3)
+
+
+def _by_values(free: list[Column], left: Column | None, right: _Right | None) -> tuple[Column | None, _Right | None]:
+    """The sides that names left open, where the values leave one choice."""
+    rest = [column for column in free if column != left and (not right or column != right.column)]
+    texts = [column for column in rest if column.is_text]
+    labels = [column for column in rest if column.is_label and column.is_readable]
+    if left and right:
+        return left, right
+    if right:
+        return _one(texts), right
+    if left:
+        return left, _only(rest)
+    if len(texts) == 2:
+        return texts[0], _Right(texts[1], False)
+    if len(texts) == 0 and len(labels) == 2:  # short texts that repeat, and their labels, which repeat more
+        labels.sort(key=lambda column: len(column.counts))
+        texts = [labels.pop()]
+    return (texts[0], _Right(labels[0], True)) if len(texts) == len(labels) == 1 else (None, None)
+
+
+def _only(rest: list[Column]) -> _Right | None:
+    """The one text, or where there is none the one label."""
+    texts = [column for column in rest if column.is_text]
+    column = _one(texts) or _one([column for column in rest if not texts and column.is_label and column.is_readable])
+    return _Right(column, column.is_label) if column else None
+
+
+def _one(found: list[Column]) -> Column | None:
+    return found[0] if len(found) == 1 else None
+
+
+def _prompt(domain: Domain, left: Column, free: list[Column]) -> str:
+    """The prompt's column, with the one that belongs to it."""
+    prompt = f"{{{left.name}}}"
+    template = _BESIDE.get(left.name, prompt)
+    if {f"{{{column.name}}}" for column in free if column.values} >= set(re.findall(r"\{\w+\}", template)):
+        prompt = template
+    return prompt if domain.instruction is None else f"{{instruction}}\n\n{prompt}"
+
+
+def _asking(domain: Domain, text: Column, labels: Sequence[str]) -> dict[str, Any]:
+    """The prompt that asks for a label of a text."""
+    ask = _ASK + (_CHOOSE if len(labels) <= _LISTED else "") if domain.instruction is None else domain.instruction
+    rest = f"\nText: {{{text.name}}}\nAnswer:"
+    if text.name == "instruction":  # its placeholder is the column
+        return {"prompt": ask + rest}
+    return {"prompt": f"{{instruction}}{rest}", "instruction": ask}
+
+
+def _unclear(domain: Domain, rows: Sequence[Row], free: list[Column]) -> DataError:
+    """The columns as they are, and an example of what to write."""
+    place = rows[0].place.rpartition(":")[0]
+    if any(column.name in column.counts for column in free):
+        problem = f"its first line seems to be a row, not the names of columns: {', '.join(columns_of(rows))}"
+        return refusal(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
+    shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns_of(rows))
+    readable = [column.name for column in free if column.is_readable]
+    one, other = (readable + ["question", "reply"][len(readable) :])[:2]
+    fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
+    return refusal(place, [Fault(place, f"its columns do not tell which is prompt and which answer: {shown}", fix)])
+
+
+def _unclear_chat(domain: Domain, rows: Sequence[Row]) -> DataError:
+    keys = ", ".join(key for key in ("conversation", "role", "content") if getattr(domain, key) is None)
+    fix = f'name them: for example {keys.split(", ")[0]} = "{columns_of(rows)[0]}"'
+    problem = f"no column is clearly the {keys}: {', '.join(columns_of(rows))}"
+    return refusal(f"domain {domain.name}", [Fault(f"domain {domain.name}", problem, fix)])

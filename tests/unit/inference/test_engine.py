@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
+
+from metier.inference.engine import Engine, Request
+from metier.model.forward import ATTENTION, Forward, register
+from metier.trees import Example
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": 48,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+_LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+    "original_max_position_embeddings": 16,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**_SMALL),
+    "gemma2": Gemma2Config(**_SMALL, head_dim=8, sliding_window=5, attn_logit_softcapping=2.0),
+    "longrope": Phi3Config(**_SMALL, original_max_position_embeddings=16, rope_parameters=_LONGROPE),
+}
+PROMPTS = [(3, 4, 5, 6), (3, 4, 5, 7, 8), (9,), (3, 4, 5, 6), tuple(range(10, 22))]
+STOP = frozenset({1, 2})
+
+
+def network(name: str, attention: str) -> nn.Module:
+    import copy
+
+    register()
+    torch.manual_seed(1)
+    made: nn.Module = AutoModelForCausalLM.from_config(
+        copy.deepcopy(CONFIGS[name]), attn_implementation=attention, dtype=torch.float32
+    )
+    for parameter in made.parameters():  # spread out, so that no two tokens are nearly as likely
+        parameter.data *= 3
+    return made.eval()
+
+
+def engine(name: str, *, sequences: int = 4, tokens: int = 64) -> Engine:
+    limit = 16 if name == "longrope" else None
+    return Engine(
+        Forward(network(name, ATTENTION), forks=True), boundary=limit, tokens_per_batch=tokens, sequences=sequences
+    )
+
+
+@torch.no_grad()
+def alone(made: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
+    """Greedy decoding in plain transformers, the whole row read again for every token."""
+    row = list(prompt)
+    for _ in range(count):
+        token = int(made(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax())
+        if token in STOP:
+            break
+        row.append(token)
+    return row[len(prompt) :]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("sequences", [1, 2, 8])
+def test_decoding_together_equals_decoding_alone(name: str, sequences: int) -> None:
+    plain = network(name, "eager")
+    made = engine(name, sequences=sequences)
+    found = {index: tokens for index, tokens, _ in made.run([Request(prompt, 12, STOP) for prompt in PROMPTS])}
+    assert found == {index: alone(plain, prompt, 12) for index, prompt in enumerate(PROMPTS)}
+    assert not made.busy
+
+
+def test_requests_join_and_leave_while_others_decode() -> None:
+    plain, made = network("llama", "eager"), engine("llama")
+    first = made.submit(Request(PROMPTS[0], 10, STOP))
+    made.step()
+    made.step()
+    dropped, second = made.submit(Request(PROMPTS[1], 50, STOP)), made.submit(Request(PROMPTS[2], 6, STOP))
+    said: dict[int, list[int]] = {first: [], second: []}
+    made_again = [*alone(plain, PROMPTS[0], 2)]
+    made.step()
+    made.cancel(dropped)
+    made.cancel(12345)
+    while made.busy:
+        for delta in made.step():
+            if delta.token is not None and delta.handle in said:
+                said[delta.handle].append(delta.token)
+    assert [*made_again, *said[first]] == alone(plain, PROMPTS[0], 10)
+    assert alone(plain, PROMPTS[2], 6)[-len(said[second]) :] == said[second]
+
+
+def test_it_says_why_an_answer_ended() -> None:
+    made = engine("llama")
+    ends = {finish for _, _, finish in made.run([Request(PROMPTS[0], 3, frozenset())])}
+    assert ends == {"length"}
+    token = alone(network("llama", "eager"), PROMPTS[0], 1)[0]
+    (ended,) = made.run([Request(PROMPTS[0], 3, frozenset({token}))])
+    assert ended == (0, [], "stop")
+
+
+def test_scores_are_each_rows_own() -> None:
+    rows = [Example(prompt, (0.0, *[1.0] * (len(prompt) - 1))) for prompt in PROMPTS]
+    plain = network("llama", "eager")
+    for row, score in zip(rows, engine("llama", tokens=8).score(rows), strict=True):
+        with torch.no_grad():
+            logprobs = plain(input_ids=torch.tensor([row.tokens])).logits[0, :-1].log_softmax(-1)
+        own = logprobs.gather(-1, torch.tensor(row.tokens[1:])[:, None]).sum()
+        assert score == pytest.approx(float(own), abs=1e-4)
+
+
+def test_a_model_that_cannot_fork_decodes_alone() -> None:
+    torch.manual_seed(0)
+    bloom = (
+        AutoModelForCausalLM.from_config(BloomConfig(vocab_size=48, hidden_size=32, n_head=4, n_layer=2)).float().eval()
+    )
+    made = Engine(Forward(bloom, forks=False), boundary=None, tokens_per_batch=64, sequences=3)
+    found = {index: tokens for index, tokens, _ in made.run([Request(prompt, 8, STOP) for prompt in PROMPTS])}
+    assert found == {index: alone(bloom, prompt, 8) for index, prompt in enumerate(PROMPTS)}
+
+
+def test_a_prompt_longer_than_a_forward_is_read_nevertheless(tmp_path: Path) -> None:
+    made = engine("llama", tokens=4)
+    assert len(list(made.run([Request(prompt, 2, STOP) for prompt in PROMPTS]))) == len(PROMPTS)
