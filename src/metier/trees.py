@@ -43,6 +43,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Queries `start … stop - 1` that attend to `above`, their common ancestors, and among themselves."""
+
+    start: int
+    stop: int
+    above: tuple[int, ...]
+    forks: bool
+
+
+@dataclass(frozen=True)
 class TokenTree:
     """Rows merged by prefix: T nodes, K targets, R rows.
 
@@ -73,6 +83,15 @@ class TokenTree:
         """For each row the weighted sum of `values` [K] over its targets, [R]."""
         weighted = np.concatenate([[0.0], np.cumsum(self.row_weight * values[self.row_target])])
         return np.asarray(weighted[self.row_start[1:]] - weighted[self.row_start[:-1]])
+
+    def spans(self) -> list[Span]:
+        """The nodes in order, cut where attention is cheaper apart than over one square.
+
+        Rows that share only a few tokens at their root would otherwise pay for looking at each other.
+        """
+        forks = np.flatnonzero((self.ends[:-1] > self.ends[1:]) & (self.ends[:-1] > np.arange(1, len(self))))
+        cuts = _Cuts(self.ends, forks)
+        return [span for block in self.blocks for span in cuts.cut(block.start, block.stop, ())[1]]
 
     def path(self, row: int) -> Ints:
         """The nodes of a row from its root, [L]."""
@@ -169,6 +188,35 @@ def _tree(examples: Sequence[Example], chunk: list[int], fork: bool) -> TokenTre
         blocks=_blocks(parents),
         **_targets(np.asarray(tokens), np.asarray(parents), paths, [examples[index].weights for index in chunk]),
     )
+
+
+class _Cuts:
+    """The cheapest division of subtrees into spans, by the number of query-key pairs."""
+
+    _CALL = 20_000  # pairs that a further call of the attention kernel is worth
+    _DEPTH = 64  # forks on one path, below which nothing is divided
+
+    def __init__(self, ends: Ints, forks: Ints) -> None:
+        self._ends, self._forks = ends, forks
+
+    def cut(self, start: int, stop: int, above: tuple[int, ...], depth: int = 0) -> tuple[int, list[Span]]:
+        """Cost and spans of the subtree that begins at `start`."""
+        place = int(np.searchsorted(self._forks, start))
+        fork = int(self._forks[place]) if place < len(self._forks) else stop
+        size = stop - start
+        whole = size * (len(above) + size) + self._CALL, [Span(start, stop, above, fork < stop)]
+        if fork >= stop or depth == self._DEPTH:
+            return whole
+        trunk = fork + 1 - start
+        cost = trunk * (len(above) + trunk) + self._CALL
+        spans = [Span(start, fork + 1, above, False)]
+        path = (*above, *range(start, fork + 1))
+        child = fork + 1
+        while child < stop:
+            below, inner = self.cut(child, int(self._ends[child]), path, depth + 1)
+            cost, child = cost + below, int(self._ends[child])
+            spans += inner
+        return min(whole, (cost, spans), key=lambda option: option[0])
 
 
 def _ends(parents: list[int]) -> Ints:

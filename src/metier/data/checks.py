@@ -17,9 +17,10 @@ _CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
 # Separated as people separate them: a year, an amount or an order number is no phone number.
 _PHONE = re.compile(
     r"""(?<![\w.,/-])(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b)(?:
-        (?:\+|00[ ]?)[1-9]\d{0,2}[ .-]?(?:\(0\)[ .-]?)?(?:\(?\d{1,5}\)?[ .-]?){1,6}\d   # +44 20 7946 0958
-      | (?:\(0\d{1,4}\)|0\d{1,4})(?:[ -]\d{2,8}){1,4}                                  # 020 7946 0958
-      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[.-])\d{3}[.-]\d{4}                           # (212) 555-0142
+        (?:\+[1-9]\d{0,2}[ .-]?|00[ ]?[1-9]\d{0,2}[ .-])     # +44 20 7946 0958, 0049 30 901820
+          (?:\(0\)[ .-]?)?(?:\(?\d{1,5}\)?[ .-]?){1,6}\d
+      | (?:\(0\d{1,4}\)|0\d{1,4})(?:[ -]\d{2,8}){1,4}        # 020 7946 0958
+      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[.-])\d{3}[.-]\d{4}  # (212) 555-0142
     )(?![\w-]|[.,]\d)""",
     re.VERBOSE,
 )
@@ -33,11 +34,11 @@ def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
 def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     found = []
     for name, has in _KINDS.items():
-        places = dict.fromkeys(item.place for item in items if any(map(has, _texts(item))))
+        places = [item.place for item in items if any(map(has, _texts(item)))]
         if places:
-            listed = ", ".join(list(places)[:_SHOWN])
+            listed = ", ".join(places[:_SHOWN])
             more = f", and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-            problem = f"{len(places)} rows hold {name}: {listed}{more}"
+            problem = f"{name} in {len(places)} of {len(items):,} items: {listed}{more}"
             fix = "replace what belongs to real people: a model can repeat what it was trained on"
             found.append(Fault(f"domain {domain.name}", problem, fix))
     return found

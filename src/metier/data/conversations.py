@@ -83,21 +83,21 @@ def role_of(name: str, domain: Domain) -> str | None:
 def moments(texts: Sequence[str]) -> Sequence[float] | Sequence[str] | None:
     """Values that sort as the texts mean: numbers, ISO dates, other text; None where they tell no order."""
     kinds = {_kind(text) for text in texts}
-    if kinds == {"number"}:
+    if kinds == {"a number"}:
         return [float(text) for text in texts]
-    if kinds == {"ISO date"}:
+    if kinds == {"an ISO date"}:
         return [_timestamp(text) for text in texts]
     return texts if kinds == {"text"} else None
 
 
 def _kind(text: str) -> str:
-    for kind, read in (("number", float), ("ISO date", _timestamp)):
+    for kind, read in (("a number", float), ("an ISO date", _timestamp)):
         try:
             if math.isfinite(read(text)):
                 return kind
         except ValueError:
             continue
-    return "date that is not ISO" if not text or _LOCAL_DATE.search(text) else "text"
+    return "no ISO date" if not text or _LOCAL_DATE.search(text) else "text"
 
 
 # 31/1/2026, 31.1.2026, Jan 31, 31 January, 9:58: none of them is in order as text.
@@ -236,7 +236,7 @@ def _time_fault(domain: Domain, rows: Sequence[Row]) -> Fault:
     examples: dict[str, str] = {}
     for row in rows:
         text = _cell(row, domain.time)
-        examples.setdefault(_kind(text), f"{text!r} ({row.place}) is a {_kind(text)}")
+        examples.setdefault(_kind(text), f"{text!r} ({row.place}) is {_kind(text)}")
     fix = "write ISO dates (2026-01-31T09:30) or numbers, or leave `time` out to keep the file's order"
     return Fault(f"domain {domain.name}: time", f"column {domain.time!r}: {', '.join(examples.values())}", fix)
 

@@ -170,7 +170,7 @@ def _read_memory(recipe: Recipe) -> dict[str, Any]:
     try:
         content = read_json(path)
         domains: dict[str, Any] = dict(content["domains"])
-        if content["format"] == _FORMAT and all(_KEYS <= set(entry) for entry in domains.values()):
+        if content["format"] == _FORMAT and all(set(entry) >= _KEYS for entry in domains.values()):
             return domains
     except (ValueError, KeyError, TypeError):
         pass

@@ -19,11 +19,13 @@ from metier.recipe import Domain
 
 # Names of columns by what they hold, the surest first.
 _VOCABULARY = {
-    "answer": "response answer output completion reply agent assistant bot target solution",
+    "answer": "response answer output completion reply agent assistant bot target solution resolution summary "
+    "translation reference",
     "label": "label labels sentiment class category intent topic emotion polarity stance rating tag target",
-    "prompt": "prompt question instruction query input request message utterance customer user inquiry",
+    "prompt": "prompt question instruction query input request message utterance customer user inquiry issue "
+    "problem complaint source",
     "text": "text sentence tweet review headline comment post content body message utterance description "
-    "document news statement title",
+    "document news statement title subject",
     "conversation": "conversation dialog dialogue thread ticket chat session case call",
     "role": "role sender author speaker from participant party",
     "content": "content message text body utterance comment",
@@ -148,25 +150,30 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     if domain.instruction is not None:
         used.add("instruction")  # its placeholder is taken
     free = [column for column in found if column.name not in used]
-    right = None if domain.answer else _right(domain, free)
-    left = None if domain.prompt else _left(free, right)
-    if not domain.prompt and not domain.answer:
-        left, right = _by_values(free, left, right)
-    elif domain.prompt:
-        right = right or _only(free)
-    else:
-        left = left or _one([column for column in free if column.is_text])
+    left, right = _sides(domain, free, rows)
     if (left is None and not domain.prompt) or (right is None and not domain.answer):
-        raise _unclear(domain, rows, free)
+        raise _unclear(rows, free)
     labels, update = closed_set(domain), dict[str, Any]()
     if right:
-        labels = labels or (tuple(sorted(right.column.counts)) if right.asks or right.column.is_label else ())
-        update = {
-            "answer": f"{{{right.column.name}}}",
-        } | ({"labels": labels} if labels else {})
+        update["answer"] = f"{{{right.column.name}}}"
+        if not labels and (right.asks or right.column.is_label):
+            update["labels"] = labels = tuple(sorted(right.column.counts))
     if left and labels and (right is None or right.asks):
         return update | _asking(domain, left, labels)
     return update | ({"prompt": _prompt(domain, left, free)} if left else {})
+
+
+def _sides(domain: Domain, free: list[Column], rows: Sequence[Row]) -> tuple[Column | None, _Right | None]:
+    """The columns of prompts and of answers that the recipe leaves out, by name and else by value."""
+    right = None if domain.answer else _right(domain, free)
+    left = None if domain.prompt else _left(free, right)
+    if domain.prompt:
+        return None, right or _only(free)
+    if domain.answer:
+        return left or _one([column for column in free if column.is_text]), None
+    if not left and not right and any(column.name in column.counts for column in free):
+        raise _headless(rows)
+    return _by_values(free, left, right)
 
 
 def _right(domain: Domain, free: list[Column]) -> _Right | None:
@@ -174,8 +181,8 @@ def _right(domain: Domain, free: list[Column]) -> _Right | None:
     allowed = set(domain.label_map or domain.labels or ())
     if allowed:
         fitting = [column for column in free if column.values and set(column.counts) <= allowed]
-        column = named(fitting, _NAMES["label"], lambda _: True) or next(iter(fitting), None)
-        return _Right(column, True) if column else None
+        if column := named(fitting, _NAMES["label"], lambda _: True) or next(iter(fitting), None):
+            return _Right(column, True)
     for exact in (True, False):
         if column := named(free, _NAMES["answer"], _speaks, exact=exact):
             return _Right(column, False)
@@ -243,12 +250,15 @@ def _asking(domain: Domain, text: Column, labels: Sequence[str]) -> dict[str, An
     return {"prompt": f"{{instruction}}{rest}", "instruction": ask}
 
 
-def _unclear(domain: Domain, rows: Sequence[Row], free: list[Column]) -> DataError:
+def _headless(rows: Sequence[Row]) -> DataError:
+    place = rows[0].place.rpartition(":")[0]
+    problem = f"its first line seems to be a row, not the names of columns: {', '.join(columns_of(rows))}"
+    return refusal(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
+
+
+def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
     """The columns as they are, and an example of what to write."""
     place = rows[0].place.rpartition(":")[0]
-    if any(column.name in column.counts for column in free):
-        problem = f"its first line seems to be a row, not the names of columns: {', '.join(columns_of(rows))}"
-        return refusal(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
     shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns_of(rows))
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]

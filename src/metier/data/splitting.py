@@ -172,6 +172,8 @@ def _too_few(domain: Domain, items: Sequence[Item], found: Split) -> Fault:
     if found.left_out:
         problem = f"has {counted}, and those that do not leak leave a side of the split empty"
         return Fault(domain.data, problem, f"{len(found.left_out)} are left out: {found.left_out[0]}")
+    if groups >= needed:
+        problem = f"has {counted}, of which the shares of heldout and validation leave a side without any"
+        return Fault(domain.data, problem, "lower the shares, or add rows")
     noun = "groups" if groups != rows else "rows"
-    problem = f"has {counted}; at least {needed} {noun} are needed to split"
-    return Fault(domain.data, problem, "add rows, or lower the shares of heldout and validation")
+    return Fault(domain.data, f"has {counted}; at least {needed} {noun} are needed to split", "add rows")

@@ -64,6 +64,8 @@ def template_faults(domain: Domain, columns: Sequence[str]) -> Iterator[Fault]:
                 yield Fault(f"domain {domain.name}: {key}", problem, _remedy(name, columns))
     if domain.instruction is not None and "{instruction}" not in (domain.prompt or ""):
         yield Fault(f"domain {domain.name}: instruction", "is not used", "put {instruction} into prompt, or remove it")
+    if len(closed_set(domain)) == 1:
+        yield Fault(f"domain {domain.name}: label_map", "knows one label only", "map to at least two, or remove it")
 
 
 def _extras(domain: Domain) -> dict[str, str]:

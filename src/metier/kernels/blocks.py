@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 
 def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor | None, scale: float) -> Tensor:
-    """`reference.masked_attention` without softcap and sinks; no mask means causal. Returns [H, T, E].
+    """`reference.masked_attention` without softcap and sinks. Returns [H, T, E].
+
+    Without a mask the queries are the last of the keys' positions, and it is causal.
 
     On a CPU bfloat16 is computed in float32: torch compiles its bfloat16 kernel anew for every length
     and keeps megabytes of each, and block lengths hardly ever repeat.
@@ -19,7 +21,10 @@ def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor
     dtype = q_HTD.dtype
     if dtype == torch.bfloat16 and q_HTD.device.type == "cpu":
         q_HTD, k_GTD, v_GTE = q_HTD.float(), k_GTD.float(), v_GTE.float()
-    return scaled_dot_product_attention(
+    ahead = k_GTD.shape[1] - q_HTD.shape[1] if seen_TT is None else 0
+    if ahead:  # torch aligns causality with the first key: as many idle queries go in front
+        q_HTD = pad(q_HTD, (0, 0, ahead, 0))
+    output_HTE = scaled_dot_product_attention(
         q_HTD[None],
         k_GTD[None],
         v_GTE[None],
@@ -27,7 +32,8 @@ def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor
         is_causal=seen_TT is None,
         scale=scale,
         enable_gqa=q_HTD.shape[0] != k_GTD.shape[0],
-    )[0].to(dtype)
+    )[0]
+    return output_HTE[:, ahead:].to(dtype)
 
 
 def fused_attention_batch(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, seen: Tensor, scale: float) -> Tensor:

@@ -30,9 +30,14 @@ class Scoring:
         return self.softcap is None and self.sinks is None
 
 
-def visible(positions_T: Tensor, ends_T: Tensor, window: int | None) -> Tensor:
-    """Which node sees which, [T, T] boolean: itself and its ancestors, no farther up than a sliding window."""
-    node_T = torch.arange(len(ends_T), device=ends_T.device)
+def visible(positions_T: Tensor, ends_T: Tensor, window: int | None, node_T: Tensor | None = None) -> Tensor:
+    """Which node sees which, [T, T] boolean: itself and its ancestors, no farther up than a sliding window.
+
+    With `node_T` only among those nodes, in their order.
+    """
+    if node_T is None:
+        node_T = torch.arange(len(ends_T), device=ends_T.device)
+    positions_T, ends_T = positions_T[node_T], ends_T[node_T]
     seen_TT = (node_T[None, :] <= node_T[:, None]) & (node_T[:, None] < ends_T[None, :])
     if window is not None:
         seen_TT = seen_TT & (positions_T[:, None] - positions_T[None, :] < window)

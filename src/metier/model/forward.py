@@ -5,7 +5,7 @@ Shapes: T nodes, K targets, U distinct queries, V vocabulary, H heads, G key-val
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from transformers import AttentionInterface
 
 from metier.kernels.blocks import fused_attention
 from metier.kernels.reference import Scoring, masked_attention, visible
-from metier.trees import TokenTree, padded
+from metier.trees import Span, TokenTree, padded
 
 ATTENTION = "metier_tree"
 # What layers hand down that attention has no use for, or that says nothing about what is seen.
@@ -36,34 +36,49 @@ class TreeAttention:
     """Every node attends to its ancestors and itself."""
 
     def __init__(self, tree: TokenTree, device: torch.device, *, reference: bool = False) -> None:
-        self.positions = torch.as_tensor(tree.positions, device=device)
+        self._positions = torch.as_tensor(tree.positions, device=device)
         self._ends = torch.as_tensor(tree.ends, device=device)
-        self._blocks = tree.blocks
         self._reference = reference
+        self._spans = [] if reference else tree.spans()
+        self._sizes = [span.stop - span.start for span in self._spans]
+        self._depths = [len(span.above) for span in self._spans]
+        above = [node for span in self._spans for node in span.above]
+        self._above = torch.tensor(above, dtype=torch.long, device=device)
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
-        outputs = []
-        for block in self._blocks:
-            span = slice(block.start, block.stop)
-            qkv = q[0, :, span], k[0, :, span], v[0, :, span]
-            if scoring.plain and not self._reference:
-                seen = self._seen(span, block.forks, scoring.window)
-                outputs.append(fused_attention(*qkv, seen, scoring.scale))
-            else:
-                seen_TT = visible(self.positions[span], self._ends[span] - block.start, scoring.window)
-                outputs.append(masked_attention(*qkv, seen_TT, scoring))
+        if self._reference or not scoring.plain:
+            seen_TT = visible(self._positions, self._ends, scoring.window)
+            return masked_attention(q, k, v, seen_TT, scoring)
+        # One split and one gather for all spans: slicing each by itself would make the backward pass
+        # fill a tensor of the whole length for every slice.
+        queries = q[0].split(self._sizes, dim=1)
+        keys, values = self._reachable(k[0]), self._reachable(v[0])
+        outputs = [
+            fused_attention(query, key, value, self._seen(span, scoring.window), scoring.scale)
+            for span, query, key, value in zip(self._spans, queries, keys, values, strict=True)
+        ]
         return torch.cat(outputs, dim=1)[None]
 
-    def _seen(self, span: slice, forks: bool, window: int | None) -> Tensor | None:
-        """The mask of a block, made once a forward; a path within its window is simply causal."""
-        if window is not None and window >= span.stop - span.start:
+    def _reachable(self, each: Tensor) -> Sequence[Tensor]:
+        """Keys or values [G, T, D] of each span: those of the ancestors above it, then its own."""
+        own: Sequence[Tensor] = each.split(self._sizes, dim=1)
+        if not len(self._above):
+            return own
+        above = each.index_select(1, self._above).split(self._depths, dim=1)
+        return [torch.cat(pair, dim=1) if len(pair[0][0]) else pair[1] for pair in zip(above, own, strict=True)]
+
+    def _seen(self, span: Span, window: int | None) -> Tensor | None:
+        """The mask of a span, made once a forward; a path within its window is simply causal."""
+        length, depth = span.stop - span.start, len(span.above)
+        if window is not None and window >= int(self._positions[span.start : span.stop].max()) + 1:
             window = None
-        if not forks and window is None:
+        if not span.forks and window is None and 2 * depth <= length:
             return None
         key = (span.start, window)
         if key not in self._masks:
-            self._masks[key] = visible(self.positions[span], self._ends[span] - span.start, window)
+            nodes = torch.tensor([*span.above, *range(span.start, span.stop)], device=self._ends.device)
+            self._masks[key] = visible(self._positions, self._ends, window, nodes)[depth:]
         return self._masks[key]
 
 

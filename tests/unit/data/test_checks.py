@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from metier.data.checks import warnings
+from metier.data.items import Item, Message
+from metier.recipe import Domain
+
+DOMAIN = Domain(name="d", data="x.csv")
+
+
+def item(number: int, prompt: str, reply: str = "fine") -> Item:
+    messages = (Message("user", "call +44 20 7946 0958"), Message("assistant", "ok"), Message("user", prompt))
+    return Item(f"id {number}", "d", "g", f"x.csv:{number}", number, messages, (reply,), 0)
+
+
+def warned(text: str) -> list[str]:
+    return [fault.problem.split(" in ")[0] for fault in warnings(DOMAIN, [item(1, text)])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+44 20 7946 0958", "+1 (212) 555-0142", "(212) 555-0142", "212-555-0142", "1-800-555-0199", "020 7946 0958",
+        "0049 30 901820", "+351 912 345 678", "(030) 901820", "+33 1 46 48 28 00", "+44 (0)20 7946 0958",
+    ],
+)  # fmt: skip
+def test_phone_numbers_are_found(text: str) -> None:
+    assert warned(f"ring {text}.") == ["a phone number"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in 2024", "1999-2024", "2024-01-31", "31-01-2024 10:30", "01.02.2024", "12,345,678.90", "EUR 1 234 567",
+        "order 4711-0815-2024", "order 0012345678", "ISBN 978-3-16-148410-0", "0.123456789", "10.20.30.40",
+        "{{Customer Support Phone Number}}", "0 1 2 3 4 5", "5 x 10 = 50", "#123456789", "1234567890",
+    ],
+)  # fmt: skip
+def test_years_amounts_and_order_numbers_are_no_phone_numbers(text: str) -> None:
+    assert warned(f"about {text} then") == []
+
+
+def test_cards_pass_their_checksum_and_addresses_have_a_domain() -> None:
+    assert warned("card 4111 1111 1111 1111.") == ["a payment card number"]
+    assert warned("card 5555-5555-5555-4444") == ["a payment card number"]
+    assert warned("card 4111 1111 1111 1112.") == []
+    assert warned("order 9111111111111111") == []
+    assert warned("write to jo.doe+x@mail.co.uk!") == ["an e-mail address"]
+    assert warned("write to jo@example.com or @jo or a@b") == []
+
+
+def test_three_places_are_named_and_the_others_counted() -> None:
+    (fault,) = warnings(DOMAIN, [item(number, "mail a@b.org", f"reply {number}") for number in range(1, 6)])
+    assert fault.place == "domain d"
+    assert fault.problem == "an e-mail address in 5 of 5 items: x.csv:1, x.csv:2, x.csv:3, and 2 more"
+
+
+def test_open_answers_that_look_like_labels_are_told() -> None:
+    (fault,) = warnings(DOMAIN, [item(number, "q", ("yes", "no")[number % 2]) for number in range(10)])
+    assert 'labels = ["no", "yes"]' in fault.fix
+    assert warnings(DOMAIN, [item(number, "q", ("yes", "no")[number % 2]) for number in range(9)]) == []
+    assert warnings(DOMAIN, [item(number, "q", "this is one long reply to all") for number in range(10)]) == []

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier.data.guessing import complete, explain, propose
+from metier.data.items import Item, make_items
+from metier.data.sources import Row, read_rows
+from metier.errors import DataError
+from metier.recipe import Domain
+
+THINGS = [
+    "card",
+    "loan",
+    "savings account",
+    "transfer",
+    "statement",
+    "limit",
+    "fee",
+    "branch",
+    "app",
+    "PIN",
+    "cheque",
+    "rate",
+]
+ASKED = [f"How do I change my {thing} today?" for thing in THINGS]
+SAID = [f"Open the menu, choose {thing} and follow the steps; it takes a day." for thing in THINGS]
+MOODS = ["good", "bad", "so so"] * 4
+
+
+def rows(**values: Any) -> list[Row]:
+    table = zip(*values.values(), strict=True)
+    return [Row(f"x.csv:{line + 2}", line, dict(zip(values, each, strict=True))) for line, each in enumerate(table)]
+
+
+def guess(found: list[Row], **keys: Any) -> dict[str, Any]:
+    draft = Domain(name="d", data="x.csv", **keys)
+    return complete(draft, found).model_dump(exclude_defaults=True, exclude={"name", "data", *keys})
+
+
+PAIRS = [
+    ("prompt", "response"), ("question", "answer"), ("Instruction", "Output"), ("message", "reply"),
+    ("customer", "agent"), ("query", "response"), ("input", "output"), ("customer_question", "agentReply"),
+    ("text", "completion"), ("dialogue", "summary"), ("Frage", "Antwort"), ("what they ask", "what we say"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_pairs_are_found_by_name_or_else_from_left_to_right(left: str, right: str) -> None:
+    assert guess(rows(**{left: ASKED, right: SAID})) == {"prompt": f"{{{left}}}", "answer": f"{{{right}}}"}
+
+
+def test_names_count_for_more_than_the_order_of_columns() -> None:
+    assert guess(rows(response=SAID, context=SAID, id=THINGS, prompt=ASKED)) == {
+        "prompt": "{prompt}",
+        "answer": "{response}",
+    }
+
+
+def test_text_is_not_found_in_context() -> None:
+    with pytest.raises(DataError, match="context"):
+        guess(rows(context=ASKED, pretext=SAID, textual=ASKED))
+
+
+LABELLED = [
+    ("text", "label"), ("sentence", "sentiment"), ("tweet", "class"), ("query", "intent"), ("utterance", "intent"),
+    ("review", "rating"), ("Headline", "Topic"), ("message_text", "message_category"), ("wording", "y"), ("v2", "v1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "label"), LABELLED)
+def test_labels_are_found_by_name_or_because_they_repeat(text: str, label: str) -> None:
+    assert guess(rows(**{label: MOODS, text: ASKED})) == {
+        "prompt": f"{{instruction}}\nText: {{{text}}}\nAnswer:",
+        "answer": f"{{{label}}}",
+        "instruction": "Which label fits the text? Please choose an answer from {labels}.",
+        "labels": ("bad", "good", "so so"),
+    }
+
+
+def test_digits_are_labels_as_they_are() -> None:
+    assert guess(rows(text=ASKED, label=["1", "0", "2"] * 4))["labels"] == ("0", "1", "2")
+
+
+def test_many_labels_are_not_listed_in_the_instruction() -> None:
+    found = rows(text=ASKED * 4, intent=[f"intent {number}" for number in range(16)] * 3)
+    assert guess(found)["instruction"] == "Which label fits the text?"
+
+
+def test_a_closed_answer_to_a_question_needs_no_other_instruction() -> None:
+    found = guess(rows(question=ASKED, answer=["yes", "no"] * 6))
+    assert found == {"prompt": "{question}", "answer": "{answer}", "labels": ("no", "yes")}
+
+
+def test_index_identifier_date_number_and_address_columns_are_passed_over() -> None:
+    found = rows(
+        **{"column 1": [str(number) for number in range(12)]},
+        order_id=[f"A{number}" for number in range(12)],
+        opened=[f"2026-02-{day:02}" for day in range(1, 13)],
+        frage=ASKED,
+        price=[f"{number}.5" for number in range(12)],
+        page=[f"https://example.org/{number}" for number in range(12)],
+        antwort=SAID,
+        kategorie=MOODS,
+    )
+    assert guess(found) == {"prompt": "{frage}", "answer": "{antwort}"}
+
+
+def test_an_agent_may_be_a_name() -> None:
+    assert guess(rows(agent=["Anna", "Bo"] * 6, customer=THINGS, request=ASKED, reply=SAID)) == {
+        "prompt": "{request}",
+        "answer": "{reply}",
+    }
+
+
+def test_instruction_with_input_and_question_with_context_go_together() -> None:
+    found = rows(instruction=ASKED, input=["", "some text"] * 6, output=SAID)
+    assert guess(found)["prompt"] == "{instruction}\n\n{input}"
+    assert guess(rows(instruction=ASKED, input=[""] * 12, output=SAID))["prompt"] == "{instruction}"
+    assert guess(rows(context=SAID, question=ASKED, answer=SAID))["prompt"] == "{context}\n\n{question}"
+
+
+def test_a_text_column_called_instruction_keeps_its_placeholder() -> None:
+    found = guess(rows(instruction=ASKED, intent=MOODS))
+    assert found["prompt"].endswith("\nText: {instruction}\nAnswer:")
+    assert "instruction" not in found
+
+
+def test_what_the_recipe_says_stays() -> None:
+    found = rows(text=ASKED, label=MOODS, note=SAID)
+    assert guess(found, prompt="{text}", answer="{label}") == {}
+    assert guess(found, answer="{note}") == {"prompt": "{text}"}
+    assert guess(found, prompt="Say: {text}")["answer"] == "{label}"
+    assert guess(found, instruction="Mood?")["prompt"] == "{instruction}\nText: {text}\nAnswer:"
+    assert guess(rows(question=ASKED, answer=SAID), instruction="Be brief.")["prompt"] == "{instruction}\n\n{question}"
+    assert guess(found, messages="m") == {}
+
+
+def test_a_label_map_finds_its_column_and_gives_the_labels() -> None:
+    found = rows(text=ASKED, n=["7"] * 12, code=["0", "1", "2"] * 4)
+    keys = guess(found, label_map={"0": "bad", "1": "so", "2": "good"})
+    assert (keys["answer"], keys["labels"]) == ("{code}", ("bad", "so", "good"))
+    stray = rows(text=ASKED, label=["good", "bad", "goood"] * 4)
+    assert guess(stray, labels=("good", "bad"))["answer"] == "{label}"  # the stray label is a fault of its rows
+    assert guess(found, prompt="{text}", answer="{code}", label_map={"0": "a", "1": "b", "2": "a"})["labels"] == (
+        "a",
+        "b",
+    )
+
+
+def chat(conversation: str, role: str, content: str, time: str) -> list[Row]:
+    return rows(
+        message_id=[f"m{number}" for number in range(12)],
+        **{conversation: ["1", "1", "2", "2"] * 3},
+        sender_name=["Anna", "Bo", "Cy", "Di"] * 3,
+        **{
+            role: ["customer", "agent"] * 6,
+            content: ASKED,
+            time: [f"2026-01-01T10:{minute}" for minute in range(10, 22)],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("conversation", "role", "content", "time"),
+    [
+        ("conversation_id", "role", "content", "timestamp"),
+        ("Ticket", "sender_type", "message", "created_at"),
+        ("thread_id", "author", "body", "time"),
+        ("session_id", "speaker", "text", "date"),
+    ],
+)
+def test_a_message_a_row_is_recognised(conversation: str, role: str, content: str, time: str) -> None:
+    keys = {"conversation": conversation, "role": role, "content": content, "time": time}
+    assert guess(chat(*keys.values())) == keys
+    assert guess(chat(*keys.values()), role=role, conversation=conversation, content=content) == {}
+    assert guess(chat(*keys.values()), conversation=conversation)["role"] == role
+
+
+def test_a_chat_that_cannot_be_completed_says_what_is_missing() -> None:
+    with pytest.raises(DataError, match="no column is clearly the role, content"):
+        guess(rows(ticket=MOODS, a=ASKED), conversation="ticket")
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "anything"])
+def test_lists_of_messages_are_recognised_by_what_they_are(name: str) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert guess(rows(**{"text": ASKED, name: [messages] * 12})) == {"messages": name}
+    assert guess(rows(**{name: [json.dumps(messages)] * 12})) == {"messages": name}
+
+
+def test_what_cannot_be_told_is_refused_with_the_columns_and_an_example() -> None:
+    with pytest.raises(DataError) as raised:
+        guess(rows(one=ASKED, two=SAID, three=ASKED))
+    (fault,) = raised.value.faults
+    assert "one ('How do I change my card today?')" in fault.problem
+    assert 'prompt = "{one}" and answer = "{two}"' in fault.fix
+    with pytest.raises(DataError, match=r"prompt = \"\{text\}\" and answer = \"\{reply\}\""):
+        guess(rows(text=ASKED))
+
+
+def test_a_missing_header_is_noticed() -> None:
+    with pytest.raises(DataError, match="first line seems to be a row"):
+        guess(rows(**{"I like it": ASKED, "hm": SAID, "good": MOODS, "x": MOODS}))
+
+
+# -- files as users have them --------------------------------------------------------------------
+
+
+def table(columns: dict[str, Sequence[str]], delimiter: str = ",", end: str = "\r\n") -> str:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return file.getvalue()
+
+
+def trainable(path: Path) -> tuple[Domain, list[Item]]:
+    domain = propose(path)
+    return domain, make_items(domain, read_rows(domain, path))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("width", [0, 1, 37])
+def test_any_export_comes_out_trainable(tmp_path: Path, delimiter: str, encoding: str, width: int) -> None:
+    others = {f"Feld {number}": [f"{number}{row}" for row in range(12)] for number in range(width)}
+    asked = [f'{text}\nGrüße; ja, "bald" | so\tgleich' for text in ASKED]
+    path = tmp_path / "Support Fälle 2026.csv"
+    path.write_bytes(table({**others, "Anfrage": asked, "Lösung": SAID}, delimiter).encode(encoding))
+    domain, items = trainable(path)
+    assert domain.name == "support-f-lle-2026"
+    assert [item.messages[0].content for item in items] == asked
+    assert [item.reference for item in items] == SAID
+    assert domain.heldout == 0.3
+
+
+def test_defaults_stay_where_there_are_rows_enough(tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text(table({"question": [f"{text} {n}" for n in range(5) for text in ASKED], "answer": SAID * 5}))
+    assert propose(path) == Domain(name="faq", data=path.as_posix(), prompt="{question}", answer="{answer}")
+
+
+def test_json_lines_are_proposed_too(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jsonl"
+    line = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
+    path.write_text(f"{line}\n{line}\n")
+    domain, items = trainable(path)
+    assert (domain.messages, len(items), domain.heldout) == ("messages", 2, 0.3)
+
+
+def test_a_chat_counts_by_its_conversations(tmp_path: Path) -> None:
+    path = tmp_path / "chat.csv"
+    path.write_text(
+        "ticket,sender,text\n" + "".join(f"{n // 4},{('user', 'bot')[n % 2]},word {n}\n" for n in range(80))
+    )
+    domain, items = trainable(path)
+    assert (domain.conversation, domain.heldout, len(items)) == ("ticket", 0.3, 40)
+
+
+def test_people_see_the_mapping_on_three_items(tmp_path: Path) -> None:
+    path = tmp_path / "moods.csv"
+    path.write_text(table({"text": ASKED, "label": MOODS}))
+    shown = explain(*trainable(path))
+    assert "labels       bad, good, so so" in shown
+    assert shown.count("→ answer") == 3
+    assert f"{path.as_posix()}:2" in shown
+    assert "Text: How do I change my card today?⏎Answer:" in shown
