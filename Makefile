@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --data $(DATA)
+PYTEST := $(BIN)/python -m pytest --data=$(DATA)
 
 .PHONY: demo test test-all lint types suite wheel clean
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_LISTED = 20  # faults of one source that are printed
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,12 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}; {self.fix}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean …?` where one of `names` is near, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 class MetierError(Exception):
@@ -32,7 +41,9 @@ class FaultsError(MetierError):
     def __init__(self, source: str, faults: Sequence[Fault], hint: str = "") -> None:
         self.faults = tuple(faults)
         count = f"{len(self.faults)} fault" + ("s" if len(self.faults) != 1 else "")
-        lines = "".join(f"\n  {fault}" for fault in self.faults)
+        lines = "".join(f"\n  {fault}" for fault in self.faults[:_LISTED])
+        if more := len(self.faults[_LISTED:]):
+            lines += f"\n  and {more} more; mend those above, then check again"
         super().__init__(f"{source} has {count}{lines}", hint)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from metier import run as runs
 from metier.classical import LabelBaseline, NearestAnswer
-from metier.data.dataset import DomainData, read_passages
+from metier.data.dataset import DomainData, read_passages, remember
 from metier.errors import RunError
 from metier.evaluation.answering import Limits, answer, blank, transcript
 from metier.evaluation.answers import Answer, read_answers, to_json
@@ -75,6 +75,7 @@ def train(
     """Tune, measure against base and baseline, and report. Called again after a crash, it continues."""
     means = Means(overrides or {}, offline, on_event, stop)
     job = prepare(recipe, offline=offline)
+    remember(recipe, job.data)
     classical = _classical(job, means)
     if recipe.strategy.method == "classical":
         return classical
@@ -125,6 +126,8 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     }
     facts |= {"data": counts, "hashes": dict(parts), "revision": job.source.revision}
     facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
+    facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
+    facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
 
 

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedConfig
-
 from metier import hub
 from metier.data.dataset import Dataset, load
 from metier.data.items import Item
@@ -15,7 +13,7 @@ from metier.data.mixing import batches, token_weights
 from metier.data.rendering import Renderer
 from metier.errors import DataError, Fault
 from metier.model.adapters import Identity, Kind, count
-from metier.model.loading import boundary, probe, read_config
+from metier.model.loading import Config, boundary, probe, read_config
 from metier.planning import Shape, resolve
 from metier.recipe import LoraStrategy, QloraStrategy, Recipe
 from metier.trees import Example, pack
@@ -36,7 +34,7 @@ class Job:
     data: Dataset
     source: hub.Source
     renderer: Renderer
-    config: PreTrainedConfig
+    config: Config
     shape: Shape
     units: Mapping[str, Sequence[Sequence[Example]]]
     dropped: Sequence[Fault]
@@ -74,7 +72,7 @@ class Job:
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
-    data = load(recipe, remember=True)
+    data = load(recipe)
     source = hub.find(recipe.model, recipe.directory, offline=offline)
     config = read_config(source.directory)
     renderer = Renderer.load(source.directory, template)
@@ -129,7 +127,7 @@ def _weighted(row: Example, weight: float) -> Example:
     return Example(row.tokens, tuple(weight * each for each in row.weights))
 
 
-def _base_shape(source: hub.Source, config: PreTrainedConfig) -> Shape:
+def _base_shape(source: hub.Source, config: Config) -> Shape:
     """What the headers and the config tell of the base."""
     tensors = source.tensors()
     heads = config.num_attention_heads

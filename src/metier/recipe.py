@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from metier.errors import Fault, RecipeError
+from metier.errors import Fault, RecipeError, nearest
 
 Auto = Literal["auto"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -37,7 +36,7 @@ class Domain(Strict):
     """One domain: where its rows are, and how a row becomes a conversation with its answer."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
-    data: str = Field(description="csv or jsonl file, or sample:NAME")
+    data: str = Field(description="csv, jsonl or json file, or sample:NAME")
     heldout: Heldout = Field(
         0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right"
     )
@@ -329,7 +328,7 @@ def _fault(key: str, details: list[Any]) -> Fault:
         case "union_tag_invalid":
             tag = str(detail["ctx"]["tag"])
             fix = f"choose one of {', '.join(METHODS)}"
-            return Fault(f"{key}.method", f"{tag!r} is not a method{_nearest(tag, METHODS)}", fix)
+            return Fault(f"{key}.method", f"{tag!r} is not a method{nearest(tag, METHODS)}", fix)
         case "value_error":
             text, _, fix = str(detail["ctx"]["error"]).partition("; ")
             field, _, problem = text.partition(": ")
@@ -343,9 +342,7 @@ def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     if parents[:1] == ["strategy"] and name in {"peft", *Lora.model_fields}:
         return Fault(key, "has no meaning with this method", 'remove it, or set strategy.method = "lora" or "qlora"')
     fields = _fields(parents)
-    return Fault(
-        key, f"is not a field of a recipe{_nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}"
-    )
+    return Fault(key, f"is not a field of a recipe{nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
 
 
 def _fields(parents: list[str]) -> set[str]:
@@ -364,8 +361,3 @@ def _fields(parents: list[str]) -> set[str]:
 
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {name for model in (Recipe, Domain, Permutation, Lora, Train, Eval) for name in model.model_fields} | {"peft"}
-
-
-def _nearest(name: str, names: Mapping[str, Any] | set[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""

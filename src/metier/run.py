@@ -20,6 +20,7 @@ from metier.planning import Plan
 from metier.recipe import Recipe
 
 FORMAT = 1
+OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
 _VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
 
 

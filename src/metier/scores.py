@@ -180,17 +180,18 @@ def mcnemar(
 ) -> Difference:
     """The difference of two shares of correct items, in -1 … 1.
 
-    McNemar's exact test (binomial over the items on which the two disagree) where every item is its own
-    group, else the paired bootstrap over groups. The interval is the paired bootstrap's in either case.
+    McNemar's exact test: under the null the sign of each group's difference is a fair coin's, and p is the
+    exact share of sign patterns whose sum is at least as far from zero. Where every item is its own group
+    this is the binomial over the items on which the two disagree. The interval is the paired bootstrap's.
     Raises ValueError without items.
     """
     ours, theirs = np.asarray(ours_correct, dtype=bool), np.asarray(theirs_correct, dtype=bool)
     by_bootstrap = paired(metric, mean(ours), mean(theirs), groups)
-    if by_bootstrap.groups < by_bootstrap.n:
-        return by_bootstrap
-    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    p = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return replace(by_bootstrap, p=p, p_adjusted=p, test="exact McNemar")
+    group_N, total = _group_indices(metric, groups)
+    won = np.bincount(group_N, weights=ours.astype(float) - theirs, minlength=total).round().astype(int)
+    p = _sign_flip_p(won)
+    test = "exact McNemar" if total == len(groups) else f"exact McNemar over {total} group" + "s" * (total > 1)
+    return replace(by_bootstrap, p=p, p_adjusted=p, test=test)
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
@@ -243,6 +244,19 @@ def _least_p(difference: Statistic, group_N: Integers, total: int) -> float:
         if 2.0 ** (1 - differing) < 1 / RESAMPLES:
             break
     return float(2.0 ** (1 - differing))
+
+
+def _sign_flip_p(differences: Integers) -> float:
+    """Two-sided, exact: the distribution of a sum of whole numbers with random signs, by convolution."""
+    sizes = np.abs(differences[differences != 0])
+    chances = np.ones(1)  # of each sum of the sizes whose sign is plus
+    for size in sizes:
+        longer = np.zeros(len(chances) + size)
+        longer[: len(chances)] += chances / 2
+        longer[size:] += chances / 2
+        chances = longer
+    signed = np.abs(2 * np.arange(len(chances)) - sizes.sum())
+    return float(min(1.0, chances[signed >= abs(int(differences.sum()))].sum()))
 
 
 def _chunks(count: int, items: int) -> Iterator[range]:

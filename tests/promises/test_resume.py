@@ -38,7 +38,7 @@ def at_writes(write):
     return counted
 
 if kind == "writing":  # the saving of tensors, sealing and renaming of every checkpoint
-    checkpoint.save_file = at_writes(checkpoint.save_file)
+    checkpoint.serialize = at_writes(checkpoint.serialize)
     files._seal = at_writes(files._seal)
     files.os.replace = at_writes(files.os.replace)
 if kind == "step":
@@ -123,6 +123,7 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(tmp_path: Path, method: st
         assert (found / "adapter" / path.name).read_bytes() == path.read_bytes(), path.name
     assert [each["done"] for each in steps(found)] == [each["done"] for each in steps(expected)]
     assert [each["values"]["loss"] for each in steps(found)] == [each["values"]["loss"] for each in steps(expected)]
-    assert json.loads((found / "scores.json").read_text())["domains"] == (
-        json.loads((expected / "scores.json").read_text())["domains"]
+    assert (
+        json.loads((found / "scores.json").read_text())["domains"]
+        == (json.loads((expected / "scores.json").read_text())["domains"])
     )

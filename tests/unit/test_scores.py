@@ -199,7 +199,7 @@ def test_few_differing_groups_prove_little(differing: int, p: float) -> None:
 def test_a_difference_within_one_group_is_none() -> None:
     clustered = mcnemar("accuracy", [True] * 20, [False] * 20, ["one conversation"] * 20)
     assert (clustered.p, clustered.groups, clustered.n) == (1.0, 1, 20)
-    assert clustered.test == "paired bootstrap over 1 group"
+    assert clustered.test == "exact McNemar over 1 group"
 
 
 def test_false_alarms_are_about_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +223,15 @@ def test_mcnemar_is_the_sign_test_on_disagreements() -> None:
     assert mcnemar("accuracy", theirs, ours, alone(40)).verdict == "worse"
 
 
-def test_mcnemar_with_groups_resamples_them() -> None:
-    random = np.random.default_rng(8)
-    ours, theirs = random.random(60) < 0.8, random.random(60) < 0.5
-    groups = [str(number // 2) for number in range(60)]
-    result = mcnemar("accuracy", ours, theirs, groups)
-    assert result == paired("accuracy", mean(ours), mean(theirs), groups)
-    assert result.test == "paired bootstrap over 30 groups"
+def test_mcnemar_over_groups_counts_sign_patterns() -> None:
+    """Group differences +2, +1, −1: of eight sign patterns all but ±(2 − 1 − 1) … are at least 2 from zero."""
+    ours = [True, True, True, False, False, True]
+    theirs = [False, False, False, False, True, True]
+    result = mcnemar("accuracy", ours, theirs, ["a", "a", "b", "b", "c", "c"])
+    sums = [abs(x * 2 + y + z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    assert result.p == pytest.approx(sum(each >= 2 for each in sums) / 8)
+    assert result.test == "exact McNemar over 3 groups"
+    assert result.groups == 3
 
 
 # Holm and the verdict

@@ -69,7 +69,7 @@ def _show_data(job: Job) -> None:
         say(f"\n{each.domain.name}\n{explain(each.domain, each.train)}")
         for warning in each.warnings:
             say(f"warning  {warning}")
-    faults = [*(fault for each in job.data.domains for fault in each.left_out), *job.dropped]
+    faults = [*job.data.notes, *(fault for each in job.data.domains for fault in each.left_out), *job.dropped]
     for fault in faults[:_LISTED]:
         say(f"note  {fault}")
     if len(faults) > _LISTED:

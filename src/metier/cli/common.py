@@ -13,6 +13,7 @@ import typer
 
 from metier.events import Event
 from metier.recipe import Recipe, parse_override
+from metier.report.figures import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,18 +104,3 @@ def _shown(values: Mapping[str, float | int | str]) -> dict[str, float | int | s
 
 def _short(value: float | int | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 8 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(number: float) -> str:
-    """Bytes for people."""
-    return f"{number / (1 << 30):.2f} GiB" if number >= 1 << 29 else f"{number / (1 << 20):.0f} MiB"

@@ -12,14 +12,13 @@ from metier.cli.common import (
     PlanSet,
     RecipePath,
     Set,
-    duration,
     emit,
     overrides,
     recipe_from,
     say,
-    size,
     table,
 )
+from metier.report.figures import duration, size
 
 if TYPE_CHECKING:
     from metier.job import Job

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from metier.cli.common import duration, say, size, table
-from metier.run import Run
-
-_OPPONENTS = {"none": "untuned base", "classical": "baseline"}
-_PERCENT = ("accuracy", "macro_f1", "weighted_f1", "stop_rate")
+from metier.cli.common import say, table
+from metier.report.figures import HABITS, duration, figure, size
+from metier.run import OPPONENTS, Run
 
 
 def show_scores(run: Run) -> None:
@@ -17,7 +15,7 @@ def show_scores(run: Run) -> None:
     say(f"\n{run.directory}  ({facts['method']}, {facts['model']}, {facts['status']})\n")
     say(table(("domain", "metric", "score", "95 % interval", "items", "failed"), _score_rows(scores)))
     for role, against in scores["against"].items():
-        say(f"\nagainst the {_OPPONENTS[role]} (paired, Holm over the domains)")
+        say(f"\nagainst {OPPONENTS[role]} (paired, Holm over the domains)")
         say(table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), _difference_rows(against)))
     if forgetting := scores["forgetting"]:
         say(f"\nforgetting: {forgetting['value']:+.3f} nats a token on general text, {forgetting['verdict']}")
@@ -33,8 +31,8 @@ def _score_rows(scores: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             domain["domain"],
             score["metric"],
-            figure(score["metric"], score["value"]),
-            f"{figure(score['metric'], score['low'])} – {figure(score['metric'], score['high'])}",
+            _figure(score["metric"], score["value"]),
+            f"{_figure(score['metric'], score['low'])} – {_figure(score['metric'], score['high'])}",
             str(score["n"]),
             str(domain["failed"]),
         )
@@ -48,8 +46,8 @@ def _difference_rows(against: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             domain["domain"],
             each["metric"],
-            figure(each["metric"], each["value"], signed=True),
-            f"{figure(each['metric'], each['low'], signed=True)} … {figure(each['metric'], each['high'], signed=True)}",
+            _figure(each["metric"], each["value"], signed=True),
+            " … ".join(_figure(each["metric"], each[end], signed=True) for end in ("low", "high")),
             f"{each['p_adjusted']:.2g}",
             each["verdict"],
         )
@@ -70,9 +68,6 @@ def _show_cost(run: Run) -> None:
     say(line)
 
 
-def figure(metric: str, value: float, *, signed: bool = False) -> str:
-    """A score in its metric's habit: rates in percent, the rest as it is."""
-    sign = "+" if signed else ""
-    if metric in _PERCENT:
-        return f"{100 * value:{sign}.1f} %"
-    return f"{value:{sign}.3f}" if metric in ("loss", "base_loss", "kl") else f"{value:{sign}.1f}"
+def _figure(metric: str, value: float, *, signed: bool = False) -> str:
+    """With its unit where that is short; the others are their metric's habit."""
+    return figure(metric, value, signed=signed) + (" %" if HABITS[metric].unit == "%" else "")

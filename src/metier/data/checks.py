@@ -12,7 +12,7 @@ from metier.recipe import Domain
 _SHOWN = 3  # places named of each kind
 _FEW, _TIMES, _WORDS = 20, 5, 4  # a closed set in disguise: so few answers, each so often, so short
 
-_EMAIL = re.compile(r"[\w.+-]+@(?!example\.)(?:[\w-]+\.)+[A-Za-z]{2,}")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?!example\.)(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}")
 _CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
 # Separated as people separate them: a year, an amount or an order number is no phone number.
 _PHONE = re.compile(

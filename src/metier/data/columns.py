@@ -76,7 +76,7 @@ class Column:
         return sum(map(says, sample)) >= _MOST * len(sample)
 
 
-def columns(rows: Sequence[Row]) -> list[Column]:
+def survey(rows: Sequence[Row]) -> list[Column]:
     """The columns of text; those that hold lists or objects are left out, and so are braces in a name."""
     found = []
     for name in columns_of(rows):

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from metier.data.sources import Row, columns_of, nearest, text_of
+from metier.data.sources import Row, columns_of, text_of
 from metier.data.templates import Template, answer_template, prompt_template, template_faults
-from metier.errors import Fault
+from metier.errors import Fault, nearest
 from metier.recipe import Domain
 
 Note = Callable[[Fault], None]
@@ -57,7 +57,7 @@ class Conversation:
     turns: tuple[Turn, ...]
 
 
-def conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
+def read_conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
     """The conversations of `rows`; `domain` has a whole mapping. `note` hears of what is left out."""
     if faults := [*_mapping_faults(domain, columns_of(rows)), *_id_faults(domain, rows)]:
         yield from faults

@@ -13,9 +13,9 @@ from metier.data.checks import warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, make_items
-from metier.data.sources import columns_of, nearest, read_rows, refusal, show, text_of
+from metier.data.sources import columns_of, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
-from metier.errors import DataError, Fault
+from metier.errors import DataError, Fault, nearest
 from metier.files import digest, read_json, write_json
 from metier.recipe import Domain, Recipe
 
@@ -63,10 +63,10 @@ class Passage:
     place: str
 
 
-def load(recipe: Recipe, remember: bool = False) -> Dataset:
+def load(recipe: Recipe) -> Dataset:
     """Everything that a run reads. Raises `DataError` with the faults of all domains.
 
-    The split is drawn once: with `remember` it is written beside the recipe, and reused from there.
+    The split is drawn once: what `remember` wrote beside the recipe is reused.
     """
     memory = _read_memory(recipe)
     domains: list[DomainData] = []
@@ -80,8 +80,6 @@ def load(recipe: Recipe, remember: bool = False) -> Dataset:
         faults += [fault for each in domains for fault in _emptied(each)]
     if faults:
         raise DataError(str(recipe.path), list(dict.fromkeys(faults)))
-    if remember:
-        _remember(recipe, memory, domains)
     return Dataset(tuple(domains), tuple(notes))
 
 
@@ -92,10 +90,10 @@ def read_passages(recipe: Recipe) -> list[Passage]:
     columns = columns_of(rows)
     if "text" not in columns:
         problem = f"has no column text{nearest('text', columns)}"
-        raise refusal(show(path), [Fault(show(path), problem, "eval.general_text needs one passage a row in it")])
+        raise DataError(show(path), [Fault(show(path), problem, "eval.general_text needs one passage a row in it")])
     passages = [(row.place, text_of(row.values.get("text"))) for row in rows]
     if blank := [place for place, text in passages if not text.strip()]:
-        raise refusal(
+        raise DataError(
             show(path), [Fault(f"{each}: text", "is empty", "remove the row or fill it in") for each in blank]
         )
     return [Passage(f"{digest(text)[:16]}-{number}", text, place) for number, (place, text) in enumerate(passages)]
@@ -163,7 +161,7 @@ def _memory_path(recipe: Recipe) -> Path:
 
 
 def _read_memory(recipe: Recipe) -> dict[str, Any]:
-    """What `_remember` wrote, by domain."""
+    """What `remember` wrote, by domain."""
     path = _memory_path(recipe)
     if not path.exists():
         return {}
@@ -190,12 +188,13 @@ def _remembered(domain: Domain, memory: Mapping[str, Any]) -> Remembered:
     return Remembered(heldout, dict.fromkeys(validated, True) | trained)
 
 
-def _remember(recipe: Recipe, memory: dict[str, Any], domains: Sequence[DomainData]) -> None:
+def remember(recipe: Recipe, data: Dataset) -> None:
     """Write who is on which side; domains that are not in the recipe now keep what they had."""
+    memory = _read_memory(recipe)
     drawn = {
         each.domain.name: _spec(each.domain)
         | {f"{side}_ids": sorted(item.id for item in getattr(each, side)) for side in _SIDES}
-        for each in domains
+        for each in data.domains
     }
     if memory | drawn != memory:
         write_json(_memory_path(recipe), {"format": _FORMAT, "domains": memory | drawn})

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.data.columns import Column, columns, named
+from metier.data.columns import Column, named, survey
 from metier.data.conversations import message_list, moments, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.items import Item
-from metier.data.sources import DELIMITED, Row, columns_of, guess_encoding, read_bytes, read_rows, refusal, text_of
+from metier.data.sources import DELIMITED, Row, columns_of, guess_encoding, read_bytes, read_rows, text_of
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.errors import DataError, Fault
 from metier.recipe import Domain
@@ -66,7 +66,7 @@ def propose(path: Path) -> Domain:
 
 def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     """The domain with every key of its mapping. Raises `DataError` where the columns do not tell."""
-    found = columns(rows)
+    found = survey(rows)
     chat = (domain.conversation, domain.role, domain.content)
     if domain.messages or all(chat) or (domain.prompt and domain.answer):
         update: dict[str, Any] = {}
@@ -253,7 +253,7 @@ def _asking(domain: Domain, text: Column, labels: Sequence[str]) -> dict[str, An
 def _headless(rows: Sequence[Row]) -> DataError:
     place = rows[0].place.rpartition(":")[0]
     problem = f"its first line seems to be a row, not the names of columns: {', '.join(columns_of(rows))}"
-    return refusal(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
+    return DataError(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
 
 
 def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
@@ -263,11 +263,11 @@ def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]
     fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
-    return refusal(place, [Fault(place, f"its columns do not tell which is prompt and which answer: {shown}", fix)])
+    return DataError(place, [Fault(place, f"its columns do not tell which is prompt and which answer: {shown}", fix)])
 
 
 def _unclear_chat(domain: Domain, rows: Sequence[Row]) -> DataError:
     keys = ", ".join(key for key in ("conversation", "role", "content") if getattr(domain, key) is None)
     fix = f'name them: for example {keys.split(", ")[0]} = "{columns_of(rows)[0]}"'
     problem = f"no column is clearly the {keys}: {', '.join(columns_of(rows))}"
-    return refusal(f"domain {domain.name}", [Fault(f"domain {domain.name}", problem, fix)])
+    return DataError(f"domain {domain.name}", [Fault(f"domain {domain.name}", problem, fix)])

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from metier.data.conversations import Conversation, Note, Turn, conversations
-from metier.data.sources import Row, nearest, refusal
+from metier.data.conversations import Conversation, Note, Turn, read_conversations
+from metier.data.sources import Row
 from metier.data.templates import closed_set
-from metier.errors import Fault
+from metier.errors import DataError, Fault, nearest
 from metier.files import digest
 from metier.recipe import Domain
 
@@ -60,13 +60,13 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
     """
     labels = closed_set(domain)
     found: list[Item | Fault] = []
-    for each in conversations(domain, rows, note):
+    for each in read_conversations(domain, rows, note):
         found += [each] if isinstance(each, Fault) else _exchanges(domain, each, labels)
     if faults := [each for each in found if isinstance(each, Fault)]:
-        raise refusal(f"domain {domain.name}", faults)
+        raise DataError(f"domain {domain.name}", faults)
     if not found:
         fix = "add answers; every conversation needs one"
-        raise refusal(f"domain {domain.name}", [Fault(domain.data, "has no answer of an assistant", fix)])
+        raise DataError(f"domain {domain.name}", [Fault(domain.data, "has no answer of an assistant", fix)])
     return list(_unique(each for each in found if isinstance(each, Item)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import io
 import json
 import os
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
-from metier.errors import DataError, Fault
+from metier.errors import DataError, Fault, nearest
 from metier.recipe import SAMPLES, Domain
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
-_LISTED = 20  # faults of one file
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
 
@@ -42,7 +40,7 @@ def read_rows(domain: Domain, path: Path) -> list[Row]:
     shown = show(path)
     text = _decode(read_bytes(path), domain.encoding, shown)
     if not text.strip():
-        raise refusal(shown, [Fault(shown, "is empty", "give a file with rows")])
+        raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
     found = list(_delimited(text, domain, shown) if path.suffix.lower() in DELIMITED else _objects(text, shown))
     entries = [each for each in found if not isinstance(each, Fault)]
     faults = [*_nul_faults(text, shown), *(each for each in found if isinstance(each, Fault))]
@@ -50,7 +48,7 @@ def read_rows(domain: Domain, path: Path) -> list[Row]:
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
     if faults:
-        raise refusal(shown, faults)
+        raise DataError(shown, faults)
     kept = _kept(domain, entries, shown)
     return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
 
@@ -59,27 +57,19 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a data file; every way in which it cannot be read is a `DataError`."""
     shown, kinds = show(path), (*DELIMITED, *_JSON)
     if path.is_dir():
-        raise refusal(shown, [Fault(shown, "is a folder", "name a file in it")])
+        raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
     if path.suffix.lower() not in kinds:
         problem = f"is of a kind that is not read ({path.suffix or 'no suffix'})"
-        raise refusal(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
+        raise DataError(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
     try:
         return path.read_bytes()
     except FileNotFoundError:
         near = nearest(path.name, [each.name for each in path.parent.glob("*")])
         fix = "name a file that is there; a recipe's relative paths begin at its folder and data_root"
-        raise refusal(shown, [Fault(shown, f"does not exist{near}", fix)]) from None
+        raise DataError(shown, [Fault(shown, f"does not exist{near}", fix)]) from None
     except OSError as error:
         fault = Fault(shown, f"cannot be read: {error.strerror}", "change its permissions or copy it")
-        raise refusal(shown, [fault]) from None
-
-
-def refusal(source: str, faults: Sequence[Fault]) -> DataError:
-    """The error for all faults of `source`, of which the first few are listed."""
-    listed = list(faults[:_LISTED])
-    if more := len(faults) - len(listed):
-        listed.append(Fault(source, f"and {more} more", "mend those above, then check again"))
-    return DataError(source, listed)
+        raise DataError(shown, [fault]) from None
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
@@ -92,12 +82,6 @@ def text_of(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean …?` where one of `names` is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def show(path: Path) -> str:
@@ -133,7 +117,7 @@ def _decode(data: bytes, encoding: str, shown: str) -> str:
         guess = guess_encoding(data)
         fix = f'set encoding = "{guess}"' if guess != encoding else "save the file as UTF-8"
         fault = Fault(f"{shown}:{line}", problem, fix)
-    raise refusal(shown, [fault])
+    raise DataError(shown, [fault])
 
 
 def _delimited(text: str, domain: Domain, shown: str) -> Iterator[_Values | Fault]:
@@ -281,11 +265,11 @@ def _kept(domain: Domain, entries: list[_Values], shown: str) -> list[_Values]:
     place = f"domain {domain.name}: where"
     if absent := [name for name in domain.where if name not in columns]:
         fix = f"{shown} has {', '.join(columns)}"
-        raise refusal(shown, [Fault(place, f"there is no column {n!r}{nearest(n, columns)}", fix) for n in absent])
+        raise DataError(shown, [Fault(place, f"there is no column {n!r}{nearest(n, columns)}", fix) for n in absent])
     for name, wanted in domain.where.items():
         present = dict.fromkeys(text_of(values.get(name)).strip() for _, values in entries)
         entries = [each for each in entries if text_of(each[1].get(name)).strip() == wanted]
         if not entries:
             values = ", ".join(map(repr, list(present)[:10]))
-            raise refusal(shown, [Fault(place, f"keeps no row: {name} is never {wanted!r}", f"values are {values}")])
+            raise DataError(shown, [Fault(place, f"keeps no row: {name} is never {wanted!r}", f"values are {values}")])
     return entries

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from metier.data.sources import nearest
-from metier.errors import Fault
+from metier.errors import Fault, nearest
 from metier.recipe import Domain
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from metier.evaluation.metrics import PRIMARY, DomainDifferences
+from metier.run import OPPONENTS
 from metier.scores import Difference
-
-OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}
 
 
 def sentence(

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
@@ -141,7 +142,8 @@ def restore(adapted: PeftModel, tensors: Mapping[str, Tensor]) -> None:
 
 def save(tensors: Mapping[str, Tensor], adapted: PeftModel, identity: Identity, template: str, directory: Path) -> None:
     """Write an adapter that PEFT loads, with its identity and chat template; same tensors, same bytes."""
-    save_file(dict(tensors), directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    # Serialised in memory: the library's own writing raises nothing that tells of a full disk.
+    (directory / "adapter_model.safetensors").write_bytes(serialize(dict(tensors), metadata={"format": "pt"}))
     config = {key: _plain(value) for key, value in sorted(adapted.peft_config["default"].to_dict().items())}
     config |= {"inference_mode": True, "base_model_name_or_path": identity.base}
     write_json(directory / "adapter_config.json", config)

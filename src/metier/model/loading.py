@@ -18,6 +18,7 @@ from metier.errors import ModelError
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example, pack
 
+Config = PreTrainedConfig  # for units that do not house transformers
 PROBE_CONTEXT = 8
 _TOLERANCE = 1e-3
 

@@ -81,9 +81,16 @@ def _shown(answer: Answer, sides: Sequence[Side], tables: Sequence[Mapping[Key, 
 
 
 def _reply(side: Side, answer: Answer) -> Reply:
-    text, merit = _said(answer), _merit(answer)
-    mark = f"chrF {figure('chrf', 100 * merit)}" if answer.kind == "open" else "right" if merit else "wrong"
-    return Reply(side.look, side.name, text, answer.failed, mark if text is not None else "")
+    return Reply(side.look, side.name, _said(answer), answer.failed, _mark(answer))
+
+
+def _mark(answer: Answer) -> str:
+    output, merit = _said(answer), _merit(answer)
+    if output is None:
+        return ""
+    if answer.kind == "open":
+        return f"chrF {figure('chrf', 100 * merit)}"
+    return "no label" if output not in answer.labels else "right" if merit else "wrong"
 
 
 def _key(answer: Answer) -> Key:

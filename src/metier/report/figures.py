@@ -25,6 +25,8 @@ HABITS = {
     "chrf": Habit("chrF", "of 100", 1, "overlap with the wanted answer in runs of 1 to 6 characters"),
     "rouge_l": Habit("ROUGE-L", "of 100", 1, "longest common sequence of words with the wanted answer"),
     "loss": Habit("loss", "nats a token", 3, "how much the wanted answer surprises the model; 0 is certainty"),
+    "base_loss": Habit("loss of the base", "nats a token", 3, "the same of the untuned base"),
+    "kl": Habit("KL to the base", "nats a token", 3, "how far the model's predictions have moved from the base's"),
     "stop_rate": Habit("stop rate", "%", 1, "answers that the model ended by itself", 100),
     "length": Habit("length", "words", 1, "mean length of an answer; neither direction is wanted"),
 }
@@ -46,8 +48,9 @@ def decimal(value: float, digits: int, *, signed: bool = False) -> str:
 
 
 def chance(p: float) -> str:
-    """A p value; below one in ten thousand its digits say nothing."""
-    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    """A p value that no line break tears; below one in ten thousand its digits say nothing."""
+    text = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def count(number: int) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metier.evaluation.answers import Answer, read_answers
-from metier.evaluation.verdict import OPPONENTS
-from metier.run import Run
+from metier.run import OPPONENTS, Run
 
 _LOOKS = {"none": "untuned", "classical": "classical"}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from metier.files import read_json, verify, write_directory, write_json
@@ -49,8 +50,8 @@ class Store:
         tensors = {name: each.contiguous().clone() for name, each in tensors.items()}
 
         def fill(staged: Path) -> None:
-            save_file(tensors, staged / "state.safetensors")
-            save_file(progress.best, staged / "best.safetensors")
+            (staged / "state.safetensors").write_bytes(serialize(tensors))
+            (staged / "best.safetensors").write_bytes(serialize(progress.best))
             write_json(staged / "progress.json", progress.facts())
 
         write_directory(self.directory / f"step-{progress.step:08d}", fill)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from metier.data.columns import Column, columns, named
+from metier.data.columns import Column, named, survey
 from metier.data.sources import Row
 
 
@@ -69,4 +69,4 @@ def test_texts_are_readable() -> None:
 
 def test_lists_and_names_with_braces_are_no_columns_for_templates() -> None:
     rows = [Row("x:1", 0, {"a": "text", "b": ["list"], "{c}": "text", "d": None})]
-    assert columns(rows) == [Column("a", ("text",), 1), Column("d", (), 1)]
+    assert survey(rows) == [Column("a", ("text",), 1), Column("d", (), 1)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metier.data.conversations import Conversation, conversations, moments, role_of
+from metier.data.conversations import Conversation, moments, read_conversations, role_of
 from metier.data.sources import Row
 from metier.errors import Fault
 from metier.recipe import Domain
@@ -32,7 +32,7 @@ def chat(*said: tuple[str, str, str]) -> list[Row]:
 def read(found: list[Row], **keys: Any) -> tuple[list[list[tuple[str, str]]], list[str], list[str]]:
     """Turns of each conversation, faults and notes."""
     notes: list[Fault] = []
-    result = list(conversations(domain(**keys), found, notes.append))
+    result = list(read_conversations(domain(**keys), found, notes.append))
     turns = [[(turn.role, turn.content) for turn in each.turns] for each in result if isinstance(each, Conversation)]
     return turns, [str(each) for each in result if isinstance(each, Fault)], [str(note) for note in notes]
 

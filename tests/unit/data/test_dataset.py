@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metier.data.dataset import Dataset, load, read_passages
+from metier.data.dataset import Dataset, load, read_passages, remember
 from metier.errors import DataError
 from metier.recipe import Recipe
 
@@ -35,6 +35,12 @@ def faq(count: int, start: int = 0) -> list[dict[str, str]]:
         {"question": f"What is item {number} for?", "answer": f"It is for task {number} only."}
         for number in range(start, start + count)
     ]
+
+
+def remembered(asked: Recipe) -> Dataset:
+    data = load(asked)
+    remember(asked, data)
+    return data
 
 
 def ids(data: Dataset) -> list[list[str]]:
@@ -80,7 +86,7 @@ def test_the_same_rows_in_csv_or_json_have_the_same_hashes(rows: list[tuple[str,
 def test_hashes_tell_the_sides_apart_and_see_every_answer(tmp_path: Path) -> None:
     rows = faq(40)
     write(tmp_path / "faq.csv", rows)
-    first = load(recipe(tmp_path, DOMAIN), remember=True)
+    first = remembered(recipe(tmp_path, DOMAIN))
     changed = first.domains[0].heldout[0].row
     rows[changed]["answer"] = "It is for nothing."
     write(tmp_path / "faq.csv", rows)
@@ -94,13 +100,13 @@ def test_hashes_tell_the_sides_apart_and_see_every_answer(tmp_path: Path) -> Non
 def test_the_split_is_remembered_and_only_newcomers_are_drawn(tmp_path: Path) -> None:
     path = write(tmp_path / "faq.csv", faq(40))
     asked = recipe(tmp_path, DOMAIN)
-    first = ids(load(asked, remember=True))
+    first = ids(remembered(asked))
     memory = tmp_path / "care.split.json"
     before = memory.stat().st_mtime_ns, memory.read_text()
-    assert ids(load(asked, remember=True)) == first
+    assert ids(remembered(asked)) == first
     assert (memory.stat().st_mtime_ns, memory.read_text()) == before
     write(path, faq(60))
-    grown = ids(load(asked, remember=True))
+    grown = ids(remembered(asked))
     assert all(set(old) < set(new) for old, new in zip(first, grown, strict=True))
     content = json.loads(memory.read_text())
     assert content["format"] == 1
@@ -109,9 +115,9 @@ def test_the_split_is_remembered_and_only_newcomers_are_drawn(tmp_path: Path) ->
 
 def test_another_share_is_drawn_anew_but_another_validation_keeps_what_is_held_out(tmp_path: Path) -> None:
     path = write(tmp_path / "faq.csv", faq(40))
-    load(recipe(tmp_path, DOMAIN), remember=True)
+    remembered(recipe(tmp_path, DOMAIN))
     write(path, faq(60))
-    _, _, heldout = ids(load(recipe(tmp_path, DOMAIN), remember=True))
+    _, _, heldout = ids(remembered(recipe(tmp_path, DOMAIN)))
     more = ids(load(recipe(tmp_path, DOMAIN | {"validation": 0.3})))
     assert more[2] == heldout
     assert len(more[1]) == 14
@@ -124,8 +130,8 @@ def test_domains_that_are_away_keep_their_split(tmp_path: Path) -> None:
     write(tmp_path / "faq.csv", faq(40))
     other = {"name": "other", "data": "other.csv"}
     write(tmp_path / "other.csv", faq(40, start=100))
-    load(recipe(tmp_path, DOMAIN, other), remember=True)
-    load(recipe(tmp_path, DOMAIN), remember=True)
+    remembered(recipe(tmp_path, DOMAIN, other))
+    remembered(recipe(tmp_path, DOMAIN))
     assert set(json.loads((tmp_path / "care.split.json").read_text())["domains"]) == {"faq", "other"}
 
 

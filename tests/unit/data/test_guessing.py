@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metier.data.guessing import complete, explain, propose
 from metier.data.items import Item, make_items
@@ -272,3 +276,40 @@ def test_people_see_the_mapping_on_three_items(tmp_path: Path) -> None:
     assert shown.count("→ answer") == 3
     assert f"{path.as_posix()}:2" in shown
     assert "Text: How do I change my card today?⏎Answer:" in shown
+
+
+SNIPPETS = st.sampled_from(
+    [
+        "text",
+        "label",
+        "a,b",
+        ",",
+        ";",
+        "\t",
+        "\n",
+        "\r\n",
+        '"',
+        "\0",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        '"role"',
+        '"user"',
+        "1",
+        "é",
+        "\ufeff",
+        " ",
+    ]
+)
+
+
+@given(st.lists(SNIPPETS, max_size=30).map("".join), st.sampled_from([".csv", ".txt", ".jsonl", ".json"]))
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_file_holds_it_is_read_or_refused(content: str, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x{suffix}"
+        path.write_bytes(content.encode())
+        with contextlib.suppress(DataError):
+            trainable(path)

@@ -134,9 +134,11 @@ def test_cells_just_short_enough_and_quotes_closed_are_fine() -> None:
 
 
 def test_a_long_list_of_faults_is_cut_and_counted() -> None:
-    found = faults("x.jsonl", "{}\n" + "bad\n" * 401)
-    assert len(found) == 21
-    assert "and 381 more" in found[-1]
+    with pytest.raises(DataError, match="has 401 faults") as caught:
+        read("x.jsonl", "{}\n" + "bad\n" * 401)
+    assert len(caught.value.faults) == 401
+    assert str(caught.value).count("\n") == 21
+    assert "and 381 more" in str(caught.value)
 
 
 def test_a_file_whose_rows_mostly_do_not_fit_is_one_fault() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from metier import run as runs
-from metier.evaluation.answers import Answer, to_json
+from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, silent
@@ -74,7 +74,10 @@ class Bench:
 
     def _score(self, run: Run, answers: Sequence[Answer], opponents: Mapping[str, Run]) -> None:
         asked = _asked(answers)
-        against = {role: compare(asked, _asked(_answers(each))) for role, each in opponents.items()}
+        against = {
+            role: compare(asked, _asked(read_answers(each.directory / "answers.jsonl")))
+            for role, each in opponents.items()
+        }
         forgot = forgetting(answers) if len(asked) < len(answers) else None
         scores = {
             "verdict": sentence(against, forgot, [each.domain for each in domain_scores(asked)]),
@@ -93,8 +96,8 @@ class Bench:
         run.write_scores(scores)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., Bench]:
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bench]:
     """A bench whose recipe has the named domains."""
 
     def make(*domains: str, dropped: Sequence[str] = ()) -> Bench:
@@ -103,17 +106,10 @@ def bench(tmp_path: Path) -> Callable[..., Bench]:
             "domain": [{"name": name, "data": f"data/{name}.csv"} for name in domains],
             "eval": {"guard": {"general_text": 0.1}},
         }
-        return Bench(tmp_path, Recipe.of(raw, tmp_path / "support.toml"), dropped)
+        root = tmp_path_factory.mktemp("bench")
+        return Bench(root, Recipe.of(raw, root / "support.toml"), dropped)
 
     return make
-
-
-def _answers(run: Run) -> list[Answer]:
-    return [Answer(**{**row, **_tuples(row)}) for row in run.answers()]
-
-
-def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
 
 
 def _asked(answers: Sequence[Answer]) -> list[Answer]:
