@@ -1,0 +1,58 @@
+"""The sample data that ships: enough of it, varied, and no held-out prompt close to a training one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from metier.data.dataset import load, read_passages
+from metier.data.items import Item
+from metier.recipe import SAMPLES, Recipe
+
+RECIPE = Recipe.load(SAMPLES.parent / "recipes" / "quickstart.toml")
+CHATS = ("telecom", "banking", "medical")
+
+
+def fives(text: str) -> set[tuple[str, ...]]:
+    words = text.lower().split()
+    return {tuple(words[start : start + 5]) for start in range(len(words) - 4)}
+
+
+def asked(item: Item) -> set[tuple[str, ...]]:
+    return fives(" ".join(message.content for message in item.messages if message.role == "user"))
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_conversations_are_many_and_a_third_has_several_turns(name: str) -> None:
+    lines = (SAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    chats = [json.loads(line)["messages"] for line in lines]
+    assert len(chats) >= 160
+    assert sum(len(messages) > 2 for messages in chats) >= len(chats) / 3
+    assert not any("{{" in message["content"] for messages in chats for message in messages)
+
+
+def test_the_demo_holds_enough_out_and_nothing_close_to_training() -> None:
+    for domain in load(RECIPE).domains:
+        groups = {item.group for item in domain.heldout}
+        assert len(groups) >= (40 if domain.domain.name in CHATS else 150)
+        if domain.domain.name == "finance":  # the instruction is shared by design
+            prefix = fives(domain.heldout[0].messages[-1].content) & fives(domain.train[0].messages[-1].content)
+        else:
+            prefix = set()
+        seen = [asked(item) - prefix for item in (*domain.train, *domain.validation)]
+        for item in domain.heldout:
+            ours = asked(item) - prefix
+            assert all(len(ours & other) < 0.5 * max(1, len(ours | other)) for other in seen)
+
+
+def test_the_guard_text_is_long_enough() -> None:
+    passages = read_passages(RECIPE)
+    assert len(passages) >= 60
+    assert sum(len(passage.text.split()) for passage in passages) >= 4000
+
+
+def test_shipped_recipes_load(tmp_path: Path) -> None:
+    for path in (SAMPLES.parent / "recipes").glob("*.toml"):
+        assert Recipe.load(path).domain
