@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from metier import run as runs
 from metier.classical import LabelBaseline, NearestAnswer
-from metier.data.dataset import DomainData, read_passages, remember
+from metier.data.dataset import DomainData, remember
 from metier.errors import RunError
 from metier.evaluation.answering import Limits, answer, blank, transcript
 from metier.evaluation.answers import Answer, read_answers, to_json
@@ -19,7 +19,7 @@ from metier.evaluation.forgetting import read_general_text
 from metier.evaluation.metrics import compare, domain_scores, forgetting, primary_values, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
-from metier.files import write_directory
+from metier.files import digest, write_directory
 from metier.hardware import measure, peak_memory, probe
 from metier.inference.engine import Engine
 from metier.job import Job, prepare
@@ -85,6 +85,8 @@ def train(
     run = _find(job, chosen)
     if run.status == "finished":
         return run
+    for text in _worth_saying(job, chosen):
+        on_event(Event("note", values={"text": text}))
     chosen = _kept_plan(run, chosen, means)
     base = _load(job, chosen)
     untuned = _untuned(job, chosen, base, classical, means)
@@ -108,7 +110,7 @@ def _find(job: Job, chosen: Plan) -> Run:
     parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest(), "format": chosen.number_format}
     parts |= {"template": job.renderer.template_digest}
     if job.kinds:
-        parts |= {"train": job.data.train_hash}
+        parts |= {"train": job.data.train_hash, "general": digest([each.text for each in job.passages])}
     return _create(job, parts, number_format=chosen.number_format)
 
 
@@ -129,6 +131,16 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
     facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
+
+
+def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
+    """What moves, and what a user may not have meant."""
+    each = ", ".join(f"{kind.name} {kind.adapted}/{kind.layers} ({kind.parameters:,})" for kind in job.kinds)
+    yield f"trains {job.shape.trainable:,} parameters: {each}"
+    if chosen.warmup > max(1.0, chosen.steps / 10):
+        yield f"warning: the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run"
+    if job.dropped:
+        yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
 
 
 def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
@@ -199,8 +211,8 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen)
-    passages = read_passages(job.recipe)
-    answers += read_general_text(forward, job.renderer, passages, job.recipe.train.max_length, means.listen)
+    max_length = job.recipe.train.max_length
+    answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
     run.write_answers([to_json(each) for each in answers])
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
     seconds = {"training and validation": progress.seconds, "held-out answers": time.monotonic() - begun}

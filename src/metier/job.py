@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from metier import hub
-from metier.data.dataset import Dataset, load
+from metier.data.dataset import Dataset, Passage, load, read_passages
 from metier.data.items import Item
 from metier.data.mixing import batches, token_weights
 from metier.data.rendering import Renderer
@@ -41,16 +41,13 @@ class Job:
     target_tokens: Mapping[str, int]
     token_weight: Mapping[str, float]
     kinds: Sequence[Kind]
+    passages: Sequence[Passage]
 
     @property
     def heldout(self) -> list[Item]:
         """The items on which runs are measured, `limit` a domain."""
         limit = self.recipe.eval.limit
         return [item for domain in self.data.domains for item in domain.heldout[:limit]]
-
-    @property
-    def context(self) -> int:
-        return self.shape.context
 
     def identity(self) -> Identity:
         return Identity(
@@ -73,6 +70,7 @@ class Job:
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
     data = load(recipe)
+    passages = read_passages(recipe)
     source = hub.find(recipe.model, recipe.directory, offline=offline)
     config = read_config(source.directory)
     renderer = Renderer.load(source.directory, template)
@@ -92,6 +90,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         target_tokens=tokens,
         token_weight=weight,
         kinds=(),
+        passages=passages,
     )
     return _with_shape(job)
 
@@ -154,6 +153,8 @@ def _base_shape(source: hub.Source, config: Config) -> Shape:
         row_tokens=0,
         targets=0,
         longest_row=0,
+        largest_step=0,
+        general_tokens=0,
         decoded_items=0,
         scored_tokens=0,
         validation_items=0,
@@ -171,6 +172,7 @@ def _with_shape(job: Job) -> Job:
         targets=sum(map(_targets, rows)),
         longest_row=max(len(row.tokens) for row in rows),
         decoded_items=sum(item.kind == "open" for item in job.heldout),
+        general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
         scored_tokens=sum(len(tree) for tree in pack(heldout, 2048, fork=job.shape.forks)) if heldout else 0,
         validation_items=sum(item.kind == "open" for domain in job.data.domains for item in domain.validation),
     )
@@ -180,12 +182,14 @@ def _with_shape(job: Job) -> Job:
         kinds = count(job.config, recipe.strategy.peft)
     shape = dataclasses.replace(shape, trainable=sum(kind.parameters for kind in kinds))
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
-    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=_packed(resolved)))
+    packed, largest = _packed(resolved)
+    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
 
 
-def _packed(job: Job) -> int:
-    """Distinct tokens of one epoch, extrapolated from its first steps."""
+def _packed(job: Job) -> tuple[int, int]:
+    """Distinct tokens of one epoch and of the largest step, extrapolated from the first steps."""
     steps = job.steps()[:_SAMPLED_STEPS]
     limit = boundary(job.config)
-    packed = sum(len(tree) for rows in steps for tree in pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))
-    return round(packed * job.shape.row_tokens / sum(len(row.tokens) for rows in steps for row in rows))
+    sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in steps]
+    read = sum(len(row.tokens) for rows in steps for row in rows)
+    return round(sum(sizes) * job.shape.row_tokens / read), max(sizes)

@@ -25,8 +25,9 @@ class Shape:
     """What planning knows of a job, in plain numbers.
 
     Of the base: parameters, those in linear layers, layers, widths, vocabulary, bytes of its files. Of
-    the data: training examples, tokens and targets of one epoch after packing at `tokens_per_batch`
-    nodes, the longest row, held-out and validation items to be decoded and scored.
+    the data: training examples, tokens and targets of one epoch, the distinct tokens of an epoch and of
+    the largest step, the longest row, held-out and validation items to be decoded and scored, tokens of
+    general text.
     """
 
     parameters: int
@@ -45,6 +46,8 @@ class Shape:
     row_tokens: int
     targets: int
     longest_row: int
+    largest_step: int
+    general_tokens: int
     decoded_items: int
     scored_tokens: int
     validation_items: int
@@ -235,7 +238,7 @@ def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
     """Forecast peak by purpose, in bytes."""
     width = _BYTES[draft.compute]
     rest = (shape.parameters - shape.linear_parameters) * width
-    tokens = draft.tokens_per_batch
+    tokens = min(draft.tokens_per_batch, max(shape.largest_step, 1))
     # Kept for the backward pass, a layer and token: inputs of norms, attention and MLP in the compute
     # format, and the float32 copies that float32 adapters work on.
     adapter = 4 if shape.trainable else 0
@@ -244,14 +247,18 @@ def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
     training = shape.trainable > 0
     targets = min(tokens, max(1, round(tokens * shape.targets / max(1, shape.packed_tokens))))
     cached = draft.sequences * min(shape.context, shape.longest_row + 256) * shape.layers * shape.cache_width * width
-    return {
-        "libraries": _PYTHON,
-        "weights": int(shape.linear_parameters * _BYTES[draft.storage] + rest),
-        "weight files, mapped while loading": shape.file_bytes,
+    working = {
         "adapter, gradient, optimizer": 16 * shape.trainable,
         "activations": int(tokens * (kept if training else layer)),
         "logits": int((targets if training else tokens) * shape.vocabulary * 4 * (3 if training else 2)),
         "decoding cache": int(cached) if shape.decoded_items else 0,
+    }
+    return {
+        "libraries": _PYTHON,
+        "weights": int(shape.linear_parameters * _BYTES[draft.storage] + rest),
+        # Mapped only until the weights are read: they count for what they exceed later needs.
+        "weight files while loading": max(0, shape.file_bytes - sum(working.values())),
+        **working,
     }
 
 
@@ -277,6 +284,7 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
         "training": forward(epochs * shape.packed_tokens, epochs * shape.targets, passes) if shape.trainable else 0.0,
         "validation": validations * per_validation * step,
         "held-out answers": forward(shape.scored_tokens, 0.0, 1.0) + decode_steps * step,
+        "general text": 2 * forward(shape.general_tokens, shape.general_tokens, 1.0) if shape.trainable else 0.0,
     }
 
 

@@ -49,7 +49,7 @@ def show_plan(job: Job, chosen: Plan) -> None:
         f"learning rate {train.learning_rate}, warm-up {chosen.warmup} steps"
     )
     show_kinds(job)
-    if chosen.warmup > chosen.steps / 10:
+    if chosen.warmup > max(1.0, chosen.steps / 10):
         say(f"warning  the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run")
     fields = asdict(chosen)
     say("\n" + table(("choice", "value", "why"), [(key, str(fields[key]), why) for key, why in chosen.reasons.items()]))
