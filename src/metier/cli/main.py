@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import traceback
 
@@ -27,6 +28,9 @@ for verb in (demo.demo, init.init, check.check, plan.plan, train.train, evaluate
 
 def main() -> None:
     """Run a verb: exit 0 when done, 2 for the user's mistake or the machine's refusal, 1 for ours, 3 for a gate."""
+    # Read when torch is loaded: threads that wait sleep instead of spinning. Beside any other busy program
+    # spinning makes a step twenty times as slow; alone it gains little.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # It tells everybody, at import, of an optional package that downloads native code.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
