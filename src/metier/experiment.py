@@ -203,6 +203,8 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
     assert isinstance(strategy, LoraStrategy | QloraStrategy)
     adapted, kinds = attach(base.network, strategy.peft, settings.seed)
+    if chosen.checkpointing:
+        adapted.activation_checkpointing_enable({"use_reentrant": False})
     forward = base.forward.over(adapted)
     engine = _engine(forward, base, chosen)
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])

@@ -129,7 +129,7 @@ def _weighted(row: Example, weight: float) -> Example:
 def _base_shape(source: hub.Source, config: Config) -> Shape:
     """What the headers and the config tell of the base."""
     tensors = source.tensors()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     why_rows = probe(config)
     return Shape(

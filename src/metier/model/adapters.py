@@ -87,7 +87,11 @@ def _wrap(network: nn.Module, config: LoraConfig) -> PeftModel:
     """PEFT's wrapping, without its use of a name that transformers has deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        adapted: PeftModel = get_peft_model(network, config)
+        try:
+            adapted: PeftModel = get_peft_model(network, config)
+        except ValueError as error:  # PEFT knows layers that cannot be adapted
+            fault = Fault("strategy.peft.target_modules", str(error).splitlines()[0], "name other linear layers")
+            raise RecipeError("recipe", [fault]) from None
     return adapted
 
 

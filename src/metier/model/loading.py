@@ -80,7 +80,8 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     config = read_config(directory)
     why_rows = probe(config) if why_rows is None else why_rows
     keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
-    keywords["attn_implementation"] = "sdpa" if why_rows else ATTENTION
+    if not why_rows:
+        keywords["attn_implementation"] = ATTENTION
     if number_format.storage == "nf4":
         keywords |= {"quantization_config": _nf4(number_format), "device_map": {"": device}}
     try:
@@ -90,6 +91,7 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     if number_format.storage != "nf4":
         network.to(device)
     _keep_weights_as_stored(network)
+    _without_dropout(network)
     network.requires_grad_(False).eval()
     return Base(Forward(network, forks=not why_rows, **how), why_rows, boundary(config))
 
@@ -111,6 +113,16 @@ def _keep_weights_as_stored(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (no attribute of nn.Module's)
+
+
+def _without_dropout(network: nn.Module) -> None:
+    """Some bases bring dropouts of their own (GPT-2: 0.1); what is dropped in training the recipe alone says."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def probe(config: PreTrainedConfig) -> str:

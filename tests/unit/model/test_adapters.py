@@ -15,6 +15,7 @@ from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
 from metier.model.loading import load as load_base
 from metier.recipe import Lora
+from metier.training.loop import accumulate
 from metier.trees import Example, pack
 from tests.unit import tiny
 
@@ -100,6 +101,20 @@ def test_the_seed_alone_draws_the_random_half(tmp_path: Path) -> None:
     one, two, three = (state(attach(base(tmp_path).network, LORA, seed=seed)[0]) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
+def test_recomputing_activations_changes_no_gradient(tmp_path: Path) -> None:
+    forward, adapted = moved(tmp_path)
+    adapted.train()
+    found = []
+    for recompute in (False, True):
+        if recompute:
+            adapted.activation_checkpointing_enable({"use_reentrant": False})
+        accumulate(forward, [TREE])
+        found.append(torch.cat([each.grad.flatten() for each in adapted.parameters() if each.grad is not None]))
+        adapted.zero_grad()
+    assert float(found[0].norm()) > 0
+    assert torch.allclose(found[0], found[1], atol=1e-7)
 
 
 def test_every_fused_kind_of_phi_is_trained_and_counted(tmp_path: Path) -> None:
