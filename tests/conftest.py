@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is loaded, as the command line does: waiting threads sleep (docs/decisions/0007).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is loaded, as the command line does: waiting threads soon sleep (docs/decisions/0007).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
