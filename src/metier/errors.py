@@ -65,7 +65,3 @@ class DoesNotFit(MetierError):
 
 class RunError(MetierError):
     """A run that cannot start, continue or be read."""
-
-
-class MissingExtra(MetierError):
-    """A house whose vendor is not installed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -71,9 +72,13 @@ def train(
     offline: bool = False,
     on_event: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
+    resume: Run | None = None,
 ) -> Run:
-    """Tune, measure against base and baseline, and report. Called again after a crash, it continues."""
-    means = Means(overrides or {}, offline, on_event, stop)
+    """Tune, measure against base and baseline, and report. Called again after a crash, it continues.
+
+    `resume` is the run that `recipe` comes from; raises `RunError` where data or base are not its own any more.
+    """
+    means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop)
     job = prepare(recipe, offline=offline)
     remember(recipe, job.data)
     classical = _classical(job, means)
@@ -82,21 +87,27 @@ def train(
     chosen = plan(job, means.overrides)
     if recipe.strategy.method == "none":
         return _untuned(job, chosen, _load(job, chosen), classical, means)
+    if resume is not None:
+        _assert_same(resume, _parts(job, chosen))
     run = _find(job, chosen)
     if run.status == "finished":
-        return run
+        judged_anew = run.judge_by(job.recipe)
+        return evaluate(run) if judged_anew or not run.report.exists() else run
     for text in _worth_saying(job, chosen):
         on_event(Event("note", values={"text": text}))
-    chosen = _kept_plan(run, chosen, means)
-    base = _load(job, chosen)
-    untuned = _untuned(job, chosen, base, classical, means)
-    return _tune(run, job, chosen, base, {"none": untuned, "classical": classical}, means)
+    with run.locked():
+        chosen = _kept_plan(run, chosen, means)
+        base = _load(job, chosen)
+        untuned = _untuned(job, chosen, base, classical, means)
+        with _followed(run):
+            return _tune(run, job, chosen, base, {"none": untuned, "classical": classical}, means)
 
 
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
     """A run's scores recomputed from its answers, or the untuned base measured on a recipe's held-out items."""
     if isinstance(target, Recipe):
         return train(target.override(strategy={"method": "none"}), offline=offline, on_event=on_event)
+    target.finished()
     opponents = {
         role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
     }
@@ -107,11 +118,23 @@ def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener 
 
 def _find(job: Job, chosen: Plan) -> Run:
     """The run of this job in this number format, new or begun before."""
+    return _create(job, _parts(job, chosen), number_format=chosen.number_format)
+
+
+def _parts(job: Job, chosen: Plan) -> dict[str, str]:
+    """What a run depends on beside its recipe's own values, as hashes."""
     parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest(), "format": chosen.number_format}
-    parts |= {"template": job.renderer.template_digest}
+    parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
     if job.kinds:
         parts |= {"train": job.data.train_hash, "general": digest([each.text for each in job.passages])}
-    return _create(job, parts, number_format=chosen.number_format)
+    return parts
+
+
+def _assert_same(run: Run, parts: Mapping[str, str]) -> None:
+    then = run.facts["hashes"]
+    if changed := [name for name in parts if parts[name] != then.get(name)]:
+        problem = f"{run.directory}: cannot continue: {', '.join(changed)} changed since it began"
+        raise RunError(problem, f"restore it, or start a new run with: metier train {run.recipe().path}")
 
 
 def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
@@ -145,10 +168,15 @@ def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
 
 def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
     """A resumed run keeps its plan, thread count included, or its bits would differ."""
-    if means.overrides or not (run.directory / "plan.json").exists():
+    if not (run.directory / "plan.json").exists():
         runs.save_plan(run, chosen)
         return chosen
-    kept = Plan(**run.plan())
+    kept = replace(Plan(**run.plan()), **means.overrides)
+    runs.save_plan(run, kept)
+    changed = {name: number for name, number in run.facts["versions"].items() if runs.versions().get(name) != number}
+    if changed:
+        then = ", ".join(f"{name} {number}" for name, number in changed.items())
+        means.listen(Event("note", values={"text": f"warning: begun with {then}; what follows may differ in its bits"}))
     if kept.threads > chosen.threads:
         means.listen(Event("note", values={"text": f"{kept.threads} threads as begun; this machine has fewer cores"}))
     return kept
@@ -166,27 +194,30 @@ def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -
     """The untuned base on the same held-out items, in the same number format."""
     job = replace(job, recipe=job.recipe.override(strategy={"method": "none"}), kinds=())
     run = _find(job, chosen)
-    if run.status == "finished":
-        return run
-    begun = time.monotonic()
-    runs.save_plan(run, chosen)
-    answers = answer(_engine(base.forward, base, chosen), job.renderer, job.heldout, _limits(job), means.listen, "base")
-    run.write_answers([to_json(each) for each in answers])
-    return _finish(run, {"classical": classical}, {"held-out answers": time.monotonic() - begun})
+    with run.locked(wait=True), _followed(run):
+        if run.status == "finished":
+            return run
+        begun = time.monotonic()
+        runs.save_plan(run, chosen)
+        engine = _engine(base.forward, base, chosen)
+        answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen, "base")
+        run.write_answers([to_json(each) for each in answers])
+        return _finish(run, {"classical": classical}, {"held-out answers": time.monotonic() - begun})
 
 
 def _classical(job: Job, means: Means) -> Run:
     """TF-IDF with a linear SVM for labels, the nearest training answer for open ones; no base is read."""
     job = replace(job, recipe=job.recipe.override(strategy={"method": "classical"}))
     run = _create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
-    if run.status == "finished":
-        return run
-    begun = time.monotonic()
-    limit = job.recipe.eval.limit
-    answers = [each for domain in job.data.domains for each in _classical_answers(domain, limit)]
-    means.listen(Event("baseline", len(answers), len(answers)))
-    run.write_answers([to_json(each) for each in answers])
-    return _finish(run, {}, {"fitting and answers": time.monotonic() - begun})
+    with run.locked(wait=True), _followed(run):
+        if run.status == "finished":
+            return run
+        begun = time.monotonic()
+        limit = job.recipe.eval.limit
+        answers = [each for domain in job.data.domains for each in _classical_answers(domain, limit)]
+        means.listen(Event("baseline", len(answers), len(answers)))
+        run.write_answers([to_json(each) for each in answers])
+        return _finish(run, {}, {"fitting and answers": time.monotonic() - begun})
 
 
 def _classical_answers(domain: DomainData, limit: int | None) -> list[Answer]:
@@ -222,12 +253,29 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
 
 
 def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Settings, means: Means) -> Progress:
-    """The loop, with the run's status following what becomes of it."""
+    """The loop, its events kept with the run."""
     store = Store(run.directory / "checkpoints")
     run.forget_events_after(store.newest_step())
     hooks = Hooks(lambda: _validation(job, engine), run.recorder(means.listen), means.stop)
+    return train_loop(forward, job.steps(), settings, store, hooks)
+
+
+def _stoppable(listen: Listener, stop: Callable[[], bool]) -> Listener:
+    """A listener through which work between two signs of life can be stopped; training writes its checkpoint first."""
+
+    def heard(event: Event) -> None:
+        listen(event)
+        if event.phase not in ("note", "train", "validation") and stop():
+            raise Stopped(f"stopped at {event.phase} {event.done} of {event.total}")
+
+    return heard
+
+
+@contextmanager
+def _followed(run: Run) -> Iterator[None]:
+    """The run's status follows what becomes of the work on it."""
     try:
-        return train_loop(forward, job.steps(), settings, store, hooks)
+        yield
     except Stopped as stopped:
         run.update(status="stopped", why=str(stopped))
         stopped.hint = f"continue with: metier train --resume {run.directory}"
@@ -279,7 +327,7 @@ def _limits(job: Job) -> Limits:
 
 def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:
     _score(run, opponents)
-    run.update(status="finished", measured={"seconds": dict(seconds), "peak_memory": peak_memory()})
+    run.update(status="finished", why="", measured={"seconds": dict(seconds), "peak_memory": peak_memory()})
     write_report(run)
     Store(run.directory / "checkpoints").clear()
     return run

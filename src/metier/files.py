@@ -1,4 +1,4 @@
-"""Durable writes, canonical hashes and checksum manifests: every lasting byte goes through here."""
+"""Durable writes, canonical hashes, checksum manifests and locks: every lasting byte goes through here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from metier.errors import RunError
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -69,8 +74,8 @@ def append_line(path: Path, line: str) -> None:
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
     """Stage a directory beside `path`, let `fill` write into it, seal it and rename it into place.
 
-    A directory at `path` is replaced; a kill at any moment leaves the old one, the new one, or a
-    staged one that `verify` refuses.
+    A directory at `path` is replaced; a kill leaves the old one or the new one, or in the moment between
+    two renames neither, and never one that `verify` accepts and that is not whole.
     """
     staged = path.parent / f".{path.name}.staged"
     old = path.parent / f".{path.name}.old"
@@ -88,6 +93,20 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         raise
     _sync_directory(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file at `path`, which ends with the process; raises `RunError` where another one has it."""
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{path.parent}: another process is at work on it", "wait for it, or stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def verify(directory: Path) -> bool:

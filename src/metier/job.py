@@ -13,7 +13,7 @@ from metier.data.mixing import batches, token_weights
 from metier.data.rendering import Renderer
 from metier.errors import DataError, Fault
 from metier.model.adapters import Identity, Kind, count
-from metier.model.loading import Config, boundary, probe, read_config
+from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
 from metier.recipe import LoraStrategy, QloraStrategy, Recipe
 from metier.trees import Example, pack
@@ -73,6 +73,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     passages = read_passages(recipe)
     source = hub.find(recipe.model, recipe.directory, offline=offline)
     config = read_config(source.directory)
+    recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     renderer = Renderer.load(source.directory, template)
     units, dropped = _render(recipe, data, renderer)
     tokens = {name: sum(_targets(row) for unit in each for row in unit) for name, each in units.items()}
@@ -145,7 +146,7 @@ def _base_shape(source: hub.Source, config: Config) -> Shape:
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         cache_width=2 * head * (getattr(config, "num_key_value_heads", None) or heads),
         vocabulary=config.vocab_size,
-        context=getattr(config, "max_position_embeddings", None) or 1 << 20,
+        context=context(config),
         forks=not why_rows,
         why_rows=why_rows,
         examples=0,

@@ -56,7 +56,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """The means of a run. Only `storage` and `compute` can change its bits across plans of one machine."""
+    """The means of a run. They change its numbers by rounding alone; a run keeps the plan that it began with."""
 
     device: str
     storage: str

@@ -138,7 +138,7 @@ class Train(Strict):
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
     batch_size: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="examples per optimizer step")
     max_length: Annotated[int, Field(ge=8)] = Field(
-        1024, description="tokens; a longer row is dropped, counted and listed"
+        1024, description="tokens, at most the base's context; a longer row is dropped, counted and listed"
     )
     warmup_steps: Annotated[float, Field(ge=0)] = Field(
         0.03, description="below 1 a share of the run, else a count of steps"
@@ -152,7 +152,7 @@ class Train(Strict):
     early_stopping_patience: Annotated[int, Field(gt=0)] = Field(
         3, description="validations without a better score before stopping"
     )
-    seed: Annotated[int, Field(ge=0)] = 17
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
     @model_validator(mode="after")
     def _warmup_is_short_or_counted(self) -> Self:
@@ -205,7 +205,13 @@ class Recipe(Strict):
             raise RecipeError(
                 str(path), [Fault(str(path), "does not exist", "`metier init FILE` writes one")]
             ) from None
+        except IsADirectoryError:
+            fault = Fault(str(path), "is a folder", f"name the recipe in it, such as {path / 'recipe.toml'}")
+            raise RecipeError(str(path), [fault]) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            if path.suffix.lower() not in ("", ".toml"):
+                fault = Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
+                raise RecipeError(str(path), [fault]) from None
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
         return cls.of(_override(raw, overrides or {}), path)
 
@@ -222,7 +228,7 @@ class Recipe(Strict):
         return Recipe.of(_override(self.values(), changes), self.path)
 
     def values(self) -> dict[str, Any]:
-        """Plain values without the defaults that nobody gave; `of` reads them back."""
+        """Every value, defaults included, in plain types; `of` reads them back."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"path"})
 
     def to_toml(self) -> str:

@@ -6,6 +6,7 @@ import json
 import platform
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +16,7 @@ from typing import Any
 
 from metier.errors import RunError
 from metier.events import Event, Listener
-from metier.files import append_line, digest, read_json, write_atomic, write_json
+from metier.files import append_line, digest, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
 
@@ -36,8 +37,8 @@ class Run:
         run = cls(Path(directory))
         try:
             facts = run.facts
-        except (OSError, ValueError):
-            raise RunError(f"{directory}: is no run; `metier runs` lists those there are") from None
+        except OSError:
+            raise RunError(f"{directory}: is no run", "`metier runs FOLDER` lists those in FOLDER/runs") from None
         if facts.get("format") != FORMAT:
             raise RunError(f"{directory}: has format {facts.get('format')}, this metier reads {FORMAT}; upgrade metier")
         return run
@@ -48,7 +49,11 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = read_json(self.directory / "run.json")
+        try:
+            facts: dict[str, Any] = read_json(self.directory / "run.json")
+        except ValueError:
+            path = self.directory / "run.json"
+            raise RunError(f"{path}: is not JSON any more", "restore it, or remove the whole folder") from None
         return facts
 
     @property
@@ -65,11 +70,19 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The resolved recipe, anchored where the original stood."""
-        return Recipe.of(_toml(self.directory / "recipe.toml"), Path(self.facts["recipe"]))
+        home = self.directory.resolve().parent.parent  # runs lie in runs/ beside their recipe
+        return Recipe.of(_toml(self.directory / "recipe.toml"), home / self.facts["recipe"])
 
-    def original(self, overrides: Mapping[str, Any]) -> Recipe:
-        """The resolved recipe again, to train on: nothing in it is "auto" any more."""
-        return self.recipe().override(**overrides)
+    def finished(self) -> Run:
+        """Itself; raises `RunError` where it is not finished."""
+        if self.status != "finished":
+            hint = f"finish it with: metier train --resume {self.directory}"
+            raise RunError(f"{self.directory}: is not finished ({self.status})", hint)
+        return self
+
+    def locked(self, *, wait: bool = False) -> AbstractContextManager[None]:
+        """For one process to write in it; another one waits or is refused with a `RunError`."""
+        return locked(self.directory / ".lock", wait=wait)
 
     def plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = read_json(self.directory / "plan.json")
@@ -96,6 +109,14 @@ class Run:
 
     def write_answers(self, lines: Sequence[str]) -> None:
         write_atomic(self.directory / "answers.jsonl", "".join(f"{line}\n" for line in lines))
+
+    def judge_by(self, recipe: Recipe) -> bool:
+        """Take over the guard that `recipe` asks for now; whether it is another than before."""
+        own, guard = self.recipe(), dict(recipe.eval.guard)
+        if own.eval.guard == guard:
+            return False
+        write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
+        return True
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         write_json(self.directory / "scores.json", {"format": FORMAT, **scores})
@@ -145,7 +166,8 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
         for name in ("model", "train"):
             values.pop(name)
         values["eval"] = {"limit": recipe.eval.limit}
-    values["eval"].pop("guard", None)
+    for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
+        values["eval"].pop(name, None)
     values.pop("model", None)  # the base's hash stands for it
     return values
 
@@ -162,7 +184,7 @@ def find_or_create(root: Path, recipe: Recipe, run_key: str, facts: Mapping[str,
     head = {"format": FORMAT, "status": "started", "why": "", "method": method, "model": recipe.model, "key": run_key}
     write_json(
         directory / "run.json",
-        {**head, "recipe": str(recipe.path.resolve()), **facts, "versions": versions(), "started": _now()},
+        {**head, "recipe": recipe.path.name, **facts, "versions": versions(), "started": _now()},
     )
     return run
 

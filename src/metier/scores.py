@@ -151,8 +151,9 @@ def paired(
     """Ours minus theirs over the same items, by bootstrap over groups.
 
     p = min(1, 2 min((1 + #{d <= 0}) / (B + 1), (1 + #{d >= 0}) / (B + 1))) (Davison & Hinkley 1997, 4.4),
-    its tail widened for few groups as the interval's (`_expanded`), and never below 2 / 2^k when only k groups differ at all: that is the least that any test blind to
-    who is who can give, and without this floor a single item would prove anything.
+    its tail widened for few groups as the interval's (`_expanded`), and never below 2 / 2^k when only k
+    groups differ at all: that is the least that any test blind to who is who can give, and without this
+    floor a single item would prove anything.
     Raises ValueError without items.
     """
     group_N, total = _group_indices(metric, groups)

@@ -61,10 +61,11 @@ def _talk(conversation: Conversation, system: str | None) -> None:
             case "/base":
                 _base(conversation, history)
             case text if text.startswith("/"):
-                say(_HELP)
+                say(f"{text}: is no command\n{_HELP}")
             case text:
-                history.append(Message("user", text))
-                history.append(Message("assistant", _stream(conversation, history, base=False)))
+                asked = [*history, Message("user", text)]
+                if said := _stream(conversation, asked, base=False):
+                    history = [*asked, Message("assistant", said)]
 
 
 def _base(conversation: Conversation, history: list[Message]) -> None:
@@ -84,12 +85,16 @@ def _stream(conversation: Conversation, messages: list[Message], *, base: bool) 
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
         say(" (cut)")
+    except MetierError as error:
+        say(f"{error}; {error.hint}")
     print("\n", flush=True)
     return said
 
 
 def _read() -> str | None:
     try:
-        return input("> " if sys.stdin.isatty() else "")
+        line = input("> " if sys.stdin.isatty() else "")
     except (EOFError, KeyboardInterrupt):
         return None
+    # Bytes that are no UTF-8 come as lone surrogates, which no tokenizer takes.
+    return line.encode(errors="surrogateescape").decode(errors="replace")

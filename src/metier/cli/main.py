@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 import typer
 
@@ -41,19 +42,14 @@ def main() -> None:
         raise SystemExit(USER) from None
     except OSError as error:
         if error.errno not in _REFUSALS:
-            raise
+            _confess(error)
         _say(f"error: {error.filename or 'the machine'}: {_REFUSALS[error.errno]}", "")
         raise SystemExit(USER) from None
     except MemoryError:
         _say("error: out of memory", "`metier plan` shows what needs how much")
         raise SystemExit(USER) from None
     except Exception as error:
-        traceback.print_exc()
-        _say(
-            f"error: {type(error).__name__}: this is a fault of metier's, not yours",
-            "please report it with the lines above",
-        )
-        raise SystemExit(OURS) from None
+        _confess(error)
 
 
 _REFUSALS = {
@@ -64,6 +60,15 @@ _REFUSALS = {
     errno.EPERM: "not permitted; change the permissions or work in another folder",
     errno.EROFS: "the file system is read-only; work in another folder",
 }
+
+
+def _confess(error: Exception) -> NoReturn:
+    traceback.print_exc()
+    _say(
+        f"error: {type(error).__name__}: this is a fault of metier's, not yours",
+        "please report it with the lines above",
+    )
+    raise SystemExit(OURS) from None
 
 
 def _say(message: str, hint: str) -> None:

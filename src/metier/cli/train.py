@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,11 +33,13 @@ def train(
     if resume is not None:
         from metier.run import Run
 
-        chosen = Run.open(resume).original(overrides(set_))
+        if set_:
+            raise MetierError("--resume continues a run as it is; --set would make it another", "train the recipe")
+        begun = Run.open(resume)
+        run = train_recipe(begun.recipe(), plan, offline=offline, resume=begun)
     else:
         assert recipe is not None
-        chosen = recipe_from(recipe, set_)
-    run = train_recipe(chosen, plan, offline=offline)
+        run = train_recipe(recipe_from(recipe, set_), plan, offline=offline)
     if json:
         emit({"run": str(run.directory), **run.scores()})
     else:
@@ -46,7 +48,7 @@ def train(
         raise SystemExit(_GATE)
 
 
-def train_recipe(recipe: Recipe, plan: list[str] | None, *, offline: bool) -> Run:
+def train_recipe(recipe: Recipe, plan: list[str] | None, *, offline: bool, resume: Run | None = None) -> Run:
     """Train with progress on stderr; the first Ctrl-C ends the step and writes a checkpoint."""
     from metier import experiment
 
@@ -60,8 +62,7 @@ def train_recipe(recipe: Recipe, plan: list[str] | None, *, offline: bool) -> Ru
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        return experiment.train(
-            recipe, overrides=overrides(plan), offline=offline, on_event=Progress(), stop=lambda: bool(asked)
-        )
+        how: dict[str, Any] = {"overrides": overrides(plan), "offline": offline, "resume": resume}
+        return experiment.train(recipe, **how, on_event=Progress(), stop=lambda: bool(asked))
     finally:
         signal.signal(signal.SIGINT, before)

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +29,16 @@ from metier.trees import Example
 # For a base without a template of its own; an answer ends with the end token, and nothing else does.
 DEFAULT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+
+
+# Templates that tell the date (Llama 3.1's and later) get this one, the constant that Llama's own falls back to
+# (docs/decisions/0008): a run's rows must be the same tomorrow.
+_CODES = ("d", "-d", "m", "-m", "y", "Y", "b", "B", "a", "A", "j", "H", "M", "S")
+_TODAY = "".join(f" | replace('%{code}', '{date(2024, 7, 26).strftime(f'%{code}')}')" for code in _CODES)
+_CLOCK = f"{{% macro strftime_now(format) %}}{{{{ format{_TODAY} }}}}{{% endmacro %}}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,21 @@ class Ending:
     end: str
 
 
+@dataclass(frozen=True)
+class _Reply:
+    """The ids behind a prompt: the template's lead, the answer from `first` up to `last`, what ends the turn."""
+
+    ids: tuple[int, ...]
+    first: int
+    last: int
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """1 on the answer and on the end-of-turn token, which comes last; 0 on what the template puts between."""
+        inside = range(self.first, self.last)
+        return tuple(float(place in inside or place == len(self.ids) - 1) for place in range(len(self.ids)))
+
+
 class Renderer:
     """A tokenizer with its template. Every method raises `ModelError` where the template cannot do it."""
 
@@ -48,10 +71,10 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template: str = template or tokenizer.chat_template or self._default()
         self._backend: Tokenizer = tokenizer.backend_tokenizer
-        self._controls = sorted(
-            {token.content for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True
-        )
-        self._labels: dict[tuple[tuple[str, ...], tuple[int, ...]], list[list[int]]] = {}
+        added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        # phi-2 adds runs of spaces, ChatGLM the word sop: what people write by chance controls nothing.
+        self._controls = sorted((each for each in added if each.strip() and not each.isalnum()), key=len, reverse=True)
+        self._labels: dict[tuple[tuple[str, ...], tuple[int, ...]], list[_Reply]] = {}
         self._control_pattern = re.compile("|".join(map(re.escape, self._controls)) or r"(?!)")
 
     @classmethod
@@ -88,10 +111,6 @@ class Renderer:
         return Ending(whole[len(prompt) : found], tail[: control.end()])
 
     @cached_property
-    def _end_length(self) -> int:
-        return len(self.encode(self.ending.end.strip()))
-
-    @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end a turn: the template's, and the tokenizer's end token."""
         ids = {self.encode(self.ending.end.strip())[-1]}
@@ -105,16 +124,15 @@ class Renderer:
         """The ids of a whole conversation."""
         return self._ids(messages, open_turn=False)
 
-    def example(self, item: Item, reply: int | None = None, *, weight: float = 1.0, end: bool = True) -> Example:
-        """The row of one item and one of its replies (the right one by default).
+    def example(self, item: Item) -> Example:
+        """The row of one item and its right reply.
 
-        Exactly the assistant's text and, with `end`, its end-of-turn token carry `weight`. The row is
-        the generation prompt's ids and what follows them, so that training reads what inference writes.
+        Exactly the assistant's text and its end-of-turn token have weight. The row is the generation
+        prompt's ids and what follows them, so that training reads what inference writes.
         """
         prompt = self.prompt_ids(item.messages)
-        follows = self._follow(item.messages, item.replies[item.answer if reply is None else reply], prompt)
-        follows = follows if end else follows[: -self._end_length]
-        return Example((*prompt, *follows), (*[0.0] * len(prompt), *[weight] * len(follows)))
+        reply = self._follow(item.messages, item.reference, prompt)
+        return Example((*prompt, *reply.ids), (*[0.0] * len(prompt), *reply.weights))
 
     def label_rows(self, item: Item) -> list[Example]:
         """A row for each reply of a closed set, its score being the sum over the reply's tokens.
@@ -125,10 +143,8 @@ class Renderer:
         # The seam needs only the prompt's last tokens: the same for all items, so each label is encoded once.
         known = self._labels.setdefault((item.replies, tuple(prompt[-8:])), [])
         if not known:
-            known += _label_ids(
-                [self._follow(item.messages, reply, prompt) for reply in item.replies], self._end_length
-            )
-        return [Example((*prompt, *ids), (*[0.0] * len(prompt), *[1.0] * len(ids))) for ids in known]
+            known += _told_apart([self._follow(item.messages, reply, prompt) for reply in item.replies])
+        return [Example((*prompt, *each.ids), (*[0.0] * len(prompt), *each.weights)) for each in known]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, without control tokens and the template's lead."""
@@ -152,39 +168,49 @@ class Renderer:
         ids: list[int] = self.tokenizer("x").input_ids
         return self.tokenizer.bos_token_id is not None and ids[0] == self.tokenizer.bos_token_id
 
-    def _follow(self, messages: Sequence[Message], answer: str, prompt: list[int]) -> list[int]:
-        """Ids of answer and end of turn behind the prompt's, tokenised in one piece where that is seamless."""
-        whole = self._ids(messages, open_turn=True, behind=self.ending.lead + answer, end=self.ending.end)
-        if whole[: len(prompt)] == prompt:
-            return whole[len(prompt) :]
-        return [*self._alone(self.ending.lead + answer), *self.encode(self.ending.end.strip())]
+    def _follow(self, messages: Sequence[Message], answer: str, prompt: list[int]) -> _Reply:
+        """Answer and end of turn behind the prompt's ids, tokenised in one piece where that is seamless."""
+        lead, end = self.ending.lead, self.ending.end
+        encoder, (before, said, after) = self._pieces(messages, open_turn=True, answer=answer)
+        whole = encoder.encode(before + lead + said + after, add_special_tokens=False)
+        if whole.ids[: len(prompt)] == prompt:
+            begin = len(before) + len(lead)
+            spans = whole.offsets[len(prompt) :]
+            first = next((place for place, span in enumerate(spans) if span[1] > begin), 0)
+            last = next((place for place, span in enumerate(spans) if span[0] >= begin + len(said)), len(spans))
+            return _Reply(tuple(whole.ids[len(prompt) :]), first, last)
+        ids = self._alone(lead + answer)
+        return _Reply((*ids, *self.encode(end.strip())), 0, len(ids))
 
-    def _ids(self, messages: Sequence[Message], *, open_turn: bool, behind: str = "", end: str = "") -> list[int]:
-        """Render and encode; `behind` is the answer (a user's text), `end` the template's."""
-        plain = [{"role": message.role, "content": message.content} for message in messages]
-        typed = [*(message.content for message in messages), behind]
-        if not any(self._control_pattern.search(text) for text in typed):
-            ids = self.encode(self._text(plain, open_turn=open_turn) + behind + end)
-        else:
-            ids = self._masked_ids(plain, open_turn, behind, end)
+    def _ids(self, messages: Sequence[Message], *, open_turn: bool) -> list[int]:
+        encoder, (text, *_) = self._pieces(messages, open_turn=open_turn)
+        ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
         self._assert_begin(ids)
         return ids
 
-    def _masked_ids(self, plain: list[dict[str, str]], open_turn: bool, behind: str, end: str) -> list[int]:
-        """Encode with the twin: typed control strings hide while the template's own are renamed."""
+    def _pieces(
+        self, messages: Sequence[Message], *, open_turn: bool, answer: str = ""
+    ) -> tuple[Tokenizer, tuple[str, str, str]]:
+        """What encodes, and in its spelling: the conversation, the answer (a user's text), the template's end."""
+        plain = [{"role": message.role, "content": message.content} for message in messages]
+        end = self.ending.end if answer else ""
+        if not any(self._control_pattern.search(text) for text in (*(each.content for each in messages), answer)):
+            return self._backend, (self._text(plain, open_turn=open_turn), answer, end)
+        # With the twin: typed control strings hide while the template's own are renamed.
         twin, names = self._twin
         hidden = {control: f"{names[control]}typed" for control in self._controls}
 
         def hide(text: str) -> str:
             return self._control_pattern.sub(lambda match: hidden[match.group()], text)
 
+        def rename(text: str) -> str:
+            text = self._control_pattern.sub(lambda match: names[match.group()], text)
+            for control, mask in hidden.items():
+                text = text.replace(mask, control)
+            return text
+
         masked = [{**message, "content": hide(message["content"])} for message in plain]
-        text = self._text(masked, open_turn=open_turn) + hide(behind) + end
-        text = self._control_pattern.sub(lambda match: names[match.group()], text)
-        for control, mask in hidden.items():
-            text = text.replace(mask, control)
-        ids: list[int] = twin.encode(text, add_special_tokens=False).ids
-        return ids
+        return twin, (rename(self._text(masked, open_turn=open_turn)), answer, rename(end))
 
     def _alone(self, text: str) -> list[int]:
         """Ids of a user's text by itself, free of control tokens."""
@@ -200,7 +226,7 @@ class Renderer:
         names = {control: f"\ue000{nonce}{index}\ue001" for index, control in enumerate(self._controls)}
         state: dict[str, Any] = json.loads(self._backend.to_str())
         for token in state["added_tokens"]:
-            token["content"] = names[token["content"]]
+            token["content"] = names.get(token["content"], token["content"])
         state["model"] = _rename(state["model"], names)
         state["post_processor"] = None
         twin = Tokenizer.from_str(json.dumps(state))
@@ -214,7 +240,10 @@ class Renderer:
 
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=open_turn
+                messages,
+                chat_template=(_CLOCK if "strftime_now" in self.template else "") + self.template,
+                tokenize=False,
+                add_generation_prompt=open_turn,
             )
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
@@ -222,16 +251,17 @@ class Renderer:
         return str(text)
 
     def _assert_begin(self, ids: list[int]) -> None:
-        """Two BOS, or none where the template gives one, is a known way to ruin a model."""
+        """Two BOS in front are a known way to ruin a model."""
         bos = self.tokenizer.bos_token_id
         if bos is not None and any(one == two == bos for one, two in pairwise(ids[:4])):
             raise ModelError("the chat template and the tokenizer both put a BOS in front; mend the template")
 
 
-def _label_ids(follows: list[list[int]], end_length: int) -> list[list[int]]:
-    bare = [ids[:-end_length] for ids in follows]
-    nested = any(one != two and two[: len(one)] == one for one in bare for two in bare)
-    return follows if nested else bare
+def _told_apart(replies: list[_Reply]) -> list[_Reply]:
+    """Without what ends the turn, unless one reply begins another."""
+    bare = [_Reply(each.ids[: each.last], each.first, each.last) for each in replies]
+    nested = any(one.ids != two.ids and two.ids[: one.last] == one.ids for one in bare for two in bare)
+    return replies if nested else bare
 
 
 def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:

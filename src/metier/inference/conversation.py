@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
 from metier import hub
 from metier.data.items import Message
 from metier.data.rendering import Renderer
-from metier.errors import RunError
+from metier.errors import MetierError
 from metier.inference.engine import Engine, Request
 from metier.model.adapters import Identity, disabled
 from metier.model.adapters import load as load_adapter
-from metier.model.loading import NumberFormat, load
+from metier.model.loading import NumberFormat, context, load, read_config
 from metier.run import Run
 
 
@@ -24,7 +23,7 @@ class Conversation:
 
     def __init__(self, run: Run, *, offline: bool = False) -> None:
         """Load base and adapter as they were measured. Raises `ModelError` where either has changed."""
-        recipe, plan = run.recipe(), run.plan()
+        recipe, plan = run.finished().recipe(), run.plan()
         source = hub.find(recipe.model, recipe.directory, offline=offline)
         template = run.adapter / "chat_template.jinja"
         self.renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
@@ -33,17 +32,24 @@ class Conversation:
         base = load(source.directory, number_format, plan["device"], multiple=plan["pad_to"])
         network = base.network
         if run.facts["method"] != "none":
-            network = load_adapter(network, _adapter(run), _identity(recipe.model, source, self.renderer))
+            network = load_adapter(network, run.adapter, _identity(recipe.model, source, self.renderer))
         self._forward = base.forward.over(network)
         self._engine = Engine(
             self._forward, boundary=base.boundary, tokens_per_batch=plan["tokens_per_batch"], sequences=1
         )
-        self._context = recipe.train.max_length, recipe.eval.max_new_tokens
+        self._room, self._max_new_tokens = context(read_config(source.directory)), recipe.eval.max_new_tokens
         self.systems = {domain.name: domain.system for domain in recipe.domain}
 
     def reply(self, messages: Sequence[Message], *, base: bool = False) -> Iterator[str]:
-        """The answer piece by piece; with `base` the untuned model's."""
-        request = Request(tuple(self.renderer.prompt_ids(messages)), self._context[1], self.renderer.stop_ids)
+        """The answer piece by piece; with `base` the untuned model's.
+
+        Raises `MetierError` where the conversation fills the model's context.
+        """
+        prompt = tuple(self.renderer.prompt_ids(messages))
+        if (room := self._room - len(prompt)) < 1:
+            problem = f"the conversation has {len(prompt)} tokens; the model reads {self._room}"
+            raise MetierError(problem, "begin a new conversation with /reset, or ask more shortly")
+        request = Request(prompt, min(self._max_new_tokens, room), self.renderer.stop_ids)
         handle, tokens, said = self._engine.submit(request), list[int](), ""
         try:
             finish = ""
@@ -61,12 +67,6 @@ class Conversation:
                     said = text
         finally:
             self._engine.cancel(handle)
-
-
-def _adapter(run: Run) -> Path:
-    if not (run.adapter / "adapter_config.json").exists():
-        raise RunError(f"{run.directory}: has no adapter ({run.status}); finish it with `metier train --resume`")
-    return run.adapter
 
 
 def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:

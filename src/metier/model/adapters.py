@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from metier.errors import Fault, ModelError, RecipeError
-from metier.files import read_json, write_atomic, write_json
+from metier.files import read_json, verify, write_atomic, write_json
 from metier.recipe import Lora
 
 IDENTITY = "identity.json"
@@ -163,7 +163,10 @@ def _plain(value: Any) -> Any:
 
 
 def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
-    """Put a saved adapter on a base; raises `ModelError` where it was made for another one."""
+    """Put a saved adapter on a base; raises `ModelError` where it was made for another one, or has changed since."""
+    if not verify(directory):
+        hint = "restore the folder from a copy, or remove the run and train again"
+        raise ModelError(f"{directory}: is not what was tested: its files differ from its manifest", hint)
     made_for = Identity(**read_json(directory / IDENTITY))
     for what, name in (
         ("base", "base_digest"),

@@ -70,6 +70,11 @@ def boundary(config: PreTrainedConfig) -> int | None:
     return int(original) if original else None
 
 
+def context(config: PreTrainedConfig) -> int:
+    """How many tokens the model reads at most."""
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
 def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows: str | None = None, **how: Any) -> Base:
     """Read the weights, frozen and in evaluation mode.
 
@@ -129,7 +134,8 @@ def probe(config: PreTrainedConfig) -> str:
     """Why a model of this kind cannot run trees, or "" where it can.
 
     Measured, not looked up: a random two-layer twin with every window, chunk and original context
-    shrunk to 8 scores a forest, and plain transformers scores each row alone.
+    shrunk to 8 scores a forest, and plain transformers scores each row alone. Raises `ModelError` for a
+    model that sees the future, which is no causal one.
     """
     register()
     vendor_logging.set_verbosity_error()
@@ -140,6 +146,7 @@ def probe(config: PreTrainedConfig) -> str:
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             plain, forked = (_random(twin_config, implementation) for implementation in ("eager", ATTENTION))
+            _assert_causal(plain, config.model_type, rows[0])
             forked.load_state_dict(plain.state_dict())
             alone = torch.stack([_row_logprob(plain, row) for row in rows])
             together = torch.empty_like(alone)
@@ -178,7 +185,19 @@ def _random(config: PreTrainedConfig, implementation: str) -> nn.Module:
     network: nn.Module = AutoModelForCausalLM.from_config(
         copy.deepcopy(config), attn_implementation=implementation, dtype=torch.float32, trust_remote_code=False
     )
+    # Weights at their usual small scale would let what a layer does wrong drown in the residual stream.
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
     return network.eval()
+
+
+def _assert_causal(network: nn.Module, kind: str, row: Example) -> None:
+    tokens = torch.tensor([row.tokens, (*row.tokens[:-1], (row.tokens[-1] + 1) % 64)])
+    first, second = network(input_ids=tokens, use_cache=False).logits[:, :-1].float()
+    if float((first - second).abs().max()) > _TOLERANCE:
+        problem = f"{kind}: is no causal language model: its predictions see the tokens that follow"
+        raise ModelError(problem, hint="name a decoder, such as a Llama, Mistral, Phi or Qwen")
 
 
 def _probe_rows() -> list[Example]:

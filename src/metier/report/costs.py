@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from metier.report.figures import count, decimal, duration, size
@@ -78,7 +77,7 @@ def read_reproduction(run: Run) -> Reproduction:
     identity = {"key": facts["key"], **facts["hashes"], "revision": facts["revision"], "seed": facts["seed"]}
     return Reproduction(
         recipe=(run.directory / "recipe.toml").read_text(encoding="utf-8"),
-        file=Path(facts["recipe"]).name,
+        file=facts["recipe"],
         compute=plan.get("compute", ""),
         plan=tuple((name, _toml(value), reasons.get(name, "")) for name, value in choices),
         versions=facts["versions"],

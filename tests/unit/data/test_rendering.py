@@ -97,6 +97,43 @@ def test_a_base_without_template_gets_the_default_one() -> None:
     assert renderer.decode(renderer.encode(" fine<|endoftext|>")) == "fine"
 
 
+def test_the_default_template_keeps_turns_on_lines_of_their_own() -> None:
+    bare = tiny.tokenizer()
+    bare.chat_template = None
+    text = bare.decode(Renderer(bare).prompt_ids(conversation("hello", "fine", "and now?")))
+    assert text == "User: hello\nAssistant: fine<|endoftext|>\nUser: and now?\nAssistant:"
+
+
+def test_what_a_template_puts_between_answer_and_end_is_not_trained() -> None:
+    """As Llama 2's does, which writes a space on both sides of an answer."""
+    spaced = tiny.tokenizer()
+    spaced.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|assistant|>"
+        "{% else %}\n\n{{ m['content'] }} \t<|end|>{% endif %}{% endfor %}"
+    )
+    renderer = Renderer(spaced)
+    assert trained(renderer, item(conversation("hello"), "fine day")) == "fine day<|end|>"
+    assert trained(renderer, item(conversation("<|end|>"), "fine <|user|>")) == "fine <|user|><|end|>"
+    for row, label in zip(
+        renderer.label_rows(item(conversation("hello"), "good", "bad")), ("good", "bad"), strict=True
+    ):
+        assert spaced.decode([token for token, weight in zip(row.tokens, row.weights, strict=True) if weight]) == label
+
+
+def test_added_tokens_of_ordinary_text_control_nothing() -> None:
+    """phi-2 adds runs of spaces; what merely holds them has the template's own ids."""
+    spaces = tiny.tokenizer()
+    spaces.add_tokens(["  ", "    ", "sop"])
+    messages = conversation("two  spaces and    philosophy")
+    assert Renderer(spaces).prompt_ids(messages) == theirs(spaces, messages, open_turn=True)
+
+
+def test_a_template_that_tells_the_date_tells_the_same_one_tomorrow() -> None:
+    dated = tiny.tokenizer()
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}" + tiny.TEMPLATE
+    assert dated.decode(Renderer(dated).prompt_ids(conversation("x"))).startswith("26 Jul 2024<|user|>")
+
+
 def test_templates_that_cannot_stop_or_begin_twice_are_refused() -> None:
     endless = tiny.tokenizer()
     endless.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from metier.errors import ModelError, RecipeError
+from metier.files import write_directory
 from metier.model.adapters import Identity, attach, count, disabled, load, save, state
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
@@ -62,11 +63,14 @@ def test_base_and_adapter_equal_the_merged_model(tmp_path: Path) -> None:
     assert torch.allclose(logprobs(forward.over(merged)), before, atol=1e-5)
 
 
+def keep(adapted: PeftModel, directory: Path) -> None:
+    write_directory(directory, lambda to: save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, to))
+
+
 def test_saving_and_loading_is_identity_byte_for_byte(tmp_path: Path) -> None:
     forward, adapted = moved(tmp_path / "base")
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / name)
+        keep(adapted, tmp_path / name)
     again = load(base(tmp_path / "base").network, tmp_path / "one", IDENTITY)
     assert torch.equal(logprobs(forward.over(again)), logprobs(forward))
     for path in (tmp_path / "one").iterdir():
@@ -77,8 +81,7 @@ def test_saving_and_loading_is_identity_byte_for_byte(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The PEFT config's .base_model_name_or_path.:UserWarning")
 def test_peft_itself_loads_what_is_saved(tmp_path: Path) -> None:
     forward, adapted = moved(tmp_path / "base")
-    (tmp_path / "adapter").mkdir()
-    save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / "adapter")
+    keep(adapted, tmp_path / "adapter")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     logits = theirs(input_ids=torch.tensor([[7, 8, 9, 10, 11]])).logits[0, :-1].log_softmax(-1)
@@ -87,11 +90,19 @@ def test_peft_itself_loads_what_is_saved(tmp_path: Path) -> None:
     assert TREE.row_sums(logprobs(forward).numpy())[row] == pytest.approx(float(expected.detach()), abs=1e-4)
 
 
+def test_an_adapter_changed_after_its_test_is_refused(tmp_path: Path) -> None:
+    _, adapted = moved(tmp_path / "base")
+    keep(adapted, tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(ModelError, match="is not what was tested"):
+        load(base(tmp_path / "base").network, tmp_path / "adapter", IDENTITY)
+
+
 @pytest.mark.parametrize("what", ["base", "tokenizer", "template"])
 def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path: Path, what: str) -> None:
     _, adapted = moved(tmp_path / "base")
-    (tmp_path / "adapter").mkdir()
-    save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, tmp_path / "adapter")
+    keep(adapted, tmp_path / "adapter")
     other = dataclasses.replace(IDENTITY, base="another", **{f"{what}_digest": "x" * 64})
     with pytest.raises(ModelError, match=r"made for tiny .* but this is another"):
         load(base(tmp_path / "base").network, tmp_path / "adapter", other)
