@@ -82,7 +82,7 @@ class Run:
 
     def locked(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """For one process to write in it; another one waits or is refused with a `RunError`."""
-        return locked(self.directory / ".lock", wait=wait)
+        return locked(self.directory / "lock", wait=wait)
 
     def plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = read_json(self.directory / "plan.json")

@@ -1,0 +1,163 @@
+"""A run proves itself: what it depends on makes its name, and what was tested is what is used."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from metier.errors import ModelError, RunError
+from metier.events import Event
+from metier.experiment import evaluate, train
+from metier.inference.conversation import Conversation
+from metier.recipe import Recipe
+from metier.run import Run
+from metier.training.loop import Stopped
+from tests.unit import tiny
+
+_RECIPE = """
+model = "base"
+[[domain]]
+name = "mood"
+data = "x.csv"
+prompt = "{text}"
+answer = "{label}"
+labels = ["up", "down"]
+[strategy]
+method = "lora"
+[strategy.peft]
+r = 2
+[train]
+num_train_epochs = 1
+[eval]
+max_new_tokens = 4
+general_text = "general.csv"
+"""
+
+
+def write(path: Path, rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe, its base and data, and the finished run of it."""
+    home = tmp_path_factory.mktemp("home")
+    tiny.save(home / "base")
+    (home / "recipe.toml").write_text(_RECIPE)
+    labels = [("up", "rises"), ("down", "falls"), ("down", "sinks")]
+    rows = [(f"share {number} {labels[number % 3][1]}", labels[number % 3][0]) for number in range(40)]
+    write(home / "x.csv", [("text", "label"), *rows])
+    write(home / "general.csv", [("text",), ("The sea is calm today.",), ("Two and two make four.",)])
+    train(Recipe.load(home / "recipe.toml"))
+    return home
+
+
+@pytest.fixture
+def copy(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(home, tmp_path / "moved"))
+
+
+def again(home: Path, **how: object) -> Run:
+    return train(Recipe.load(home / "recipe.toml"), **how)  # type: ignore[arg-type]
+
+
+def tuned(home: Path) -> Run:
+    (directory,) = (home / "runs").glob("lora-*")
+    return Run.open(directory)
+
+
+def test_the_same_recipe_finds_its_finished_run(copy: Path) -> None:
+    before = (tuned(copy).directory / "run.json").read_bytes()
+    assert again(copy).directory == tuned(copy).directory
+    assert (tuned(copy).directory / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(1e9, True), (0.0, False)])
+def test_a_guard_added_later_judges_the_run_that_there_is(copy: Path, limit: float, passed: bool) -> None:
+    name = tuned(copy).name
+    with (copy / "recipe.toml").open("a") as file:
+        file.write(f"[eval.guard]\ngeneral_text = {limit}\n")
+    run = again(copy)
+    assert run.name == name
+    value = run.scores()["forgetting"]["value"]
+    assert run.scores()["guard"]["general_text"] == {"limit": limit, "value": value, "passed": value <= limit}
+    assert passed == (value <= limit) or value <= 0
+
+
+def test_another_tokenizer_makes_another_run(copy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(copy / "base")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|never|>"]})
+    tokenizer.save_pretrained(copy / "base")
+    name = tuned(copy).name
+    assert again(copy).name != name
+
+
+def test_a_moved_project_is_at_home_where_it_is(home: Path, copy: Path) -> None:
+    run = tuned(copy)
+    run.update(status="stopped")
+    assert run.recipe().directory == copy
+    resumed = train(run.recipe(), resume=run)
+    assert (resumed.directory, resumed.status) == (run.directory, "finished")
+    assert tuned(home).adapter.joinpath("adapter_model.safetensors").read_bytes() == (
+        resumed.adapter.joinpath("adapter_model.safetensors").read_bytes()
+    )
+
+
+def test_resuming_on_other_data_says_what_changed(copy: Path) -> None:
+    run = tuned(copy)
+    run.update(status="stopped")
+    text = (copy / "x.csv").read_text()
+    (copy / "x.csv").write_text(text.replace("share 7", "stock 7"))
+    with pytest.raises(RunError, match=r"cannot continue: .*(train|heldout).* changed since it began"):
+        train(run.recipe(), resume=run)
+    assert len(list((copy / "runs").glob("lora-*"))) == 1
+
+
+@pytest.mark.parametrize("use", [evaluate, Conversation])
+def test_what_is_not_finished_is_said(copy: Path, use: Callable[[Run], object]) -> None:
+    run = tuned(copy)
+    run.update(status="stopped")
+    (run.directory / "scores.json").unlink()
+    with pytest.raises(RunError, match="is not finished") as told:
+        use(run)
+    assert "--resume" in told.value.hint
+
+
+def test_a_changed_adapter_is_not_served(copy: Path) -> None:
+    weights = tuned(copy).adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + b"\1" * 8)
+    with pytest.raises(ModelError, match="is not what was tested"):
+        Conversation(tuned(copy))
+
+
+def test_two_processes_do_not_share_a_run(copy: Path) -> None:
+    run = tuned(copy)
+    run.update(status="stopped")
+    with run.locked(), pytest.raises(RunError, match="another process"):
+        again(copy)
+
+
+def test_a_stop_is_heard_while_the_base_is_measured(copy: Path) -> None:
+    shutil.rmtree(copy / "runs")
+    heard: list[Event] = []
+    with pytest.raises(Stopped) as told:
+        again(copy, on_event=heard.append, stop=lambda: any(event.phase == "base" for event in heard))
+    assert "--resume" in told.value.hint
+    assert not any(event.phase == "train" for event in heard)
+    assert again(copy).status == "finished"
+
+
+def test_rows_longer_than_the_bases_context_are_dropped(copy: Path) -> None:
+    """Its 512 positions are fewer than the default max_length."""
+    with (copy / "x.csv").open("a") as file:
+        file.write("".join(f"{'long ' * 600} {number},up\n" for number in range(10)))
+    run = again(copy)
+    assert run.facts["dropped"]
+    assert all("more than max_length = 512" in line for line in run.facts["dropped"])
+    assert run.recipe().train.max_length == 512
