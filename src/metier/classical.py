@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,15 +16,19 @@ from sklearn.svm import LinearSVC
 _QUERIES = 64  # similarities to every training prompt are held for this many at once
 
 
-def vectorizer() -> FeatureUnion:
-    """TF-IDF of words (1 to 2) and of characters within words (2 to 5), both with sublinear counts."""
-    return FeatureUnion(
-        [
-            # A lone digit is a word too: prompts may be sums.
-            ("words", TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w\w+|\d", sublinear_tf=True)),
-            ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)),
-        ]
-    )
+_WORD = r"\w\w+|\d"  # a lone digit is a word too: prompts may be sums
+
+
+def vectorizer(texts: Sequence[str]) -> FeatureUnion:
+    """TF-IDF of words (1 to 2) and of characters within words (2 to 5), both with sublinear counts.
+
+    Where no text has a word (emoji alone), characters stand for themselves.
+    """
+    features = [("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True))]
+    if any(re.search(_WORD, text) for text in texts):
+        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD, sublinear_tf=True)
+        features.insert(0, ("words", words))
+    return FeatureUnion(features)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,11 @@ class LabelBaseline:
 
     @classmethod
     def fit(cls, texts: Sequence[str], labels: Sequence[str]) -> Self:
-        """Learn labels from texts, the same way every time. Raises ValueError if no text has a word."""
+        """Learn labels from texts, the same way every time."""
         # An SVM needs two classes; where the rows know one, that one is the answer.
         one = len(set(labels)) == 1
         classifier = DummyClassifier(strategy="most_frequent") if one else LinearSVC(random_state=0)
-        return cls(make_pipeline(vectorizer(), classifier).fit(texts, labels))
+        return cls(make_pipeline(vectorizer(texts), classifier).fit(texts, labels))
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """One of the labels seen in training for each text."""
@@ -55,8 +60,8 @@ class NearestAnswer:
 
     @classmethod
     def fit(cls, prompts: Sequence[str], answers: Sequence[str]) -> Self:
-        """Remember each prompt with its answer. Raises ValueError if no prompt has a word."""
-        vectors = vectorizer()
+        """Remember each prompt with its answer."""
+        vectors = vectorizer(prompts)
         return cls(vectors, vectors.fit_transform(prompts), tuple(answers))
 
     def predict(self, prompts: Sequence[str]) -> list[str]:

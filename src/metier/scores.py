@@ -89,11 +89,11 @@ def f1(
     classes: int,
     average: Literal["macro", "weighted"] = "macro",
 ) -> Statistic:
-    """F1 over the classes 0 … `classes` - 1, in 0 … 1, as scikit-learn's with all labels and zero_division=0.
+    """F1 over the classes 0 … `classes` - 1, in 0 … 1, as scikit-learn's over the labels that occur.
 
     A prediction of -1 (no answer, or one that is no class) counts for no class; its item is still missed.
-    "weighted" weighs each class by its items, "macro" all alike, absent ones included. Raises ValueError
-    for an index out of range.
+    "weighted" weighs each class by its items, "macro" alike all that some item has. Raises ValueError for an
+    index out of range.
     """
     truth, predicted = np.asarray(truth_N), np.asarray(predicted_N)
     if ((truth < 0) | (truth >= classes) | (predicted < -1) | (predicted >= classes)).any():
@@ -106,7 +106,7 @@ def f1(
         true_BC = weights_BN @ true_NC
         either_BC = true_BC + weights_BN @ claimed_NC
         f1_BC = 2 * (weights_BN @ hit_NC) / np.where(either_BC == 0, 1, either_BC)
-        share_BC = np.ones_like(true_BC) if average == "macro" else true_BC
+        share_BC = np.broadcast_to(true_NC.any(axis=0), true_BC.shape) if average == "macro" else true_BC
         return np.asarray((f1_BC * share_BC).sum(axis=1) / share_BC.sum(axis=1))
 
     return statistic

@@ -39,9 +39,13 @@ def test_texts_without_a_word_are_refused() -> None:
 
 
 def test_both_kinds_of_feature_are_there() -> None:
-    names = set(vectorizer().fit(["Good service"]).get_feature_names_out())
+    names = set(vectorizer(["Good service"]).fit(["Good service"]).get_feature_names_out())
     assert {"words__good service", "words__good", "characters__oo", "characters__servi"} <= names
     assert "characters__d s" not in names  # never across words
+
+
+def test_texts_without_a_word_are_told_apart_too() -> None:
+    assert LabelBaseline.fit(["😀 😀", "😡 😡"] * 4, ["up", "down"] * 4).predict(["😡"]) == ["down"]
 
 
 def test_the_nearest_prompts_answer_is_given_word_for_word() -> None:

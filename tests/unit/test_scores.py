@@ -43,13 +43,14 @@ def test_f1_is_scikit_learns(average: str, pairs: list[tuple[int, int, int]]) ->
     if not weights.any():
         weights[0] = 1
     ours = f1(truth, predicted, 4, average)(weights[None].astype(float))  # type: ignore[arg-type]
-    theirs = f1_score(truth, predicted, labels=range(4), average=average, sample_weight=weights, zero_division=0)
+    labels = sorted(set(truth.tolist()))
+    theirs = f1_score(truth, predicted, labels=labels, average=average, sample_weight=weights, zero_division=0)
     assert ours == pytest.approx([theirs])
 
 
 def test_f1_counts_an_unparsed_answer_as_missed_and_as_no_class() -> None:
-    # Class 0: one of two found and nothing else claimed, so 2/3; class 1: found; class 2: absent, so 0.
-    assert f1([0, 0, 1], [0, -1, 1], classes=3)(np.ones((1, 3))) == pytest.approx([(2 / 3 + 1 + 0) / 3])
+    # Class 0: one of two found and nothing else claimed, so 2/3; class 1: found; class 2: no item has it.
+    assert f1([0, 0, 1], [0, -1, 1], classes=3)(np.ones((1, 3))) == pytest.approx([(2 / 3 + 1) / 2])
 
 
 @pytest.mark.parametrize(("truth", "predicted"), [([-1], [0]), ([2], [0]), ([0], [2]), ([0], [-2])])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from metier.data.items import Item
 from metier.errors import Fault
@@ -27,8 +28,8 @@ _PHONE = re.compile(
 
 
 def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
-    """Personal data with its places, and answers that look like labels."""
-    return [*_personal_data(domain, items), *_hidden_labels(domain, items)]
+    """Personal data with its places, answers that look like labels, labels that look like one another."""
+    return [*_personal_data(domain, items), *_hidden_labels(domain, items), *_twin_labels(domain, items)]
 
 
 def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
@@ -79,3 +80,16 @@ def _hidden_labels(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     listed = ", ".join(f'"{answer}"' for answer in sorted(answers))
     problem = f"has only {len(answers)} different answers and no labels, so that they are measured as open text"
     return [Fault(f"domain {domain.name}", problem, f"if they are a closed set, add labels = [{listed}]")]
+
+
+def _twin_labels(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
+    """Labels that only case, white space or a final stop tell apart: hardly ever two classes."""
+    spelled: dict[str, list[str]] = {}
+    for label in items[0].replies if items[0].kind == "label" else ():
+        spelled.setdefault("".join(filter(str.isalnum, label.casefold())), []).append(label)
+    for twins in spelled.values():
+        if twins[0] and len(twins) > 1:
+            named = " and ".join(map(repr, twins))
+            mapped = ", ".join(f"{json.dumps(each, ensure_ascii=False)} = …" for each in items[0].replies)
+            problem = f"labels {named} look like one, but are measured as {len(twins)}"
+            yield Fault(f"domain {domain.name}", problem, f"if they are one, write label_map = {{ {mapped} }}")

@@ -81,13 +81,17 @@ def role_of(name: str, domain: Domain) -> str | None:
 
 
 def moments(texts: Sequence[str]) -> Sequence[float] | Sequence[str] | None:
-    """Values that sort as the texts mean: numbers, ISO dates, other text; None where they tell no order."""
+    """Values that sort as the texts mean: numbers, dates, other text; None where they tell no order.
+
+    Dates are ISO's, or all of one local spelling that leaves no doubt: 31.1.2026 9:58, 31/01/2026 09:58:00,
+    1/31/2026 9:58 pm. Where no day is above 12, slashes do not tell which number is the month.
+    """
     kinds = {_kind(text) for text in texts}
     if kinds == {"a number"}:
         return [float(text) for text in texts]
     if kinds == {"an ISO date"}:
         return [_timestamp(text) for text in texts]
-    return texts if kinds == {"text"} else None
+    return texts if kinds == {"text"} else _local_moments(texts)
 
 
 def _kind(text: str) -> str:
@@ -97,11 +101,39 @@ def _kind(text: str) -> str:
                 return kind
         except ValueError:
             continue
-    return "no ISO date" if not text or _LOCAL_DATE.search(text) else "text"
+    return "no ISO date" if not text or _OTHER_DATE.search(text) else "text"
 
 
 # 31/1/2026, 31.1.2026, Jan 31, 31 January, 9:58: none of them is in order as text.
-_LOCAL_DATE = re.compile(r"\d[/.]\d|[A-Za-z]{3}\.? \d|\d [A-Za-z]{3}|^\d:")
+_OTHER_DATE = re.compile(r"\d[/.]\d|[A-Za-z]{3}\.? \d|\d [A-Za-z]{3}|^\d:")
+_LOCAL_DATE = re.compile(
+    r"(?P<first>\d{1,2})(?P<mark>[./-])(?P<second>\d{1,2})(?P=mark)(?P<year>\d{4})"
+    r"(?:,?[ T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<rest>\d\d))?(?: ?(?P<half>[ap])\.?m\.?)?)?",
+    re.IGNORECASE,
+)
+
+
+def _local_moments(texts: Sequence[str]) -> list[float] | None:
+    """Local dates, the day in front unless the values say otherwise; None for others, and in doubt."""
+    found = [match for text in texts if (match := _LOCAL_DATE.fullmatch(text))]
+    if len(found) < len(texts) or len({match["mark"] for match in found}) != 1:
+        return None
+    day_first = any(int(match["first"]) > 12 for match in found) or all(match["mark"] == "." for match in found)
+    if not day_first and all(int(match["second"]) <= 12 for match in found):
+        return None
+    try:
+        return [_local_timestamp(match, day_first) for match in found]
+    except ValueError:
+        return None
+
+
+def _local_timestamp(match: re.Match[str], day_first: bool) -> float:
+    day, month = (match["first"], match["second"]) if day_first else (match["second"], match["first"])
+    hour = int(match["hour"] or 0)
+    if half := (match["half"] or "").lower():
+        hour = hour % 12 + 12 * (half == "p")
+    clock = (hour, int(match["minute"] or 0), int(match["rest"] or 0))
+    return datetime(int(match["year"]), int(month), int(day), *clock, tzinfo=UTC).timestamp()
 
 
 def _timestamp(text: str) -> float:
@@ -152,7 +184,7 @@ def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template])
             if isinstance(row.values.get(name), list | dict):
                 yield Fault(f"{row.place}: {name}", "holds no text", "write it as text")
         cells = {name: _cell(row, name) for name in template.columns}
-        field = "prompt" if role == "user" else "answer"
+        field = template.columns[0] if len(template.columns) == 1 else "prompt" if role == "user" else "answer"
         yield Turn(role, template.fill(cells), row.place, field, "\n".join(cells.values()), _cell(row, domain.id))
 
 
@@ -207,7 +239,14 @@ def _from_messages(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[
             threads.setdefault(name, []).append((moment, row))
         else:
             yield Fault(f"{row.place}: {domain.conversation}", "is empty", "say which conversation it belongs to")
-    trimmed = {"begin with the assistant": 0, "end without an answer": 0, "have no answer at all": 0}
+    if not domain.time:
+        note(Fault(f"domain {domain.name}", "no column tells when a message was sent", "the file's order is taken"))
+    trimmed = {
+        "have system messages in the middle": 0,
+        "begin with the assistant": 0,
+        "end without an answer": 0,
+        "have no answer at all": 0,
+    }
     number = 0
     for name, thread in threads.items():
         ordered = [row for _, row in sorted(thread, key=lambda each: each[0])]
@@ -237,14 +276,16 @@ def _time_fault(domain: Domain, rows: Sequence[Row]) -> Fault:
     for row in rows:
         text = _cell(row, domain.time)
         examples.setdefault(_kind(text), f"{text!r} ({row.place}) is {_kind(text)}")
-    fix = "write ISO dates (2026-01-31T09:30) or numbers, or leave `time` out to keep the file's order"
+    fix = "write dates as 2026-01-31 09:30, or numbers, or leave `time` out to keep the file's order"
     return Fault(f"domain {domain.name}: time", f"column {domain.time!r}: {', '.join(examples.values())}", fix)
 
 
 def _trim(conversation: Conversation, trimmed: dict[str, int]) -> Conversation:
-    """Without what the assistant says before anyone asks, and without a question that nobody answers."""
+    """Without a help desk's own notes, what the assistant says before anyone asks, a question that nobody answers."""
     begin = conversation.turns[0].role == "system"
-    head, body = conversation.turns[:begin], conversation.turns[begin:]
+    head, rest = conversation.turns[:begin], conversation.turns[begin:]
+    body = _merged([turn for turn in rest if turn.role != "system"])
+    trimmed["have system messages in the middle"] += len([turn for turn in rest if turn.role == "system"]) > 0
     greeted = bool(body) and body[0].role == "assistant"
     body = body[greeted:]
     left = bool(body) and body[-1].role == "user"
@@ -267,8 +308,12 @@ def _conversation(
     faults += [turn.fault("is empty", "remove the row or fill it in") for turn in turns if not turn.content.strip()]
     if faults:
         return faults
-    merged = [_joined(list(group)) for _, group in groupby(turns, key=lambda turn: turn.role)]
-    return Conversation(number, _cell(row, domain.group) or name, tuple(merged))
+    return Conversation(number, _cell(row, domain.group) or name, _merged(turns))
+
+
+def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Turns of one role that follow each other become one."""
+    return tuple(_joined(list(group)) for _, group in groupby(turns, key=lambda turn: turn.role))
 
 
 def _joined(turns: list[Turn]) -> Turn:

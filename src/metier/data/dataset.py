@@ -45,7 +45,8 @@ class Dataset:
 
     @cached_property
     def heldout_hash(self) -> str:
-        """The same for the same held-out items, whatever the file's kind and order."""
+        """The same for the same held-out items, whatever the file's kind; and whatever its order, but where
+        one prompt has several answers, which are told apart by their order."""
         return digest([[each.domain.name, _facts(each.heldout)] for each in self.domains])
 
     @cached_property
@@ -113,14 +114,14 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
     items: list[Item] = []
     files: dict[str, list[Item]] = {}
     with _collected(faults):
-        rows = read_rows(domain, recipe.data_path(domain.data))
+        rows = read_rows(domain, recipe.data_path(domain.data), faults)
         domain = complete(domain, rows)
         items = make_items(domain, rows, note)
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
         if isinstance(name, str):
             with _collected(faults):
-                rows = read_rows(domain, recipe.data_path(name))
+                rows = read_rows(domain, recipe.data_path(name), faults)
                 files[side] = make_items(domain, rows, note) if items else []
     if faults:
         raise DataError(str(recipe.path), faults)
@@ -135,9 +136,9 @@ def _apart_from_others(data: DomainData, domains: Sequence[DomainData]) -> Domai
     others = [each for each in domains if each.domain.name != data.domain.name]
     heldout = [item for each in others for item in each.heldout]
     validation = [item for each in others for item in each.validation]
-    kept, late = apart(data.validation, heldout, ("held-out", "validation"), groups=False)
-    train, first = apart(data.train, heldout, ("held-out", "training"), groups=False)
-    train, second = apart(train, validation, ("validation", "training"), groups=False)
+    kept, late = apart(data.validation, heldout, ("held-out", "validation"))
+    train, first = apart(data.train, heldout, ("held-out", "training"))
+    train, second = apart(train, validation, ("validation", "training"))
     left_out = (*data.left_out, *late, *first, *second)
     return replace(data, train=tuple(train), validation=tuple(kept), left_out=left_out)
 

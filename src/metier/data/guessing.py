@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +92,8 @@ def explain(domain: Domain, items: Sequence[Item]) -> str:
     keys = ("messages", "conversation", "role", "content", "time", "prompt", "answer", "instruction", "group", "id")
     lines = [f"{key:<13}{_short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
     if labels := closed_set(domain):
-        lines.append(f"{'labels':<13}{_short(', '.join(labels))}")
+        counts = Counter(item.reference for item in items)
+        lines.append(f"{'labels':<13}{_short(', '.join(f'{label} ({counts[label]})' for label in labels))}")
     for item in items[:3]:
         lines.append(item.place)
         said = [*((message.role, message.content) for message in item.messages), ("→ answer", item.reference)]
@@ -105,7 +108,8 @@ def _short(text: str, width: int = _WIDTH) -> str:
 
 def _name(stem: str) -> str:
     """A domain's name from a file's."""
-    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "data"
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_") or "data"
 
 
 def _message_column(rows: Sequence[Row]) -> str | None:

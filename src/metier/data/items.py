@@ -73,7 +73,8 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
 def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ...]) -> Iterator[Item | Fault]:
     """An item for each assistant turn."""
     asked = [turn.key for turn in conversation.turns if turn.role != "assistant"]
-    group = conversation.group or digest(asked)[:_ID]
+    # Own groups are of their domain; what is said twice is the same everywhere, whatever the template around it.
+    group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(_plain, asked)])[:_ID]
     shared = Counter(turn.id for turn in conversation.turns if turn.role == "assistant")
     turns = conversation.turns
     opening = (Message("system", domain.system),) if domain.system and turns[0].role != "system" else ()
@@ -98,6 +99,11 @@ def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ..
             replies=labels or (turn.content,),
             answer=reply,
         )
+
+
+def _plain(text: str) -> str:
+    """Without the differences in case and white space that copies have."""
+    return " ".join(text.casefold().split())
 
 
 def _reply(domain: Domain, turn: Turn, labels: tuple[str, ...]) -> int | Fault:

@@ -35,8 +35,12 @@ class Row:
     values: dict[str, Any]
 
 
-def read_rows(domain: Domain, path: Path) -> list[Row]:
-    """The rows of `path` that `domain.where` keeps. Raises `DataError` with every fault of the file."""
+def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) -> list[Row]:
+    """The rows of `path` that `domain.where` keeps.
+
+    Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
+    instead, so that those which others find are told together with them.
+    """
     shown = show(path)
     text = _decode(read_bytes(path), domain.encoding, shown)
     if not text.strip():
@@ -47,8 +51,10 @@ def read_rows(domain: Domain, path: Path) -> list[Row]:
     faults += [fault for entry in entries for fault in _cell_faults(entry, shown)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
-    if faults:
+    if faults and (collect is None or not entries):
         raise DataError(shown, faults)
+    if collect is not None:
+        collect += faults
     kept = _kept(domain, entries, shown)
     return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
 
@@ -58,7 +64,7 @@ def read_bytes(path: Path) -> bytes:
     shown, kinds = show(path), (*DELIMITED, *_JSON)
     if path.is_dir():
         raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
-    if path.suffix.lower() not in kinds:
+    if path.suffix.lower() not in kinds and path.exists():
         problem = f"is of a kind that is not read ({path.suffix or 'no suffix'})"
         raise DataError(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
     try:
@@ -154,7 +160,8 @@ def _record_fault(record: Record, names: Sequence[str], delimiter: str, shown: s
     if record.problem:
         column = names[len(record.cells)] if len(record.cells) < len(names) else f"field {len(record.cells) + 1}"
         return Fault(f"{place}: {column}", record.problem, 'put the cell in double quotes and write " inside as ""')
-    problem = f"has {len(record.cells)} fields, not {len(names)}"
+    count = len(record.cells)
+    problem = f"has {count} field{'s' * (count != 1)}, not {len(names)}"
     return Fault(place, problem, f"put text that contains {mark} or a line break in double quotes")
 
 
@@ -225,7 +232,7 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambd
 
 def _plain(error: ValueError | RecursionError) -> ValueError:
     """The complaint without the place in the text, which people look for by its line."""
-    return ValueError(error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply")
+    return ValueError(error.msg.removesuffix(" at") if isinstance(error, json.JSONDecodeError) else "nested too deeply")
 
 
 def _is_text(value: dict[str, Any]) -> bool:

@@ -71,9 +71,7 @@ def split(
     return found
 
 
-def apart(
-    items: Iterable[Item], others: Iterable[Item], names: tuple[str, str], *, groups: bool = True
-) -> tuple[list[Item], list[Fault]]:
+def apart(items: Iterable[Item], others: Iterable[Item], names: tuple[str, str]) -> tuple[list[Item], list[Fault]]:
     """Those of `items` that share neither prompt nor group with `others`, and a fault for each that does."""
     other, side = names
     prompts: dict[Hashable, str] = {}
@@ -86,7 +84,7 @@ def apart(
     for item in items:
         if item.messages in prompts:
             problem = f"has the same prompt as {other} {prompts[item.messages]}"
-        elif groups and item.group in members:
+        elif item.group in members:
             problem = f"is of the same group as {other} {members[item.group]}"
         else:
             kept.append(item)

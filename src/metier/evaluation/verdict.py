@@ -23,7 +23,8 @@ def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
     groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for record in records:
         if record.kind != "text":
-            groups[primary(record).verdict].append(record.domain)
+            difference = primary(record)
+            groups[difference.verdict].append(f"{record.domain} ({difference.metric})")
     said = [f"{verdict} on {', '.join(names)}" for verdict, names in groups.items() if names]
     return f"against {opponent}: {'; '.join(said)}".replace("; ", ", ") if said else f"{opponent} was not compared"
 

@@ -61,3 +61,12 @@ def test_open_answers_that_look_like_labels_are_told() -> None:
     assert 'labels = ["no", "yes"]' in fault.fix
     assert warnings(DOMAIN, [item(number, "q", ("yes", "no")[number % 2]) for number in range(9)]) == []
     assert warnings(DOMAIN, [item(number, "q", "this is one long reply to all") for number in range(10)]) == []
+
+
+def test_labels_that_look_like_one_are_told() -> None:
+    replies = ("Positive", "negative", "positive ")
+    found = warnings(DOMAIN, [Item("1", "d", "g", "f:1", 0, (Message("user", "x"),), replies, 0)])
+    assert [str(fault) for fault in found] == [
+        "domain d: labels 'Positive' and 'positive ' look like one, but are measured as 2; "
+        'if they are one, write label_map = { "Positive" = …, "negative" = …, "positive " = … }'
+    ]

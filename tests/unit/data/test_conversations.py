@@ -37,6 +37,9 @@ def read(found: list[Row], **keys: Any) -> tuple[list[list[tuple[str, str]]], li
     return turns, [str(each) for each in result if isinstance(each, Fault)], [str(note) for note in notes]
 
 
+UNORDERED = "domain d: no column tells when a message was sent; the file's order is taken"
+
+
 def test_a_list_of_messages_is_a_conversation() -> None:
     found = messages(("system", "Be kind."), ("human", "Hi"), ("gpt", "Hello"), ("user", "Help"), ("assistant", "Sure"))
     turns, faults, _ = read(found, messages="messages")
@@ -95,7 +98,15 @@ def test_messages_a_row_are_gathered_though_conversations_interleave() -> None:
     )
     turns, faults, notes = read(found, **CHAT)
     assert turns == [[("user", "a"), ("assistant", "b")], [("user", "A\nB"), ("assistant", "C")]]
-    assert faults == notes == []
+    assert (faults, notes) == ([], [UNORDERED])
+
+
+def test_a_help_desks_own_notes_are_left_out_and_counted() -> None:
+    found = chat(("1", "user", "a"), ("1", "system", "Ticket assigned"), ("1", "user", "A"), ("1", "agent", "b"))
+    turns, faults, notes = read(found, **CHAT)
+    assert turns == [[("user", "a\nA"), ("assistant", "b")]]
+    assert faults == []
+    assert notes[1:] == ["domain d: 1 conversations have system messages in the middle; those messages are left out"]
 
 
 def test_greetings_and_thanks_are_left_out_and_counted() -> None:
@@ -106,7 +117,7 @@ def test_greetings_and_thanks_are_left_out_and_counted() -> None:
     turns, faults, notes = read(found, **CHAT)
     assert turns == [[("user", "a"), ("assistant", "b")]]
     assert faults == []
-    assert [note.split("; ")[0] for note in notes] == [
+    assert [note.split("; ")[0] for note in notes[1:]] == [
         "domain d: 1 conversations begin with the assistant",
         "domain d: 1 conversations end without an answer",
         "domain d: 2 conversations have no answer at all",
@@ -147,8 +158,30 @@ def test_moments_sort_as_the_texts_mean() -> None:
     assert float(late) - float(early) == 3600
     assert moments(["b", "a"]) == ["b", "a"]
     assert moments(["2026-01-01 10:00:00 UTC"]) is not None
-    for texts in (["1", "b"], ["31/1/2026", "1/2/2026"], ["Jan 31", "Feb 1"], ["9:58", "10:05"], ["", "1"]):
+    for texts in (
+        ["1", "b"],
+        ["1/2/2026", "3/4/2026"],
+        ["31.1.2026", "1/2/2026"],
+        ["31/1/2026", "1/31/2026"],
+        ["Jan 31", "Feb 1"],
+        ["9:58", "10:05"],
+        ["", "1"],
+    ):
         assert moments(texts) is None
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("31.12.2025 23:10", "01.01.2026 00:05"),
+        ("1.2.2026", "2.1.2027"),
+        ("13/1/2026 9:58", "2/2/2026 9:58"),
+        ("1/31/2026, 11:58 am", "1/31/2026, 12:05 PM"),
+    ],
+)
+def test_local_dates_that_leave_no_doubt_are_read(early: str, late: str) -> None:
+    first, second = moments([early, late]) or ()
+    assert float(first) < float(second)
 
 
 def test_columns_that_are_not_there_are_one_fault_each() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.data.dataset import Dataset, load, read_passages, remember
+from metier.data.items import Item
 from metier.errors import DataError
 from metier.recipe import Recipe
 
@@ -200,7 +202,8 @@ def test_warnings_and_notes_come_along(tmp_path: Path) -> None:
     write(tmp_path / "chat.csv", rows)
     data = load(recipe(tmp_path, {"name": "chat", "data": "chat.csv"}))
     assert [str(note) for note in data.notes] == [
-        "domain chat: 20 conversations begin with the assistant; those messages are left out"
+        "domain chat: no column tells when a message was sent; the file's order is taken",
+        "domain chat: 20 conversations begin with the assistant; those messages are left out",
     ]
     assert "e-mail" in data.domains[0].warnings[0].problem
 
@@ -222,3 +225,24 @@ def test_passages_need_a_column_of_texts(tmp_path: Path) -> None:
     write(tmp_path / "own.jsonl", [{"text": "One."}, {"text": " "}])
     with pytest.raises(DataError, match=r"own\.jsonl:2: text: is empty"):
         read_passages(recipe(tmp_path, DOMAIN, eval={"general_text": "own.jsonl"}))
+
+
+def test_rows_that_are_unreadable_are_told_with_those_that_are_unusable(tmp_path: Path) -> None:
+    lines = ['{"prompt": "a", "answer": "b"}', '{"prompt": "a", "answer": ""}', '{"prompt": "a", "ans', "[1]"]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError) as told:
+        load(recipe(tmp_path, {"name": "x", "data": "x.jsonl"}))
+    assert sorted(fault.place.rpartition("x.jsonl")[2] for fault in told.value.faults) == [":2: answer", ":3", ":4"]
+
+
+def test_the_same_question_in_two_domains_never_leaks_whatever_is_written_around_it(tmp_path: Path) -> None:
+    write(tmp_path / "faq.csv", [*faq(200), *({**row, "question": row["question"].upper() + " "} for row in faq(200))])
+    other = {"name": "other", "data": "faq.csv", "heldout": 0.4, "prompt": "Please: {question}", "answer": "{answer}"}
+    data = load(recipe(tmp_path, {"name": "faq", "data": "faq.csv", "heldout": 0.2}, other))
+
+    def asked(items: Sequence[Item]) -> set[str]:
+        return {item.messages[-1].content.removeprefix("Please: ").strip().lower() for item in items}
+
+    trained = asked([item for domain in data.domains for item in domain.train])
+    measured = asked([item for domain in data.domains for item in (*domain.heldout, *domain.validation)])
+    assert not trained & measured

@@ -239,7 +239,7 @@ def test_any_export_comes_out_trainable(tmp_path: Path, delimiter: str, encoding
     path = tmp_path / "Support Fälle 2026.csv"
     path.write_bytes(table({**others, "Anfrage": asked, "Lösung": SAID}, delimiter).encode(encoding))
     domain, items = trainable(path)
-    assert domain.name == "support-f-lle-2026"
+    assert domain.name == "support-falle-2026"
     assert [item.messages[0].content for item in items] == asked
     assert [item.reference for item in items] == SAID
     assert domain.heldout == 0.3
@@ -272,7 +272,7 @@ def test_people_see_the_mapping_on_three_items(tmp_path: Path) -> None:
     path = tmp_path / "moods.csv"
     path.write_text(table({"text": ASKED, "label": MOODS}))
     shown = explain(*trainable(path))
-    assert "labels       bad, good, so so" in shown
+    assert "labels       bad (4), good (4), so so (4)" in shown
     assert shown.count("→ answer") == 3
     assert f"{path.as_posix()}:2" in shown
     assert "Text: How do I change my card today?⏎Answer:" in shown

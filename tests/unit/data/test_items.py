@@ -72,7 +72,7 @@ def test_a_repeated_prompt_gets_its_count() -> None:
 
 def test_a_group_is_part_of_the_id() -> None:
     one, two = make([{"q": "why?", "a": "a", "g": group} for group in ("x", "y")], **PAIR, group="g")
-    assert (one.group, two.group) == ("x", "y")
+    assert (one.group, two.group) == ("d/x", "d/y")
     assert one.id != two.id
     assert "#" not in two.id
 
@@ -97,8 +97,8 @@ def test_in_a_chat_the_conversation_is_the_group_and_the_answer_s_row_gives_id_a
         for number, (role, text) in enumerate([("user", "a"), ("agent", "b"), ("user", "c"), ("agent", "d")])
     ]
     first, second = make(values, conversation="c", role="r", content="t", id="id")
-    assert (first.group, first.id, first.place) == ("t1", "1", "x.csv:3")
-    assert (second.group, second.id, second.place) == ("t1", "3", "x.csv:5")
+    assert (first.group, first.id, first.place) == ("d/t1", "1", "x.csv:3")
+    assert (second.group, second.id, second.place) == ("d/t1", "3", "x.csv:5")
 
 
 LABELS = {**PAIR, "labels": ("no", "yes")}
@@ -114,10 +114,10 @@ def test_labels_are_replies_of_which_one_is_right() -> None:
 
 def test_strange_labels_are_named_with_those_allowed() -> None:
     assert faults([{"q": "a", "a": "yess"}], **LABELS) == [
-        "x.csv:2: answer: 'yess' is no label; did you mean `yes`?; allowed: no, yes"
+        "x.csv:2: a: 'yess' is no label; did you mean `yes`?; allowed: no, yes"
     ]
     assert faults([{"q": "a", "a": "2"}], **PAIR, label_map={"0": "no", "1": "yes"}) == [
-        "x.csv:2: answer: '2' is not in label_map; allowed: 0, 1"
+        "x.csv:2: a: '2' is not in label_map; allowed: 0, 1"
     ]
     many = tuple(f"l{number}" for number in range(77))
     assert "… 77 in all" in faults([{"q": "a", "a": "?"}], **PAIR, labels=many)[0]
@@ -125,8 +125,8 @@ def test_strange_labels_are_named_with_those_allowed() -> None:
 
 def test_every_empty_cell_is_listed() -> None:
     assert faults([{"q": "a", "a": " "}, {"q": "", "a": "b"}, {"q": "a", "a": "b"}], **PAIR) == [
-        "x.csv:2: answer: is empty; remove the row or fill it in",
-        "x.csv:3: prompt: is empty; remove the row or fill it in",
+        "x.csv:2: a: is empty; remove the row or fill it in",
+        "x.csv:3: q: is empty; remove the row or fill it in",
     ]
 
 

@@ -104,7 +104,7 @@ def test_where_names_the_nearest_column_and_the_values_there_are() -> None:
         ("x.csv", "a,b\n", ["x.csv: has no rows"]),
         ("x.json", "[]", ["x.json: has no rows"]),
         ("x.csv", "a,b,a\n1,2,3\n", ["x.csv:1: has the column 'a' twice"]),
-        ("x.csv", "a,b\n1,2\n1\n3,4\n1,2,3\n5,6\n", ["x.csv:3: has 1 fields, not 2", "x.csv:5: has 3 fields, not 2"]),
+        ("x.csv", "a,b\n1,2\n1\n3,4\n1,2,3\n5,6\n", ["x.csv:3: has 1 field, not 2", "x.csv:5: has 3 fields, not 2"]),
         ("x.csv", 'a,b\n1,2\n3,"open\n4,5\n', ["x.csv:3: b: opens a quote that is never closed"]),
         ("x.csv", '"a,b\n1,2\n', ["x.csv:1: field 1: opens a quote"]),
         ("x.csv", "a,b\n1,2\n3,\0\n", ["x.csv:3: holds a NUL byte"]),
