@@ -123,7 +123,7 @@ def _find(job: Job, chosen: Plan) -> Run:
 
 def _parts(job: Job, chosen: Plan) -> dict[str, str]:
     """What a run depends on beside its recipe's own values, as hashes."""
-    parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest(), "format": chosen.number_format}
+    parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest, "format": chosen.number_format}
     parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
     if job.kinds:
         parts |= {"train": job.data.train_hash, "general": digest([each.text for each in job.passages])}
@@ -162,6 +162,11 @@ def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
     yield f"trains {job.shape.trainable:,} parameters: {each}"
     if chosen.warmup > max(1.0, chosen.steps / 10):
         yield f"warning: the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run"
+    if left := [kind.name for kind in job.kinds if not kind.adapted]:
+        yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
+    if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
+        share = outside / job.shape.parameters
+        yield f"warning: {share:.0%} of the base (experts) are no linear layers: neither adapted nor stored in 4 bits"
     if job.dropped:
         yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
 

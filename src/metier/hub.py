@@ -7,10 +7,11 @@ import math
 import socket
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from metier.errors import ModelError
-from metier.files import digest, file_digest
+from metier.files import digest, file_digest, read_json
 
 EMBEDDED = {"nano": Path(__file__).parent / "assets" / "nano"}
 _WEIGHTS = "*.safetensors"
@@ -47,13 +48,19 @@ class Source:
         """Every tensor's name, type and shape, without reading a weight."""
         return [tensor for path in self._weights() for tensor in _header(path)]
 
+    @cached_property
     def weights_digest(self) -> str:
         """One hash of the weights' bytes and the configuration: what an adapter is bound to."""
         files = [*self._weights(), self.directory / "config.json"]
         return digest({path.name: file_digest(path) for path in files})
 
     def _weights(self) -> list[Path]:
-        return sorted(self.directory.glob(_WEIGHTS))
+        """The files that transformers reads; Mistral's folders hold the same weights a second time."""
+        index = self.directory / "model.safetensors.index.json"
+        if index.is_file():
+            return sorted({self.directory / name for name in read_json(index)["weight_map"].values()})
+        single = self.directory / "model.safetensors"
+        return [single] if single.is_file() else sorted(self.directory.glob(_WEIGHTS))
 
 
 def find(name: str, anchor: Path, *, offline: bool = False) -> Source:
@@ -93,12 +100,15 @@ def _fetch(name: str, *, offline: bool) -> Source:
 
 
 def _network() -> bool:
-    """One attempt of two seconds decides whether there is a network."""
+    """One attempt of two seconds decides whether there is a network; a proxy's word is taken for it."""
     from urllib.parse import urlparse
+    from urllib.request import getproxies
 
     from huggingface_hub.constants import ENDPOINT
 
     address = urlparse(ENDPOINT)
+    if address.scheme in getproxies():
+        return True
     try:
         with socket.create_connection((address.hostname, address.port or 443), timeout=2):
             return True

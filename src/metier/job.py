@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from metier import hub
 from metier.data.dataset import Dataset, Passage, load, read_passages
 from metier.data.items import Item
 from metier.data.mixing import batches, token_weights
 from metier.data.rendering import Renderer
-from metier.errors import DataError, Fault
-from metier.model.adapters import Identity, Kind, count
+from metier.errors import DataError, Fault, MetierError
+from metier.model.adapters import Identity, Kind, count, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
 from metier.recipe import LoraStrategy, QloraStrategy, Recipe
@@ -52,7 +53,7 @@ class Job:
     def identity(self) -> Identity:
         return Identity(
             base=self.recipe.model,
-            base_digest=self.source.weights_digest(),
+            base_digest=self.source.weights_digest,
             tokenizer_digest=self.renderer.tokenizer_digest,
             template_digest=self.renderer.template_digest,
         )
@@ -69,9 +70,11 @@ class Job:
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
-    data = load(recipe)
-    passages = read_passages(recipe)
-    source = hub.find(recipe.model, recipe.directory, offline=offline)
+    data, passages, source = _all_of(
+        lambda: load(recipe),
+        lambda: read_passages(recipe),
+        lambda: hub.find(recipe.model, recipe.directory, offline=offline),
+    )
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     renderer = Renderer.load(source.directory, template)
@@ -94,6 +97,24 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         passages=passages,
     )
     return _with_shape(job)
+
+
+def _all_of(
+    one: Callable[[], Dataset], two: Callable[[], list[Passage]], three: Callable[[], hub.Source]
+) -> tuple[Dataset, list[Passage], hub.Source]:
+    """All three, or the complaints of all together."""
+    found: list[Any] = []
+    complaints: list[MetierError] = []
+    for work in (one, two, three):
+        try:
+            found.append(work())
+        except MetierError as error:
+            complaints.append(error)
+    if len(complaints) > 1:
+        raise MetierError("\n".join(map(str, complaints)), complaints[0].hint)
+    if complaints:
+        raise complaints[0]
+    return found[0], found[1], found[2]
 
 
 def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
@@ -129,18 +150,14 @@ def _weighted(row: Example, weight: float) -> Example:
 
 def _base_shape(source: hub.Source, config: Config) -> Shape:
     """What the headers and the config tell of the base."""
-    tensors = source.tensors()
+    parameters = sum(tensor.size for tensor in source.tensors())
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     why_rows = probe(config)
     return Shape(
-        parameters=sum(tensor.size for tensor in tensors),
-        linear_parameters=sum(
-            tensor.size
-            for tensor in tensors
-            if len(tensor.shape) == 2 and config.vocab_size not in tensor.shape and "embed" not in tensor.name
-        ),
-        file_bytes=sum(tensor.bytes for tensor in tensors),
+        parameters=parameters,
+        linear_parameters=linear_size(config),
+        file_bytes=sum(tensor.bytes for tensor in source.tensors()),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,

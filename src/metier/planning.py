@@ -53,6 +53,11 @@ class Shape:
     validation_items: int
     trainable: int = 0
 
+    @property
+    def unreached(self) -> int:
+        """Weights in neither linear layers nor embeddings: small norms, and a mixture's experts."""
+        return self.parameters - self.linear_parameters - 2 * self.vocabulary * self.hidden
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -157,13 +162,16 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
                 Fault(f"--plan {key}", "is not a choice of the plan", f"choose from {', '.join(OVERRIDABLE)}")
             )
         elif type(value) is not wanted or (isinstance(value, int) and not isinstance(value, bool) and value < 1):
-            faults.append(Fault(f"--plan {key}", f"is {value!r}", f"give a {wanted.__name__}"))
+            faults.append(Fault(f"--plan {key}", f"is {value!r}", f"give {_GIVEN[wanted]}"))
     choices = {"compute": ("float32", "bfloat16", "float16"), "kernels": ("fused", "reference")}
     for key, allowed in choices.items():
         if isinstance(value := overrides.get(key), str) and value not in allowed:
             faults.append(Fault(f"--plan {key}", f"is {value!r}", f"choose from {', '.join(allowed)}"))
     if faults:
         raise RecipeError("--plan", faults)
+
+
+_GIVEN = {int: "a whole number from 1 on", str: "a word", bool: "true or false"}
 
 
 def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str, Any], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,7 +92,7 @@ class Lora(Strict):
         0.0, description="above 0, rows that share a prefix share its mask"
     )
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="names of linear layers; every kind must be matched"
+        "all-linear", description="names of linear layers, each of which must match"
     )
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
 
@@ -268,6 +269,9 @@ def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         *parents, last = dotted.split(".")
         for part in parents:
             node = _child(node, part, dotted)
+        if isinstance(node, list):
+            named = ", ".join(f"domain.{entry.get('name')}.{last}" for entry in node)
+            raise RecipeError("--set", [Fault(dotted, "says of no domain whose it is", f"write {named}")])
         if not isinstance(node, dict):
             raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
         node[last] = value
@@ -339,8 +343,12 @@ def _fault(key: str, details: list[Any]) -> Fault:
             text, _, fix = str(detail["ctx"]["error"]).partition("; ")
             field, _, problem = text.partition(": ")
             return Fault(field if key == "recipe" else f"{key}.{field}", problem, fix)
-    wanted = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input should ") for each in details))
+    told = (_TABLE.sub("be a table", each["msg"].removeprefix("Input should ")) for each in details)
+    wanted = " or ".join(dict.fromkeys(told))
     return Fault(key, f"is {detail['input']!r}", f"it should {wanted}")
+
+
+_TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydantic calls a table
 
 
 def _unknown(key: str, name: str, parents: list[str]) -> Fault:
@@ -348,6 +356,8 @@ def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     if parents[:1] == ["strategy"] and name in {"peft", *Lora.model_fields}:
         return Fault(key, "has no meaning with this method", 'remove it, or set strategy.method = "lora" or "qlora"')
     fields = _fields(parents)
+    if not parents and (table := next((key for key in ("train", "eval") if name in _TABLES[key].model_fields), "")):
+        return Fault(key, f"is not a field of a recipe by itself; did you mean `{table}.{name}`?", "name its table")
     return Fault(key, f"is not a field of a recipe{nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
 
 

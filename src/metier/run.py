@@ -33,8 +33,9 @@ class Run:
 
     @classmethod
     def open(cls, directory: str | Path) -> Run:
-        """An existing run. Raises `RunError` where there is none, or one of a newer format."""
-        run = cls(Path(directory))
+        """An existing run, a name alone in ./runs too. Raises `RunError` where there is none of this format."""
+        inside = Path("runs") / directory
+        run = cls(inside if len(Path(directory).parts) == 1 and inside.is_dir() else Path(directory))
         try:
             facts = run.facts
         except OSError:

@@ -39,7 +39,7 @@ def check(
     _show_data(job)
     show_kinds(job)
     for name in job.units:
-        for row in [row for unit in job.units[name][:show] for row in unit]:
+        for row in [row for unit in job.units[name][:show] for row in unit][:show]:
             show_row(job.renderer, row)
     say("no faults")
 
@@ -50,7 +50,7 @@ def _recipe_for(file: Path, changes: list[str] | None) -> Recipe:
 
     domain = propose(file).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     domain["data"] = file.name
-    return Recipe.of({"model": "nano", "domain": [domain]}, file.parent / "recipe.toml").override(**overrides(changes))
+    return Recipe.of({"model": "nano", "domain": [domain]}, file).override(**overrides(changes))
 
 
 def _show_data(job: Job) -> None:
@@ -97,16 +97,10 @@ def show_row(renderer: Renderer, row: Example) -> None:
     """The tokens of a row, the trained ones green on a terminal and in ⟦ ⟧ elsewhere."""
     on, off = ("\x1b[32m", "\x1b[0m") if sys.stderr.isatty() else ("⟦", "⟧")
     pieces, trained = [], False
-    for token, weight in zip((*row.tokens, None), (*row.weights, 0.0), strict=True):
+    for text, weight in zip((*renderer.spelled(row.tokens), ""), (*row.weights, 0.0), strict=True):
         if (weight > 0) != trained:
             pieces.append(on if weight else off)
             trained = weight > 0
-        if token is not None:
-            pieces.append(str(renderer.tokenizer.convert_ids_to_tokens(token)))
+        pieces.append(text.replace("\n", "\\n"))
     marked = sum(weight > 0 for weight in row.weights)
-    say(f"\n{marked} of {len(row.tokens)} tokens are trained\n{readable(pieces)}")
-
-
-def readable(pieces: list[str]) -> str:
-    """Byte-level and SentencePiece pieces with their spaces and line ends as people write them."""
-    return "·".join(pieces).replace("Ġ", " ").replace("Ċ", "\\n").replace("▁", " ")
+    say(f"\n{marked} of {len(row.tokens)} tokens are trained\n{'·'.join(filter(None, pieces))}")

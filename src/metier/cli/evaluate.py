@@ -21,7 +21,7 @@ def evaluate(
     from metier import experiment
     from metier.run import Run
 
-    chosen = Run.open(target) if target.is_dir() else recipe_from(target, set_)
+    chosen = recipe_from(target, set_) if target.suffix == ".toml" else Run.open(target)
     run = experiment.evaluate(chosen, offline=offline, on_event=Progress())
     if json:
         emit({"run": str(run.directory), **run.scores()})

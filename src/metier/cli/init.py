@@ -49,12 +49,16 @@ def _shipped(name: str) -> str:
 
 def _for_file(file: Path, model: str, directory: Path) -> str:
     """The recipe's text; what was guessed is shown on three rows."""
+    from metier.data.checks import warnings
     from metier.data.guessing import explain, propose
     from metier.data.items import make_items
     from metier.data.sources import read_rows
 
     domain = propose(file)
-    say(explain(domain, make_items(domain, read_rows(domain, file))))
+    items = make_items(domain, read_rows(domain, file), lambda fault: say(f"note  {fault}"))
+    say(explain(domain, items))
+    for warning in warnings(domain, items):
+        say(f"warning  {warning}")
     if model == "nano":
         say("model: nano, the embedded base, for a first look at the whole way; --model takes a better one")
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)

@@ -43,7 +43,10 @@ def show_plan(job: Job, chosen: Plan) -> None:
     """What was resolved, what moves, which means and why, memory and time."""
     shape, train = job.shape, job.recipe.train
     say(f"model    {job.recipe.model}: {shape.parameters / 1e6:,.1f} M parameters, {shape.layers} layers")
-    say(f"data     {shape.examples} examples, {shape.row_tokens:,} tokens, {shape.packed_tokens:,} of them distinct")
+    answers = sum(len(unit) for units in job.units.values() for unit in units)
+    told = f" with {answers} answers" if answers != shape.examples else ""
+    distinct = f"{shape.packed_tokens:,} of them distinct"
+    say(f"data     {shape.examples} examples{told}, {shape.row_tokens:,} tokens, {distinct}")
     say(
         f"train    {train.num_train_epochs} epochs × {train.batch_size} examples a step = {chosen.steps} steps, "
         f"learning rate {train.learning_rate}, warm-up {chosen.warmup} steps"

@@ -20,7 +20,7 @@ def runs(
 ) -> None:
     """List the runs in ./runs (or another folder), newest first; or show one with its scores."""
     folder = run or Path("runs")
-    if (folder / "run.json").exists() or (run and not folder.is_dir()):
+    if run and (not folder.is_dir() or (folder / "run.json").exists()):
         _show(Run.open(folder), json)
         return
     folder = folder / "runs" if (folder / "runs").is_dir() else folder
@@ -28,7 +28,7 @@ def runs(
     if json:
         emit([{"run": str(each.directory), **each.facts} for each in found])
     elif not found:
-        say(f"no runs in {folder}; `metier train recipe.toml` makes one")
+        say(f"no runs in {folder}; they lie in runs/ beside their recipe: `metier runs FOLDER` looks there")
     else:
         rows = [
             (each.name, *(str(each.facts[key]) for key in ("status", "method", "model", "started"))) for each in found

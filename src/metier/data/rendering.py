@@ -151,6 +151,20 @@ class Renderer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text.removeprefix(self.ending.lead) if self.ending.lead.strip() else text.strip()
 
+    def spelled(self, ids: Sequence[int]) -> list[str]:
+        """Each token as people write it; a character made of several stands with its last one."""
+        if "ByteLevel" not in str(self._backend.decoder):
+            return [str(self._backend.id_to_token(each)).replace("▁", " ") for each in ids]
+        found: list[str] = []
+        begun: list[int] = []
+        for each in ids:
+            begun.append(each)
+            text: str = self._backend.decode(begun, skip_special_tokens=False)
+            whole = "\ufffd" not in text or len(begun) == 4  # bytes of the longest character
+            found.append(text if whole else "")
+            begun = [] if whole else begun
+        return found
+
     def passage(self, text: str) -> Example:
         """Raw text as a row: every token counts but the first, which nothing precedes."""
         bos = [self.tokenizer.bos_token_id] if self._begins else [self.tokenizer.eos_token_id]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from metier.data.items import Item
 from metier.data.rendering import Renderer
+from metier.errors import RunError
 from metier.evaluation.answers import Answer
 from metier.events import Event, Listener
 from metier.inference.engine import Engine, Request
@@ -34,9 +36,20 @@ def answer(
     for chunk in (*_chunks(labels, _CHUNK), *_chunks(opens, _CHUNK)):
         chosen = [items[index] for index in chunk]
         work = _labels if chosen[0].kind == "label" else _opens
-        answers.update(zip(chunk, work(engine, renderer, chosen, limits), strict=True))
+        answers.update(zip(chunk, map(_finite, work(engine, renderer, chosen, limits)), strict=True))
         listen(Event(phase, len(answers), len(items)))
     return [answers[index] for index in range(len(items))]
+
+
+def _finite(answer: Answer) -> Answer:
+    """Raises `RunError` where the model's numbers are broken: no score may rest on them."""
+    if not all(map(math.isfinite, (answer.logprob or 0.0, *answer.label_logprobs))):
+        problem = f"{answer.place}: the model gives a log-probability of {answer.logprob}"
+        hint = (
+            "its weights are broken, or too large for this number format: fetch it again, or try --plan compute=float32"
+        )
+        raise RunError(problem, hint)
+    return answer
 
 
 def blank(item: Item, failed: str = "") -> Answer:

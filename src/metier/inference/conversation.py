@@ -70,4 +70,4 @@ class Conversation:
 
 
 def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:
-    return Identity(name, source.weights_digest(), renderer.tokenizer_digest, renderer.template_digest)
+    return Identity(name, source.weights_digest, renderer.tokenizer_digest, renderer.template_digest)

@@ -53,7 +53,21 @@ def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[K
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = _wrap(network, _config(lora))
-    return adapted, _kinds(adapted, before)
+    kinds = _kinds(adapted, before)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    if not trained or trained != sum(kind.parameters for kind in kinds):
+        problem = f"{lora.target_modules!r} reaches other layers than the linear ones inside the model"
+        fix = f'write "all-linear", or choose among {", ".join(sorted(before))}'
+        raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
+    return adapted, kinds
+
+
+def linear_size(config: PreTrainedConfig) -> int:
+    """How many weights lie in linear layers but the output head: what 4 bits store and adapters reach."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(layer.weight.numel() for _, layer in _linear_layers(network))
 
 
 def count(config: PreTrainedConfig, lora: Lora) -> list[Kind]:
@@ -87,6 +101,7 @@ def _wrap(network: nn.Module, config: LoraConfig) -> PeftModel:
     """PEFT's wrapping, without its use of a name that transformers has deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*(experts|MoE|target_parameters)", category=RuntimeWarning)
         try:
             adapted: PeftModel = get_peft_model(network, config)
         except ValueError as error:  # PEFT knows layers that cannot be adapted
@@ -109,13 +124,15 @@ def _config(lora: Lora) -> LoraConfig:
 
 def _linear_kinds(network: nn.Module) -> Counter[str]:
     """Leaf name of every linear layer but the output head → how often it occurs."""
+    return Counter(name.rpartition(".")[2] for name, _ in _linear_layers(network))
+
+
+def _linear_layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
     head = getattr(network, "get_output_embeddings", lambda: None)()
-    kinds: Counter[str] = Counter()
     for name, module in network.named_modules():
         linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         if linear and module is not head:
-            kinds[name.rpartition(".")[2]] += 1
-    return kinds
+            yield name, module
 
 
 def _kinds(adapted: PeftModel, before: Mapping[str, int]) -> list[Kind]:

@@ -237,8 +237,8 @@ def test_rows_that_are_unreadable_are_told_with_those_that_are_unusable(tmp_path
 
 def test_the_same_question_in_two_domains_never_leaks_whatever_is_written_around_it(tmp_path: Path) -> None:
     write(tmp_path / "faq.csv", [*faq(200), *({**row, "question": row["question"].upper() + " "} for row in faq(200))])
-    other = {"name": "other", "data": "faq.csv", "heldout": 0.4, "prompt": "Please: {question}", "answer": "{answer}"}
-    data = load(recipe(tmp_path, {"name": "faq", "data": "faq.csv", "heldout": 0.2}, other))
+    other = {"name": "other", "data": "faq.csv", "heldout": 0.25, "prompt": "Please: {question}", "answer": "{answer}"}
+    data = load(recipe(tmp_path, {"name": "faq", "data": "faq.csv", "heldout": 0.2, "validation": 0.2}, other))
 
     def asked(items: Sequence[Item]) -> set[str]:
         return {item.messages[-1].content.removeprefix("Please: ").strip().lower() for item in items}
