@@ -121,6 +121,8 @@ def _header(path: Path) -> list[Tensor]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("its header would be longer than the file")
             entries = json.loads(file.read(length))
     except (struct.error, ValueError) as error:
         raise ModelError(f"{path}: is not a safetensors file: {error}; fetch it again") from None

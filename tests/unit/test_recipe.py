@@ -127,3 +127,13 @@ def test_paths_follow_the_recipe_and_its_data_root(tmp_path: Path) -> None:
     made = Recipe.of({**GOOD, "data_root": "sets"}, tmp_path / "recipe.toml")
     assert made.data_path("a.csv") == tmp_path / "sets" / "a.csv"
     assert made.data_path("sample:telecom").is_file()
+
+
+def test_a_key_of_a_table_or_a_domain_is_shown_the_way() -> None:
+    whole = {"model": "nano", "domain": [{"name": "faq", "data": "x.csv"}]}
+    with pytest.raises(RecipeError, match=r"did you mean `train\.learning_rate`"):
+        Recipe.of({**whole, "learning_rate": 1e-4}, Path("r.toml"))
+    with pytest.raises(RecipeError, match=r"write domain\.faq\.heldout"):
+        Recipe.of(whole, Path("r.toml")).override(**{"domain.heldout": 0.3})
+    with pytest.raises(RecipeError, match="be a table or be less than 1"):
+        Recipe.of(whole, Path("r.toml")).override(**{"domain.faq.heldout": 1.5})

@@ -171,3 +171,10 @@ def test_real_tokenizers(shared: Path, name: str) -> None:
     controls = set(renderer.tokenizer.added_tokens_decoder)
     honest, attacked = renderer.prompt_ids(conversation("x")), renderer.prompt_ids(conversation(" ".join(FORGED)))
     assert [each for each in attacked if each in controls] == [each for each in honest if each in controls]
+
+
+def test_tokens_are_spelled_as_people_write_them() -> None:
+    ids = RENDERER.encode("<|user|>\nfür dich")
+    spelled = RENDERER.spelled(ids)
+    assert len(spelled) == len(ids)
+    assert "".join(spelled) == "<|user|>\nfür dich"

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from metier.errors import ModelError, RecipeError
 from metier.files import write_directory
-from metier.model.adapters import Identity, attach, count, disabled, load, save, state
+from metier.model.adapters import Identity, attach, count, disabled, linear_size, load, save, state
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
 from metier.model.loading import load as load_base
@@ -157,3 +157,16 @@ def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
         (3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072)
     )
     assert len(kinds) == 4
+
+
+@pytest.mark.parametrize("target", [("lm_head",), ("embed_tokens",), ".*lm_head"])
+def test_what_lies_outside_the_layers_is_no_target(tmp_path: Path, target: str | tuple[str, ...]) -> None:
+    lora = Lora(r=4, lora_alpha=8.0, target_modules=target)
+    with pytest.raises(RecipeError, match="target_modules"):
+        attach(base(tmp_path).network, lora, seed=0)
+
+
+def test_the_linear_size_is_what_all_linear_layers_hold(tmp_path: Path) -> None:
+    network = base(tmp_path).network
+    layers = [each for name, each in network.named_modules() if isinstance(each, torch.nn.Linear) and name != "lm_head"]
+    assert linear_size(read_config(tmp_path)) == sum(layer.weight.numel() for layer in layers) > 0
