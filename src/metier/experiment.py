@@ -21,7 +21,7 @@ from metier.evaluation.metrics import compare, domain_scores, forgetting, primar
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
 from metier.files import digest, write_directory
-from metier.hardware import measure, peak_memory, probe
+from metier.hardware import Layer, measure, peak_memory, probe
 from metier.inference.engine import Engine
 from metier.job import Job, prepare
 from metier.model.adapters import attach, restore, save
@@ -60,9 +60,9 @@ def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, of
     job = recipe if isinstance(recipe, Job) else prepare(recipe, offline=offline)
     hardware = probe()
     draft = make_plan(job.recipe, job.shape, hardware, None, overrides or {})
-    size = (draft.tokens_per_batch, job.shape.hidden, job.shape.intermediate)
-    rates = measure(draft.compute, size, draft.threads, quantized=draft.storage == "nf4")
-    return make_plan(job.recipe, job.shape, hardware, rates, overrides or {})
+    widths = (job.shape.hidden, job.shape.intermediate)
+    layer = Layer(*widths, draft.tokens_per_batch, draft.sequences, draft.compute, draft.storage == "nf4")
+    return make_plan(job.recipe, job.shape, hardware, measure(layer, draft.threads), overrides or {})
 
 
 def train(
@@ -203,11 +203,12 @@ def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -
         if run.status == "finished":
             return run
         begun = time.monotonic()
-        runs.save_plan(run, chosen)
+        asked = "held-out answers"
+        runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
         engine = _engine(base.forward, base, chosen)
         answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen, "base")
         run.write_answers([to_json(each) for each in answers])
-        return _finish(run, {"classical": classical}, {"held-out answers": time.monotonic() - begun})
+        return _finish(run, {"classical": classical}, {asked: time.monotonic() - begun})
 
 
 def _classical(job: Job, means: Means) -> Run:
@@ -249,11 +250,12 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen)
-    max_length = job.recipe.train.max_length
+    answered, max_length = time.monotonic(), job.recipe.train.max_length
     answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
     run.write_answers([to_json(each) for each in answers])
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
-    seconds = {"training and validation": progress.seconds, "held-out answers": time.monotonic() - begun}
+    seconds = {"training and validation": progress.seconds, "held-out answers": answered - begun}
+    seconds |= {"general text": time.monotonic() - answered}
     return _finish(run, opponents, seconds)
 
 

@@ -15,9 +15,11 @@ from metier.recipe import LoraStrategy, QloraStrategy, Recipe
 GIB = 1 << 30
 # Bytes a parameter: NF4 with double quantisation keeps 4 bits and one 8-bit scale for 64 values.
 _BYTES = {"nf4": 0.5 + 1 / 64, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-_PYTHON = int(0.62 * GIB)  # interpreter, torch, transformers, PEFT and scikit-learn, measured after importing them
-_EFFICIENCY = 0.35  # of the measured matrix rate that a training step reaches; docs/log.md keeps the measurements
-_STEP_OVERHEAD = 0.004  # seconds a layer and forward spends outside matrix products on a small model
+_PYTHON = int(0.55 * GIB)  # interpreter, torch, transformers, PEFT and scikit-learn, measured after importing them
+_SLACK = 1.3  # of activations: what the backward pass and the allocator hold beside them, measured (docs/log.md)
+_KERNELS = 300 << 20  # code that oneDNN compiles and keeps for every length of a bfloat16 product (decision 4)
+_DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
+_COMPARED = 5 * 512  # whole distributions that are held while general text is read
 
 
 @dataclass(frozen=True)
@@ -257,12 +259,13 @@ def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
     cached = draft.sequences * min(shape.context, shape.longest_row + 256) * shape.layers * shape.cache_width * width
     working = {
         "adapter, gradient, optimizer": 16 * shape.trainable,
-        "activations": int(tokens * (kept if training else layer)),
-        "logits": int((targets if training else tokens) * shape.vocabulary * 4 * (3 if training else 2)),
+        "activations": int(tokens * (_SLACK * kept if training else layer)),
+        "logits": shape.vocabulary * 4 * (max(3 * targets, _COMPARED) if training else 2 * tokens),
         "decoding cache": int(cached) if shape.decoded_items else 0,
     }
     return {
         "libraries": _PYTHON,
+        "compiled kernels": _KERNELS if draft.compute == "bfloat16" else 0,
         "weights": int(shape.linear_parameters * _BYTES[draft.storage] + rest),
         # Mapped only until the weights are read: they count for what they exceed later needs.
         "weight files while loading": max(0, shape.file_bytes - sum(working.values())),
@@ -271,28 +274,30 @@ def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
 
 
 def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
-    """Forecast time by purpose: matrix products at the measured rate, 4-bit weights unpacked, overhead."""
-    rate = rates.matrix * _EFFICIENCY
-    unpack = shape.linear_parameters / rates.unpack if draft.storage == "nf4" else 0.0
-    overhead = _STEP_OVERHEAD * shape.layers
-    head = 2.0 * shape.vocabulary * shape.hidden
+    """Forecast time by purpose: a layer's measured times, 4-bit weights unpacked, the output head's product."""
+    head = shape.vocabulary * shape.hidden * rates.product
+    unpack = shape.linear_parameters * rates.unpack
 
-    def forward(tokens: float, targets: float, passes: float) -> float:
-        calls = max(1.0, tokens / draft.tokens_per_batch) if tokens else 0.0
-        products = (2.0 * shape.linear_parameters * tokens + head * targets) * passes / rate
-        return products + calls * passes * (unpack + overhead)
+    def reading(tokens: float, targets: float) -> float:
+        calls = math.ceil(tokens / draft.tokens_per_batch)
+        return tokens * shape.layers * rates.read + targets * head + calls * unpack
 
-    epochs = _number(recipe.train.num_train_epochs)
-    decode_steps = math.ceil(shape.decoded_items / draft.sequences) * recipe.eval.max_new_tokens
-    per_validation = math.ceil(shape.validation_items / draft.sequences) * recipe.eval.max_new_tokens
-    step = unpack + overhead + 2.0 * shape.linear_parameters * draft.sequences / rate
-    validations = math.ceil(draft.steps / draft.validate_every) if shape.trainable else 0
-    passes = 3.0 if draft.checkpointing else 2.0
+    def training(tokens: float, targets: float, steps: int) -> float:
+        calls = max(steps, math.ceil(tokens / draft.tokens_per_batch))
+        again = reading(tokens, 0) if draft.checkpointing else 0.0
+        return tokens * shape.layers * rates.train + 2 * targets * head + 2 * calls * unpack + again
+
+    def decoding(items: int) -> float:
+        step = _DECODING * shape.layers * rates.decode + min(items, draft.sequences) * head + unpack
+        return math.ceil(items / draft.sequences) * recipe.eval.max_new_tokens * step
+
+    epochs, moves = _number(recipe.train.num_train_epochs), shape.trainable > 0
+    validations = math.ceil(draft.steps / draft.validate_every) if moves else 0
     return {
-        "training": forward(epochs * shape.packed_tokens, epochs * shape.targets, passes) if shape.trainable else 0.0,
-        "validation": validations * per_validation * step,
-        "held-out answers": forward(shape.scored_tokens, 0.0, 1.0) + decode_steps * step,
-        "general text": 2 * forward(shape.general_tokens, shape.general_tokens, 1.0) if shape.trainable else 0.0,
+        "training": training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) if moves else 0.0,
+        "validation": validations * decoding(shape.validation_items),
+        "held-out answers": reading(shape.scored_tokens, shape.scored_tokens / 2) + decoding(shape.decoded_items),
+        "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves else 0.0,
     }
 
 

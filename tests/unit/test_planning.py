@@ -13,7 +13,7 @@ from metier.recipe import QloraStrategy, Recipe
 
 LAPTOP = Hardware("Linux x86_64", 4, 16 * GIB, 12 * GIB, ("avx2",))
 SERVER = Hardware("Linux x86_64", 8, 64 * GIB, 60 * GIB, ("avx2", "avx512f", "avx512_bf16"))
-RATES = Rates(matrix=2e11, unpack=2e9)
+RATES = Rates(train=1e-3, read=4e-4, decode=0.02, unpack=5e-10, product=1e-11)
 PHI = Shape(
     parameters=3_821_000_000,
     linear_parameters=3_623_000_000,
