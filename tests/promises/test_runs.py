@@ -136,6 +136,14 @@ def test_a_changed_adapter_is_not_served(copy: Path) -> None:
         Conversation(tuned(copy))
 
 
+def test_an_untuned_run_talks_only_through_its_own_base(copy: Path) -> None:
+    (untuned,) = (copy / "runs").glob("none-*")
+    assert Conversation(Run.open(untuned)).systems == {"mood": None}
+    tiny.save(copy / "base", num_hidden_layers=3)
+    with pytest.raises(ModelError, match="is not the base any more"):
+        Conversation(Run.open(untuned))
+
+
 def test_two_processes_do_not_share_a_run(copy: Path) -> None:
     run = tuned(copy)
     run.update(status="stopped")

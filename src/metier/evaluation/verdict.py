@@ -20,13 +20,17 @@ def sentence(
 
 
 def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
+    found: dict[str, dict[str, list[str]]] = {"better": {}, "worse": {}, "no difference shown": {}}
     for record in records:
         if record.kind != "text":
             difference = primary(record)
-            groups[difference.verdict].append(f"{record.domain} ({difference.metric})")
-    said = [f"{verdict} on {', '.join(names)}" for verdict, names in groups.items() if names]
+            found[difference.verdict].setdefault(difference.metric, []).append(record.domain)
+    said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]
     return f"against {opponent}: {'; '.join(said)}".replace("; ", ", ") if said else f"{opponent} was not compared"
+
+
+def _named(by_metric: Mapping[str, Sequence[str]]) -> str:
+    return " and ".join(f"{', '.join(domains)} ({metric})" for metric, domains in by_metric.items())
 
 
 def primary(record: DomainDifferences) -> Difference:

@@ -10,7 +10,7 @@ import torch
 from metier import hub
 from metier.data.items import Message
 from metier.data.rendering import Renderer
-from metier.errors import MetierError
+from metier.errors import MetierError, ModelError
 from metier.inference.engine import Engine, Request
 from metier.model.adapters import Identity, disabled
 from metier.model.adapters import load as load_adapter
@@ -29,8 +29,12 @@ class Conversation:
         self.renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
         torch.set_num_threads(plan["threads"])
         number_format = NumberFormat(plan["storage"], plan["compute"])
-        base = load(source.directory, number_format, plan["device"], multiple=plan["pad_to"])
+        how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
+        base = load(source.directory, number_format, plan["device"], **how)
         network = base.network
+        if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
+            hint = "restore it, or measure it again: metier eval recipe.toml"
+            raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
         if run.facts["method"] != "none":
             network = load_adapter(network, run.adapter, _identity(recipe.model, source, self.renderer))
         self._forward = base.forward.over(network)
