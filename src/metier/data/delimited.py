@@ -30,8 +30,10 @@ class Record:
 def records(text: str, delimiter: str) -> Iterator[Record]:
     """Records as RFC 4180 has them, with any delimiter and cells of any length."""
     mark = re.escape(delimiter)
-    plain = rf"[^{mark}\r\n]" if len(delimiter) == 1 else rf"(?:(?!{mark})[^\r\n])"
-    cell = re.compile(rf'(?:"([^"]*+(?:""[^"]*+)*+)"|((?!"){plain}*+))(?P<end>{mark}|\r\n|\r|\n|\Z)')
+    one = rf"[^{mark}\r\n]*+"
+    # Not possessive: Python 3.11.2 gives such a group with a lookahead no match at all (cpython#106052).
+    plain = one if len(delimiter) == 1 else rf"(?:(?!{mark})[^\r\n])*"
+    cell = re.compile(rf'(?:"([^"]*+(?:""[^"]*+)*+)"|((?!"){plain}))(?P<end>{mark}|\r\n|\r|\n|\Z)')
     position, line, begin = 0, 1, 1
     cells: list[str] = []
     while position < len(text) or cells:
