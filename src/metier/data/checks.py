@@ -32,6 +32,15 @@ def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     return [*_personal_data(domain, items), *_hidden_labels(domain, items), *_twin_labels(domain, items)]
 
 
+def few_heldout(domain: Domain, heldout: Sequence[Item]) -> list[Fault]:
+    """A warning where so little is held out that hardly any difference can be shown."""
+    if len(heldout) >= _FEW:
+        return []
+    items = f"{len(heldout)} item" + "s" * (len(heldout) != 1)
+    fix = "give more rows, or a larger heldout"
+    return [Fault(f"domain {domain.name}", f"only {items} held out: a difference must be large to show", fix)]
+
+
 def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     found = []
     for name, has in _KINDS.items():
@@ -90,6 +99,7 @@ def _twin_labels(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
     for twins in spelled.values():
         if twins[0] and len(twins) > 1:
             named = " and ".join(map(repr, twins))
-            mapped = ", ".join(f"{json.dumps(each, ensure_ascii=False)} = …" for each in items[0].replies)
+            quoted = {each: json.dumps(each, ensure_ascii=False) for each in items[0].replies}
+            mapped = ", ".join(f"{own} = {quoted[twins[0] if each in twins else each]}" for each, own in quoted.items())
             problem = f"labels {named} look like one, but are measured as {len(twins)}"
             yield Fault(f"domain {domain.name}", problem, f"if they are one, write label_map = {{ {mapped} }}")

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from metier.data.checks import warnings
+from metier.data.checks import few_heldout, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, make_items
@@ -127,7 +127,7 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
         raise DataError(str(recipe.path), faults)
     found = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
     everything = [*found.train, *found.validation, *found.heldout]
-    told = tuple(warnings(domain, everything))
+    told = (*warnings(domain, everything), *few_heldout(domain, found.heldout))
     return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told)
 
 

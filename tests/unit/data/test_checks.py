@@ -68,5 +68,6 @@ def test_labels_that_look_like_one_are_told() -> None:
     found = warnings(DOMAIN, [Item("1", "d", "g", "f:1", 0, (Message("user", "x"),), replies, 0)])
     assert [str(fault) for fault in found] == [
         "domain d: labels 'Positive' and 'positive ' look like one, but are measured as 2; "
-        'if they are one, write label_map = { "Positive" = …, "negative" = …, "positive " = … }'
+        "if they are one, write "
+        'label_map = { "Positive" = "Positive", "negative" = "negative", "positive " = "Positive" }'
     ]
