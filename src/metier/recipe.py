@@ -37,7 +37,7 @@ class Domain(Strict):
     """One domain: where its rows are, and how a row becomes a conversation with its answer."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
-    data: str = Field(description="csv, jsonl or json file, or sample:NAME")
+    data: str = Field(description="csv, tsv, jsonl, json or parquet file, or sample:NAME")
     heldout: Heldout = Field(
         0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right"
     )
@@ -45,7 +45,9 @@ class Domain(Strict):
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="of the domain in the loss; target tokens are balanced first"
     )
-    system: str | None = Field(None, description="system prompt in front of every conversation")
+    system: str | None = Field(
+        None, description="system prompt in front of every conversation; a template over the columns"
+    )
 
     encoding: str = Field("utf-8", description="of the file; a byte order mark is taken off")
     delimiter: Annotated[str, Field(min_length=1)] | None = Field(
@@ -62,7 +64,10 @@ class Domain(Strict):
     labels: tuple[str, ...] | None = Field(None, description="a closed set of answers, scored by log-probability")
     label_map: Mapping[str, str] | None = Field(None, description="value in the data = label")
 
-    messages: str | None = Field(None, description="column that holds a list of {role, content}")
+    messages: str | tuple[str, ...] | None = Field(
+        None, description="column that holds a list of {role, content}; several are laid end to end"
+    )
+    history: str | None = Field(None, description="column with earlier exchanges, a list of [question, answer]")
     conversation: str | None = Field(None, description="column that tells which conversation a message belongs to")
     role: str | None = Field(None, description="column with a message's role")
     content: str | None = Field(None, description="column with a message's text")

@@ -12,7 +12,14 @@ from itertools import groupby
 from typing import Any
 
 from metier.data.sources import Row, columns_of, text_of
-from metier.data.templates import Template, answer_template, prompt_template, template_faults
+from metier.data.templates import (
+    Template,
+    answer_template,
+    prompt_template,
+    shared_system,
+    system_template,
+    template_faults,
+)
 from metier.errors import Fault, nearest
 from metier.recipe import Domain
 
@@ -143,15 +150,17 @@ def _timestamp(text: str) -> float:
 
 def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
     """Keys that name a column which is not there, and roles that do not exist."""
+    named: list[tuple[str, str | None]] = []
     if domain.messages:
-        keys = ["messages", "id", "group"]
+        named += [("messages", name) for name in _message_columns(domain)]
     elif domain.conversation:
-        keys = ["conversation", "role", "content", "time", "id", "group"]
+        named += [(key, getattr(domain, key)) for key in ("conversation", "role", "content", "time")]
     else:
-        keys = ["id", "group"]
+        named.append(("history", domain.history))
         yield from template_faults(domain, columns)
-    for key in keys:
-        name = getattr(domain, key)
+    if domain.system and shared_system(domain) is None:
+        named.append(("system", domain.system[1:-1]))
+    for key, name in (*named, ("id", domain.id), ("group", domain.group)):
         if name is not None and name not in columns:
             problem = f"there is no column {name!r}{nearest(name, columns)}"
             yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
@@ -179,6 +188,8 @@ def _cell(row: Row, column: str | None) -> str:
 
 
 def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template]) -> Iterator[Turn | Fault]:
+    if domain.history:
+        yield from _from_history(domain.history, row)
     for role, template in templates.items():
         for name in template.columns:
             if isinstance(row.values.get(name), list | dict):
@@ -188,13 +199,41 @@ def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template])
         yield Turn(role, template.fill(cells), row.place, field, "\n".join(cells.values()), _cell(row, domain.id))
 
 
-def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
-    field, value = str(domain.messages), row.values.get(str(domain.messages))
-    messages = message_list(value)
-    if messages is None:
-        fix = 'write [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
-        yield Fault(f"{row.place}: {field}", "is no list of messages", fix)
+def _from_history(field: str, row: Row) -> Iterator[Turn | Fault]:
+    exchanges = exchange_list(row.values.get(field))
+    if exchanges is None:
+        yield Fault(f"{row.place}: {field}", "is no list of exchanges", 'write [["question", "answer"], …]')
         return
+    for index, exchange in enumerate(exchanges):
+        for role, said in zip(("user", "assistant"), exchange, strict=True):
+            text = text_of(said).strip()
+            yield Turn(role, text, row.place, f"{field}[{index}]", text, "")
+
+
+def exchange_list(value: Any) -> list[list[Any]] | None:
+    """The [question, answer] pairs of a cell, none in an empty one; None where it holds something else."""
+    if value in (None, ""):
+        return []
+    value = _parsed(value)
+    pairs = isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value)
+    return value if pairs else None
+
+
+def _message_columns(domain: Domain) -> tuple[str, ...]:
+    return domain.messages if isinstance(domain.messages, tuple) else (str(domain.messages),)
+
+
+def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
+    for field in _message_columns(domain):
+        messages = message_list(row.values.get(field))
+        if messages is None:
+            fix = 'write [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+            yield Fault(f"{row.place}: {field}", "is no list of messages", fix)
+        else:
+            yield from _from_column(domain, row, field, messages)
+
+
+def _from_column(domain: Domain, row: Row, field: str, messages: list[dict[str, Any]]) -> Iterator[Turn | Fault]:
     for index, message in enumerate(messages):
         name, content = (
             message.get(key, message.get(other)) for key, other in (("role", "from"), ("content", "value"))
@@ -212,15 +251,21 @@ def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
 
 def message_list(value: Any) -> list[dict[str, Any]] | None:
     """The messages of a cell, which in a csv file is JSON text; None where it holds none."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    value = _parsed(value)
     if not isinstance(value, list) or not value:
         return None
     shaped = all(isinstance(each, dict) and ("role" in each or "from" in each) for each in value)
     return value if shaped else None
+
+
+def _parsed(value: Any) -> Any:
+    """A list that stands in a csv file as JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value
 
 
 def _unknown_role(place: str, name: str) -> Fault:
@@ -308,7 +353,18 @@ def _conversation(
     faults += [turn.fault("is empty", "remove the row or fill it in") for turn in turns if not turn.content.strip()]
     if faults:
         return faults
+    if domain.system and not (turns and turns[0].role == "system"):
+        turns = [*_system_turn(domain, row), *turns]
     return Conversation(number, _cell(row, domain.group) or name, _merged(turns))
+
+
+def _system_turn(domain: Domain, row: Row) -> Iterator[Turn]:
+    """The domain's system prompt; one that a row's own columns make is part of what the row says."""
+    template = system_template(domain, list(row.values))
+    own = template.fill({name: _cell(row, name) for name in template.columns}) if template.columns else ""
+    text = own if template.columns or shared_system(domain) is None else template.text
+    if text:
+        yield Turn("system", text, row.place, "system", own, "")
 
 
 def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.columns import Column, named, survey
-from metier.data.conversations import message_list, moments, role_of
+from metier.data.conversations import exchange_list, message_list, moments, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.items import Item
-from metier.data.sources import DELIMITED, Row, columns_of, guess_encoding, read_bytes, read_rows, text_of
+from metier.data.sources import DELIMITED, PARQUET, Row, columns_of, guess_encoding, read_bytes, read_rows, text_of
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.errors import DataError, Fault
 from metier.recipe import Domain
@@ -55,7 +55,7 @@ class _Right:
 def propose(path: Path) -> Domain:
     """The domain that `metier init` writes for a file: name, format, and a complete mapping."""
     data = read_bytes(path)
-    encoding = guess_encoding(data)
+    encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
     draft = Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding)
     if path.suffix.lower() in DELIMITED:
         delimiter = guess_delimiter(data.decode(encoding).removeprefix("\ufeff"))
@@ -76,7 +76,7 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
         update = _chat(domain, found, rows) or {}
         if not update:
             raise _unclear_chat(domain, rows)
-    elif not domain.prompt and not domain.answer and (name := _message_column(rows)):
+    elif not domain.prompt and not domain.answer and (name := _message_columns(rows)):
         update = {"messages": name}
     else:
         asked = domain.prompt or domain.answer
@@ -84,12 +84,40 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
         update = update or _templates(domain, found, rows)
     if domain.label_map and not domain.labels:
         update["labels"] = closed_set(domain)
+    update |= _around(domain.model_copy(update=update), rows)
     return domain.model_copy(update=update)
+
+
+def _around(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
+    """Columns that other tools' formats have beside the exchange: `system`, and Alpaca's `history`."""
+    update: dict[str, Any] = {}
+    columns = columns_of(rows)
+    taken = f"{domain.prompt}{domain.answer}"
+    texts = [row.values.get("system") for row in rows]
+    if domain.system is None and "{system}" not in taken and any(texts):
+        update["system"] = "{system}" if all(isinstance(text, str | None) for text in texts) else None
+    if domain.history is None and domain.prompt and "history" in columns and "{history}" not in taken:
+        exchanges = [exchange_list(row.values.get("history")) for row in rows]
+        update["history"] = "history" if all(each is not None for each in exchanges) else None
+    return update
 
 
 def explain(domain: Domain, items: Sequence[Item]) -> str:
     """The mapping and three items, for people."""
-    keys = ("messages", "conversation", "role", "content", "time", "prompt", "answer", "instruction", "group", "id")
+    keys = (
+        "system",
+        "messages",
+        "history",
+        "conversation",
+        "role",
+        "content",
+        "time",
+        "prompt",
+        "answer",
+        "instruction",
+        "group",
+        "id",
+    )
     lines = [f"{key:<13}{_short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
     if labels := closed_set(domain):
         counts = Counter(item.reference for item in items)
@@ -112,13 +140,16 @@ def _name(stem: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_") or "data"
 
 
-def _message_column(rows: Sequence[Row]) -> str | None:
-    """The first column that holds lists of messages."""
+def _message_columns(rows: Sequence[Row]) -> str | tuple[str, ...] | None:
+    """The first column that holds lists of messages, or TRL's two; none of those that only compare answers."""
+    found = []
     for name in columns_of(rows[:20]):
         values = [value for row in rows[:20] if (value := row.values.get(name))]
         if values and all(message_list(value) for value in values):
-            return name
-    return None
+            found.append(name)
+    if {"prompt", "completion"} <= set(found):
+        return ("prompt", "completion")
+    return found[0] if found else None
 
 
 def _chat(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict[str, Any] | None:

@@ -72,19 +72,18 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
 
 def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ...]) -> Iterator[Item | Fault]:
     """An item for each assistant turn."""
-    asked = [turn.key for turn in conversation.turns if turn.role != "assistant"]
+    asked = [turn.key for turn in conversation.turns if turn.role != "assistant" and turn.key]
     # Own groups are of their domain; what is said twice is the same everywhere, whatever the template around it.
     group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(_plain, asked)])[:_ID]
     shared = Counter(turn.id for turn in conversation.turns if turn.role == "assistant")
     turns = conversation.turns
-    opening = (Message("system", domain.system),) if domain.system and turns[0].role != "system" else ()
     answered = 0
     for index, turn in enumerate(turns):
         if turn.role != "assistant":
             continue
         answered += 1
         own = f"{turn.id}/{answered}" if shared[turn.id] > 1 else turn.id
-        before = [each.key for each in turns[:index] if each.role != "assistant"]
+        before = [each.key for each in turns[:index] if each.role != "assistant" and each.key]
         reply = _reply(domain, turn, labels)
         if isinstance(reply, Fault):
             yield reply
@@ -95,7 +94,7 @@ def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ..
             group=group,
             place=turn.place,
             row=conversation.number,
-            messages=(*opening, *(Message(each.role, each.content) for each in turns[:index])),
+            messages=tuple(Message(each.role, each.content) for each in turns[:index]),
             replies=labels or (turn.content,),
             answer=reply,
         )

@@ -18,6 +18,7 @@ from metier.recipe import SAMPLES, Domain
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")
+PARQUET = ".parquet"
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
@@ -41,13 +42,17 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
     instead, so that those which others find are told together with them.
     """
-    shown = show(path)
-    text = _decode(read_bytes(path), domain.encoding, shown)
-    if not text.strip():
-        raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
-    found = list(_delimited(text, domain, shown) if path.suffix.lower() in DELIMITED else _objects(text, shown))
+    shown, data = show(path), read_bytes(path)
+    if path.suffix.lower() == PARQUET:
+        found, faults = list(_table(data, shown)), list[Fault]()
+    else:
+        text = _decode(data, domain.encoding, shown)
+        if not text.strip():
+            raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
+        found = list(_delimited(text, domain, shown) if path.suffix.lower() in DELIMITED else _objects(text, shown))
+        faults = list(_nul_faults(text, shown))
     entries = [each for each in found if not isinstance(each, Fault)]
-    faults = [*_nul_faults(text, shown), *(each for each in found if isinstance(each, Fault))]
+    faults += [each for each in found if isinstance(each, Fault)]
     faults += [fault for entry in entries for fault in _cell_faults(entry, shown)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
@@ -61,7 +66,7 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a data file; every way in which it cannot be read is a `DataError`."""
-    shown, kinds = show(path), (*DELIMITED, *_JSON)
+    shown, kinds = show(path), (*DELIMITED, *_JSON, PARQUET)
     if path.is_dir():
         raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
     if path.suffix.lower() not in kinds and path.exists():
@@ -186,6 +191,33 @@ def _objects(text: str, shown: str) -> Iterator[_Values | Fault]:
             yield Fault(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
         else:
             yield Fault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
+
+
+def _table(data: bytes, shown: str) -> Iterator[_Values | Fault]:
+    """The rows of a parquet file, counted from 1; what JSON would not know is written as text."""
+    from pyarrow import ArrowException, BufferReader, parquet
+
+    try:
+        rows = parquet.read_table(BufferReader(data)).to_pylist()
+    except (ArrowException, OSError) as error:
+        yield Fault(shown, f"is no parquet file: {str(error).splitlines()[0]}", "write it again")
+        return
+    for number, row in enumerate(rows, start=1):
+        yield number, {name: _as_json(value) for name, value in row.items()}
+
+
+def _as_json(value: Any) -> Any:
+    """As the same value would come from JSON: numbers in their text, no keys that a struct lacks."""
+    match value:
+        case None | bool() | str():
+            return value
+        case dict():
+            return {name: _as_json(each) for name, each in value.items() if each is not None}
+        case list():
+            return [_as_json(each) for each in value]
+        case bytes():
+            return value.decode("utf-8", errors="replace")
+    return str(value)
 
 
 def _lines(text: str) -> Iterator[tuple[int, Any]]:

@@ -51,6 +51,15 @@ def answer_template(domain: Domain, columns: Sequence[str]) -> Template:
     return _template(domain.answer or "", columns)
 
 
+def system_template(domain: Domain, columns: Sequence[str]) -> Template:
+    return _template(domain.system or "", columns)
+
+
+def shared_system(domain: Domain) -> str | None:
+    """The system prompt that all rows have; None where a column gives it."""
+    return None if domain.system and _PLACEHOLDER.fullmatch(domain.system) else domain.system
+
+
 def template_faults(domain: Domain, columns: Sequence[str]) -> Iterator[Fault]:
     """What the templates name and nobody has: one fault a name, not one a row."""
     for key, template in (

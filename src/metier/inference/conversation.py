@@ -10,6 +10,7 @@ import torch
 from metier import hub
 from metier.data.items import Message
 from metier.data.rendering import Renderer
+from metier.data.templates import shared_system
 from metier.errors import MetierError, ModelError
 from metier.inference.engine import Engine, Request
 from metier.model.adapters import Identity, disabled
@@ -42,7 +43,7 @@ class Conversation:
             self._forward, boundary=base.boundary, tokens_per_batch=plan["tokens_per_batch"], sequences=1
         )
         self._room, self._max_new_tokens = context(read_config(source.directory)), recipe.eval.max_new_tokens
-        self.systems = {domain.name: domain.system for domain in recipe.domain}
+        self.systems = {domain.name: shared_system(domain) for domain in recipe.domain}
 
     def reply(self, messages: Sequence[Message], *, base: bool = False) -> Iterator[str]:
         """The answer piece by piece; with `base` the untuned model's.
