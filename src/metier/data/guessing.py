@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.columns import Column, named, survey
-from metier.data.conversations import exchange_list, message_list, moments, role_of
+from metier.data.conversations import exchange_list, message_list, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.items import Item
 from metier.data.sources import DELIMITED, PARQUET, Row, columns_of, guess_encoding, read_bytes, read_rows, text_of
 from metier.data.templates import answer_template, closed_set, prompt_template
+from metier.data.times import moments
 from metier.errors import DataError, Fault
 from metier.recipe import Domain
 

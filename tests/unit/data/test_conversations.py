@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metier.data.conversations import Conversation, moments, read_conversations, role_of
+from metier.data.conversations import Conversation, read_conversations, role_of
 from metier.data.sources import Row
 from metier.errors import Fault
 from metier.recipe import Domain
@@ -150,38 +150,6 @@ def test_times_of_several_kinds_are_a_fault() -> None:
     found[0].values["at"], found[1].values["at"] = "2026-01-01", "soon"
     _, faults, _ = read(found, **CHAT, time="at")
     assert "column 'at': '2026-01-01' (x.csv:2) is an ISO date, 'soon' (x.csv:3) is text" in faults[0]
-
-
-def test_moments_sort_as_the_texts_mean() -> None:
-    assert moments(["10", "9"]) == [10.0, 9.0]
-    early, late = moments(["2026-01-01T10:00:00Z", "2026-01-01T10:00:00-01:00"]) or ()
-    assert float(late) - float(early) == 3600
-    assert moments(["b", "a"]) == ["b", "a"]
-    assert moments(["2026-01-01 10:00:00 UTC"]) is not None
-    for texts in (
-        ["1", "b"],
-        ["1/2/2026", "3/4/2026"],
-        ["31.1.2026", "1/2/2026"],
-        ["31/1/2026", "1/31/2026"],
-        ["Jan 31", "Feb 1"],
-        ["9:58", "10:05"],
-        ["", "1"],
-    ):
-        assert moments(texts) is None
-
-
-@pytest.mark.parametrize(
-    ("early", "late"),
-    [
-        ("31.12.2025 23:10", "01.01.2026 00:05"),
-        ("1.2.2026", "2.1.2027"),
-        ("13/1/2026 9:58", "2/2/2026 9:58"),
-        ("1/31/2026, 11:58 am", "1/31/2026, 12:05 PM"),
-    ],
-)
-def test_local_dates_that_leave_no_doubt_are_read(early: str, late: str) -> None:
-    first, second = moments([early, late]) or ()
-    assert float(first) < float(second)
 
 
 def test_columns_that_are_not_there_are_one_fault_each() -> None:
