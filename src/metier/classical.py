@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
@@ -51,23 +52,37 @@ class LabelBaseline:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Texts that are found again by cosine of TF-IDF."""
+
+    vectors: FeatureUnion
+    texts: Any  # sparse (texts, features), from scikit-learn, which has no types
+
+    @classmethod
+    def fit(cls, texts: Sequence[str]) -> Self:
+        vectors = vectorizer(texts)
+        return cls(vectors, vectors.fit_transform(texts))
+
+    def rank(self, queries: Sequence[str]) -> Iterator[list[int]]:
+        """For each query the texts' indices, the nearest first; of equally near ones the first."""
+        for start in range(0, len(queries), _QUERIES):
+            vectors = self.vectors.transform(queries[start : start + _QUERIES])
+            near = linear_kernel(vectors, self.texts, dense_output=True)
+            yield from np.argsort(-near, axis=1, kind="stable").tolist()
+
+
+@dataclass(frozen=True)
 class NearestAnswer:
     """The answer to the training prompt nearest by cosine of TF-IDF, word for word."""
 
-    vectors: FeatureUnion
-    prompts: Any  # sparse (training prompts, features), from scikit-learn, which has no types
+    prompts: Nearest
     answers: tuple[str, ...]
 
     @classmethod
     def fit(cls, prompts: Sequence[str], answers: Sequence[str]) -> Self:
         """Remember each prompt with its answer."""
-        vectors = vectorizer(prompts)
-        return cls(vectors, vectors.fit_transform(prompts), tuple(answers))
+        return cls(Nearest.fit(prompts), tuple(answers))
 
     def predict(self, prompts: Sequence[str]) -> list[str]:
         """An answer for each prompt; the first of equally near ones, so the first of all to a stranger."""
-        nearest: list[int] = []
-        for start in range(0, len(prompts), _QUERIES):
-            queries = self.vectors.transform(prompts[start : start + _QUERIES])
-            nearest += linear_kernel(queries, self.prompts, dense_output=True).argmax(axis=1).tolist()
-        return [self.answers[index] for index in nearest]
+        return [self.answers[order[0]] for order in self.prompts.rank(prompts)]

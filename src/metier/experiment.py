@@ -29,7 +29,7 @@ from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, load
 from metier.planning import Plan
 from metier.planning import plan as make_plan
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Untuned
 from metier.report.page import write_report
 from metier.run import Run
 from metier.training.checkpoint import Progress, Store
@@ -85,8 +85,12 @@ def train(
     if recipe.strategy.method == "classical":
         return classical
     chosen = plan(job, means.overrides)
-    if recipe.strategy.method == "none":
-        return _untuned(job, chosen, _load(job, chosen), classical, means)
+    if isinstance(recipe.strategy, Untuned):
+        base = _load(job, chosen)
+        untuned = _untuned(job, chosen, base, {"classical": classical}, means)
+        if not recipe.strategy.num_fewshot:
+            return untuned
+        return _untuned(job, chosen, base, {"none": untuned, "classical": classical}, means, recipe.strategy)
     if resume is not None:
         _assert_same(resume, _parts(job, chosen))
     run = _find(job, chosen)
@@ -98,7 +102,7 @@ def train(
     with run.locked():
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
-        untuned = _untuned(job, chosen, base, classical, means)
+        untuned = _untuned(job, chosen, base, {"classical": classical}, means)
         with _followed(run):
             return _tune(run, job, chosen, base, {"none": untuned, "classical": classical}, means)
 
@@ -195,9 +199,12 @@ def _load(job: Job, chosen: Plan) -> Base:
     return load(job.source.directory, number_format, chosen.device, **how)
 
 
-def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -> Run:
-    """The untuned base on the same held-out items, in the same number format."""
-    job = replace(job, recipe=job.recipe.override(strategy={"method": "none"}), kinds=())
+def _untuned(
+    job: Job, chosen: Plan, base: Base, opponents: Mapping[str, Run], means: Means, shown: Untuned | None = None
+) -> Run:
+    """The untuned base on the same held-out items, in the same number format, asked bare or as `shown` says."""
+    strategy = (shown or Untuned(method="none")).model_dump()
+    job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=())
     run = _find(job, chosen)
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
@@ -208,7 +215,8 @@ def _untuned(job: Job, chosen: Plan, base: Base, classical: Run, means: Means) -
         engine = _engine(base.forward, base, chosen)
         answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen, "base")
         run.write_answers([to_json(each) for each in answers])
-        return _finish(run, {"classical": classical}, {asked: time.monotonic() - begun})
+        _write_shots(run, job)
+        return _finish(run, opponents, {asked: time.monotonic() - begun})
 
 
 def _classical(job: Job, means: Means) -> Run:
@@ -248,6 +256,7 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     progress = _train(run, job, forward, engine, settings, means)
     restore(adapted, progress.best)
     write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
+    _write_shots(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen)
     answered, max_length = time.monotonic(), job.recipe.train.max_length
@@ -257,6 +266,12 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     seconds = {"training and validation": progress.seconds, "held-out answers": answered - begun}
     seconds |= {"general text": time.monotonic() - answered}
     return _finish(run, opponents, seconds)
+
+
+def _write_shots(run: Run, job: Job) -> None:
+    """Who talks with the run is answered as it was measured."""
+    if shots := {each.domain.name: found.to_json() for each in job.data.domains if (found := job.shots(each))}:
+        run.write_shots(shots)
 
 
 def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Settings, means: Means) -> Progress:
@@ -297,8 +312,9 @@ def _validation(job: Job, engine: Engine) -> dict[str, float]:
     items = [
         item
         for domain in job.data.domains
-        for item in (
-            domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT]
+        for item in job.shown(
+            domain,
+            domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT],
         )
     ]
     values = primary_values(answer(engine, job.renderer, items, _limits(job), silent))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from metier import hub
-from metier.data.dataset import Dataset, Passage, load, read_passages
+from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages
 from metier.data.items import Item
 from metier.data.mixing import batches, token_weights
 from metier.data.rendering import Renderer
+from metier.data.shots import Shots
 from metier.errors import DataError, Fault, MetierError
 from metier.model.adapters import Identity, Kind, count, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.recipe import Classical, LoraStrategy, QloraStrategy, Recipe
 from metier.trees import Example, pack
 
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
@@ -44,11 +46,19 @@ class Job:
     kinds: Sequence[Kind]
     passages: Sequence[Passage]
 
-    @property
+    @cached_property
     def heldout(self) -> list[Item]:
-        """The items on which runs are measured, `limit` a domain."""
+        """The items on which runs are measured, `limit` a domain, with what the strategy shows in front."""
         limit = self.recipe.eval.limit
-        return [item for domain in self.data.domains for item in domain.heldout[:limit]]
+        return [item for domain in self.data.domains for item in self.shown(domain, domain.heldout[:limit])]
+
+    def shots(self, domain: DomainData) -> Shots | None:
+        """The examples that the strategy puts in front of a domain's questions."""
+        return _shots(self.recipe, domain)
+
+    def shown(self, domain: DomainData, items: Sequence[Item]) -> list[Item]:
+        """A domain's items as the strategy asks them."""
+        return _shown(self.recipe, domain, items)
 
     def identity(self) -> Identity:
         return Identity(
@@ -117,6 +127,18 @@ def _all_of(
     return found[0], found[1], found[2]
 
 
+def _shots(recipe: Recipe, domain: DomainData) -> Shots | None:
+    strategy = recipe.strategy
+    if isinstance(strategy, Classical) or not strategy.num_fewshot:
+        return None
+    return Shots.choose(domain.train, strategy.num_fewshot, strategy.fewshot_sampler, recipe.train.seed)
+
+
+def _shown(recipe: Recipe, domain: DomainData, items: Sequence[Item]) -> list[Item]:
+    shots = _shots(recipe, domain)
+    return shots.in_front_of(items) if shots else list(items)
+
+
 def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
     """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
     units: dict[str, list[list[Example]]] = {}
@@ -124,7 +146,7 @@ def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str
     for domain in data.domains:
         rows: dict[int, list[Example]] = {}
         long: dict[int, Fault] = {}
-        for item in domain.train:
+        for item in _shown(recipe, domain, domain.train):
             row = renderer.example(item)
             rows.setdefault(item.row, []).append(row)
             if len(row.tokens) > recipe.train.max_length:

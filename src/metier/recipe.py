@@ -102,7 +102,16 @@ class Lora(Strict):
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
 
 
-class Untuned(Strict):
+class Shown(Strict):
+    """What stands in front of every question."""
+
+    num_fewshot: Annotated[int, Field(ge=0)] = Field(0, description="examples from training rows in front")
+    fewshot_sampler: Literal["random", "stratified", "nearest"] = Field(
+        "stratified", description="every label in turn, or for each question the nearest by TF-IDF"
+    )
+
+
+class Untuned(Shown):
     """The base as it is."""
 
     method: Literal["none"]
@@ -114,14 +123,14 @@ class Classical(Strict):
     method: Literal["classical"]
 
 
-class LoraStrategy(Strict):
+class LoraStrategy(Shown):
     """Low-rank adapters on a base in 16 or 32 bits."""
 
     method: Literal["lora"]
     peft: Lora = Field(default_factory=Lora)
 
 
-class QloraStrategy(Strict):
+class QloraStrategy(Shown):
     """Low-rank adapters on a base in NF4 with double quantisation."""
 
     method: Literal["qlora"]
@@ -371,7 +380,7 @@ def _fields(parents: list[str]) -> set[str]:
         case []:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
-            return {"method", "peft"}
+            return {"method", "peft", *Shown.model_fields}
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -381,4 +390,6 @@ def _fields(parents: list[str]) -> set[str]:
 
 
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
-_NAMES = {name for model in (Recipe, Domain, Permutation, Lora, Train, Eval) for name in model.model_fields} | {"peft"}
+_NAMES = {name for model in (Recipe, Domain, Permutation, Shown, Lora, Train, Eval) for name in model.model_fields} | {
+    "peft"
+}

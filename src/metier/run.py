@@ -119,6 +119,15 @@ class Run:
         write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
         return True
 
+    def write_shots(self, shots: Mapping[str, Any]) -> None:
+        """The examples that stand in front of every question, by domain; a copy of training rows."""
+        write_json(self.directory / "shots.json", shots)
+
+    def shots(self) -> dict[str, Any]:
+        path = self.directory / "shots.json"
+        found: dict[str, Any] = read_json(path) if path.exists() else {}
+        return found
+
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         write_json(self.directory / "scores.json", {"format": FORMAT, **scores})
 
@@ -169,6 +178,8 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
         values["eval"] = {"limit": recipe.eval.limit}
     for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
         values["eval"].pop(name, None)
+    if not values["strategy"].get("num_fewshot"):
+        values["strategy"].pop("fewshot_sampler", None)
     values.pop("model", None)  # the base's hash stands for it
     return values
 

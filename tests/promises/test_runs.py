@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from metier.data.items import Message
 from metier.errors import ModelError, RunError
 from metier.events import Event
 from metier.experiment import evaluate, train
@@ -149,6 +150,23 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
     run.update(status="stopped")
     with run.locked(), pytest.raises(RunError, match="another process"):
         again(copy)
+
+
+@pytest.mark.parametrize("sampler", ["stratified", "nearest"])
+def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str) -> None:
+    """Measured beside the same base asked bare, and talked with as it was measured."""
+    strategy = {"method": "none", "num_fewshot": 2, "fewshot_sampler": sampler}
+    run = train(Recipe.load(copy / "recipe.toml", {"strategy": strategy}))
+    (bare,) = (each for each in (copy / "runs").glob("none-*") if each != run.directory)
+    against = {role: each["run"] for role, each in run.scores()["against"].items()}
+    assert against["none"] == bare.name
+    asked, plain = ({row["id"]: row["logprob"] for row in each.answers()} for each in (run, Run(bare)))
+    assert asked.keys() == plain.keys()
+    assert all(asked[each] != plain[each] for each in asked)
+    conversation = Conversation(run)
+    said = list(conversation._shown([Message("user", "share 1 rises")], None))
+    assert [message.role for message in said] == ["user", "assistant"] * 2 + ["user"]
+    assert "".join(conversation.reply([Message("user", "share 1 rises")])) is not None
 
 
 def test_a_stop_is_heard_while_the_base_is_measured(copy: Path) -> None:

@@ -31,7 +31,7 @@ def chat(
     from metier.inference.conversation import Conversation
 
     conversation = Conversation(opened, offline=offline)
-    _talk(conversation, _system(conversation, domain))
+    _talk(conversation, _system(conversation, domain), domain)
 
 
 def _system(conversation: Conversation, domain: str | None) -> str | None:
@@ -43,7 +43,7 @@ def _system(conversation: Conversation, domain: str | None) -> str | None:
     return next(iter(systems.values())) if len(set(systems.values())) == 1 else None
 
 
-def _talk(conversation: Conversation, system: str | None) -> None:
+def _talk(conversation: Conversation, system: str | None, domain: str | None) -> None:
     from metier.data.items import Message
 
     begin = [Message("system", system)] if system else []
@@ -59,28 +59,28 @@ def _talk(conversation: Conversation, system: str | None) -> None:
                 history = list(begin)
                 say("a new conversation")
             case "/base":
-                _base(conversation, history)
+                _base(conversation, history, domain)
             case text if text.startswith("/"):
                 say(f"{text}: is no command\n{_HELP}")
             case text:
                 asked = [*history, Message("user", text)]
-                if said := _stream(conversation, asked, base=False):
+                if said := _stream(conversation, asked, domain, base=False):
                     history = [*asked, Message("assistant", said)]
 
 
-def _base(conversation: Conversation, history: list[Message]) -> None:
+def _base(conversation: Conversation, history: list[Message], domain: str | None) -> None:
     """Ask the untuned model what was asked last; its answer stays out of the conversation."""
     if not history or history[-1].role != "assistant":
         say("ask something first")
         return
     say("untuned base:")
-    _stream(conversation, history[:-1], base=True)
+    _stream(conversation, history[:-1], domain, base=True)
 
 
-def _stream(conversation: Conversation, messages: list[Message], *, base: bool) -> str:
+def _stream(conversation: Conversation, messages: list[Message], domain: str | None, *, base: bool) -> str:
     said = ""
     try:
-        for piece in conversation.reply(messages, base=base):
+        for piece in conversation.reply(messages, base=base, domain=domain):
             said += piece
             print(piece, end="", flush=True)
     except KeyboardInterrupt:

@@ -130,8 +130,8 @@ class Renderer:
         Exactly the assistant's text and its end-of-turn token have weight. The row is the generation
         prompt's ids and what follows them, so that training reads what inference writes.
         """
-        prompt = self.prompt_ids(item.messages)
-        reply = self._follow(item.messages, item.reference, prompt)
+        prompt = self.prompt_ids(item.asked)
+        reply = self._follow(item.asked, item.reference, prompt)
         return Example((*prompt, *reply.ids), (*[0.0] * len(prompt), *reply.weights))
 
     def label_rows(self, item: Item) -> list[Example]:
@@ -139,11 +139,11 @@ class Renderer:
 
         The end-of-turn token counts only if one reply is a prefix of another, which it then tells apart.
         """
-        prompt = self.prompt_ids(item.messages)
+        prompt = self.prompt_ids(item.asked)
         # The seam needs only the prompt's last tokens: the same for all items, so each label is encoded once.
         known = self._labels.setdefault((item.replies, tuple(prompt[-8:])), [])
         if not known:
-            known += _told_apart([self._follow(item.messages, reply, prompt) for reply in item.replies])
+            known += _told_apart([self._follow(item.asked, reply, prompt) for reply in item.replies])
         return [Example((*prompt, *each.ids), (*[0.0] * len(prompt), *each.weights)) for each in known]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ import torch
 from metier import hub
 from metier.data.items import Message
 from metier.data.rendering import Renderer
+from metier.data.shots import Shots
 from metier.data.templates import shared_system
 from metier.errors import MetierError, ModelError
 from metier.inference.engine import Engine, Request
@@ -43,14 +44,16 @@ class Conversation:
             self._forward, boundary=base.boundary, tokens_per_batch=plan["tokens_per_batch"], sequences=1
         )
         self._room, self._max_new_tokens = context(read_config(source.directory)), recipe.eval.max_new_tokens
+        self._shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
         self.systems = {domain.name: shared_system(domain) for domain in recipe.domain}
 
-    def reply(self, messages: Sequence[Message], *, base: bool = False) -> Iterator[str]:
+    def reply(self, messages: Sequence[Message], *, base: bool = False, domain: str | None = None) -> Iterator[str]:
         """The answer piece by piece; with `base` the untuned model's.
 
+        The examples of `domain`, or of the only one, stand in front as they did when the run was measured.
         Raises `MetierError` where the conversation fills the model's context.
         """
-        prompt = tuple(self.renderer.prompt_ids(messages))
+        prompt = tuple(self.renderer.prompt_ids(self._shown(messages, domain)))
         if (room := self._room - len(prompt)) < 1:
             problem = f"the conversation has {len(prompt)} tokens; the model reads {self._room}"
             raise MetierError(problem, "begin a new conversation with /reset, or ask more shortly")
@@ -72,6 +75,12 @@ class Conversation:
                     said = text
         finally:
             self._engine.cancel(handle)
+
+    def _shown(self, messages: Sequence[Message], domain: str | None) -> Sequence[Message]:
+        only = next(iter(self._shots)) if len(self._shots) == 1 else ""
+        shots = self._shots.get(domain or only)
+        begin = messages[0].role == "system"
+        return [*messages[:begin], *shots.before(messages), *messages[begin:]] if shots else messages
 
 
 def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:

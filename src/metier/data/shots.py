@@ -1,0 +1,99 @@
+"""Examples in front of a question, from training rows alone: random, every label in turn, or the nearest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from metier.classical import Nearest
+from metier.data.items import Item, Message
+
+Sampler = Literal["random", "stratified", "nearest"]
+_Example = tuple[Message, ...]  # a question with all that was said before it, and its answer
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Examples in the order of their choice; with `nearest` that order is every question's own.
+
+    `groups` names each example's group: nobody is shown an example of their own.
+    """
+
+    examples: tuple[_Example, ...]
+    groups: tuple[str, ...]
+    count: int
+    nearest: Nearest | None
+
+    @classmethod
+    def choose(cls, items: Sequence[Item], count: int, sampler: Sampler, seed: int) -> Self:
+        """Draw among training items, the same way every time."""
+        order = np.random.default_rng(seed).permutation(len(items)).tolist()
+        drawn = [items[index] for index in order]
+        if sampler == "stratified":
+            drawn = list(_in_turn(drawn))
+        nearest = Nearest.fit([_question(item.messages) for item in drawn]) if sampler == "nearest" else None
+        return cls(tuple(map(_example, drawn)), tuple(item.group for item in drawn), count, nearest)
+
+    def in_front_of(self, items: Sequence[Item]) -> list[Item]:
+        """The items with their examples."""
+        ranked = self._ranked([_question(item.messages) for item in items])
+        return [replace(item, shots=self._first(order, item.group)) for item, order in zip(items, ranked, strict=True)]
+
+    def before(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The examples for a conversation that is none of the data's; its first question chooses the nearest."""
+        first = next((message for message in messages if message.role == "user"), messages[-1])
+        return self._first(next(iter(self._ranked([first.content]))), "")
+
+    def to_json(self) -> dict[str, Any]:
+        """What is needed to show the same examples again."""
+        kept = self.examples if self.nearest else self.examples[: self.count]
+        return {
+            "count": self.count,
+            "nearest": self.nearest is not None,
+            "examples": [[[message.role, message.content] for message in example] for example in kept],
+        }
+
+    @classmethod
+    def of_json(cls, value: dict[str, Any]) -> Self:
+        examples = tuple(tuple(Message(*message) for message in example) for example in value["examples"])
+        nearest = Nearest.fit([_question(example[:-1]) for example in examples]) if value["nearest"] else None
+        return cls(examples, ("",) * len(examples), value["count"], nearest)
+
+    def _ranked(self, questions: Sequence[str]) -> Iterator[Sequence[int]]:
+        if self.nearest:
+            yield from self.nearest.rank(questions)
+        else:
+            yield from (range(len(self.examples)) for _ in questions)
+
+    def _first(self, order: Sequence[int], group: str) -> tuple[Message, ...]:
+        """The best that are not of `group`; the nearest stands last, beside the question."""
+        chosen = [index for index in order if not group or self.groups[index] != group][: self.count]
+        if self.nearest:
+            chosen.reverse()
+        return tuple(message for index in chosen for message in self.examples[index])
+
+
+def _question(messages: Sequence[Message]) -> str:
+    return messages[-1].content
+
+
+def _example(item: Item) -> _Example:
+    said = (message for message in item.messages if message.role != "system")
+    return (*said, Message("assistant", item.reference))
+
+
+def _in_turn(items: Sequence[Item]) -> Iterator[Item]:
+    """One of every label, then the next of each; open answers stay as they are."""
+    if items[0].kind == "open":
+        yield from items
+        return
+    by_label: defaultdict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        by_label[item.answer].append(item)
+    for round_ in range(max(map(len, by_label.values()))):
+        for label in sorted(by_label):
+            yield from by_label[label][round_ : round_ + 1]
