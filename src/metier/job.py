@@ -21,6 +21,7 @@ from metier.planning import Shape, resolve
 from metier.recipe import Classical, LoraStrategy, QloraStrategy, Recipe
 from metier.trees import Example, pack
 
+_TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 
 
@@ -58,7 +59,7 @@ class Job:
 
     def shown(self, domain: DomainData, items: Sequence[Item]) -> list[Item]:
         """A domain's items as the strategy asks them."""
-        return _shown(self.recipe, domain, items)
+        return _shown(self.recipe, self.renderer, domain, items)
 
     def identity(self) -> Identity:
         return Identity(
@@ -134,9 +135,20 @@ def _shots(recipe: Recipe, domain: DomainData) -> Shots | None:
     return Shots.choose(domain.train, strategy.num_fewshot, strategy.fewshot_sampler, recipe.train.seed)
 
 
-def _shown(recipe: Recipe, domain: DomainData, items: Sequence[Item]) -> list[Item]:
+def _shown(recipe: Recipe, renderer: Renderer, domain: DomainData, items: Sequence[Item]) -> list[Item]:
+    """With as many examples as leave room for an answer within max_length, whatever the right answer is."""
     shots = _shots(recipe, domain)
-    return shots.in_front_of(items) if shots else list(items)
+    if not shots:
+        return list(items)
+    longest = max(len(renderer.encode(label)) for label in items[0].replies) if items[0].kind == "label" else 0
+    room = recipe.train.max_length - (longest or recipe.eval.max_new_tokens) - _TURN_TOKENS
+
+    def fitting(item: Item) -> Item:
+        while item.shots and len(renderer.prompt_ids(item.asked)) > room:
+            item = dataclasses.replace(item, shots=item.shots[1:])  # the farthest, where they are ranked
+        return item
+
+    return [fitting(item) for item in shots.in_front_of(items)]
 
 
 def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
@@ -146,7 +158,7 @@ def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str
     for domain in data.domains:
         rows: dict[int, list[Example]] = {}
         long: dict[int, Fault] = {}
-        for item in _shown(recipe, domain, domain.train):
+        for item in _shown(recipe, renderer, domain, domain.train):
             row = renderer.example(item)
             rows.setdefault(item.row, []).append(row)
             if len(row.tokens) > recipe.train.max_length:

@@ -16,6 +16,7 @@ from metier.errors import ModelError, RunError
 from metier.events import Event
 from metier.experiment import evaluate, train
 from metier.inference.conversation import Conversation
+from metier.job import prepare
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.training.loop import Stopped
@@ -167,6 +168,13 @@ def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str)
     said = list(conversation._shown([Message("user", "share 1 rises")], None))
     assert [message.role for message in said] == ["user", "assistant"] * 2 + ["user"]
     assert "".join(conversation.reply([Message("user", "share 1 rises")])) is not None
+
+
+def test_no_more_examples_are_shown_than_there_is_room_for(copy: Path) -> None:
+    strategy = {"method": "none", "num_fewshot": 30}
+    job = prepare(Recipe.load(copy / "recipe.toml", {"strategy": strategy, "train.max_length": 96}))
+    assert all(0 < len(item.shots) < 30 for item in job.heldout)
+    assert all(len(job.renderer.example(item).tokens) <= 96 for item in job.heldout)
 
 
 def test_a_stop_is_heard_while_the_base_is_measured(copy: Path) -> None:

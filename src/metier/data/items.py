@@ -43,13 +43,14 @@ class Item:
     messages: tuple[Message, ...]
     replies: tuple[str, ...]
     answer: int
-    shots: tuple[Message, ...] = ()  # examples that a strategy shows in front; no part of the data
+    shots: tuple[tuple[Message, ...], ...] = ()  # examples that a strategy shows in front; no part of the data
 
     @property
     def asked(self) -> tuple[Message, ...]:
         """What a model reads: the examples stand between system prompt and conversation."""
         begin = self.messages[0].role == "system"
-        return (*self.messages[:begin], *self.shots, *self.messages[begin:])
+        shown = (message for example in self.shots for message in example)
+        return (*self.messages[:begin], *shown, *self.messages[begin:])
 
     @property
     def reference(self) -> str:

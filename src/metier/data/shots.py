@@ -46,7 +46,8 @@ class Shots:
     def before(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The examples for a conversation that is none of the data's; its first question chooses the nearest."""
         first = next((message for message in messages if message.role == "user"), messages[-1])
-        return self._first(next(iter(self._ranked([first.content]))), "")
+        chosen = self._first(next(iter(self._ranked([first.content]))), "")
+        return tuple(message for example in chosen for message in example)
 
     def to_json(self) -> dict[str, Any]:
         """What is needed to show the same examples again."""
@@ -69,12 +70,12 @@ class Shots:
         else:
             yield from (range(len(self.examples)) for _ in questions)
 
-    def _first(self, order: Sequence[int], group: str) -> tuple[Message, ...]:
+    def _first(self, order: Sequence[int], group: str) -> tuple[_Example, ...]:
         """The best that are not of `group`; the nearest stands last, beside the question."""
         chosen = [index for index in order if not group or self.groups[index] != group][: self.count]
         if self.nearest:
             chosen.reverse()
-        return tuple(message for index in chosen for message in self.examples[index])
+        return tuple(self.examples[index] for index in chosen)
 
 
 def _question(messages: Sequence[Message]) -> str:

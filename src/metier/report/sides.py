@@ -38,6 +38,9 @@ def pick(records: Sequence[Any], name: str, value: str) -> Any:
 
 
 def _side(run: Run) -> Side:
-    method = run.facts["method"]
+    method, shown = run.facts["method"], run.recipe().strategy
     name = OPPONENTS.get(method, "the tuned model").removeprefix("the ")
-    return Side(_LOOKS.get(method, "tuned"), name, run, run.scores())
+    if count := getattr(shown, "num_fewshot", 0):
+        name = f"{'base' if method == 'none' else 'tuned'}, {count} shots"
+    look = "tuned" if count else _LOOKS.get(method, "tuned")  # this run's colour: nobody is compared with examples
+    return Side(look, name, run, run.scores())

@@ -23,7 +23,7 @@ TRAIN = [
 
 def shown(shots: Shots, asked: Item) -> list[str]:
     (found,) = shots.in_front_of([asked])
-    return [message.content for message in found.shots]
+    return [message.content for example in found.shots for message in example]
 
 
 @pytest.mark.parametrize("sampler", ["random", "stratified", "nearest"])
@@ -32,7 +32,7 @@ def test_examples_are_questions_with_their_answers_and_the_same_every_time(sampl
     first, second = (Shots.choose(TRAIN, 4, sampler, seed=3) for _ in range(2))
     assert shown(first, asked) == shown(second, asked)
     (found,) = first.in_front_of([asked])
-    assert [message.role for message in found.shots] == ["user", "assistant"] * 4
+    assert [message.role for example in found.shots for message in example] == ["user", "assistant"] * 4
     replies = {each.messages[-1].content: each.reference for each in TRAIN}
     said = shown(first, asked)
     assert all(replies[question] == reply for question, reply in zip(said[::2], said[1::2], strict=True))
