@@ -100,6 +100,7 @@ class Lora(Strict):
         "all-linear", description="names of linear layers, each of which must match"
     )
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
+    use_dora: bool = Field(False, description="train each weight's magnitude beside its direction; slower")
 
 
 class Shown(Strict):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from metier.errors import ModelError, RecipeError
 from metier.files import write_directory
-from metier.model.adapters import Identity, attach, count, disabled, linear_size, load, save, state
+from metier.model.adapters import Identity, attach, count, disabled, linear_size, load, save, state, trainable
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
 from metier.model.loading import load as load_base
@@ -157,6 +157,36 @@ def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
         (3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072)
     )
     assert len(kinds) == 4
+
+
+@pytest.mark.parametrize("storage", ["float32", "nf4"])
+def test_dora_trains_its_magnitudes_too_and_loads_again(tmp_path: Path, storage: str) -> None:
+    wide = {"hidden_size": 64, "intermediate_size": 128}
+    lora = Lora(r=4, lora_alpha=8.0, use_dora=True)
+
+    def fresh() -> Base:
+        return load_base(tiny.save(tmp_path / "base", **wide), NumberFormat(storage, "float32"), "cpu")
+
+    one = fresh()
+    adapted, kinds = attach(one.network, lora, seed=0)
+    assert count(read_config(tmp_path / "base"), lora) == kinds
+    assert sum(kind.parameters for kind in kinds) > sum(
+        kind.parameters for kind in count(read_config(tmp_path / "base"), LORA)
+    )
+    forward = one.forward.over(adapted.train())
+    before = state(adapted)
+    accumulate(forward, [TREE])
+    with torch.no_grad():
+        for parameter in trainable(adapted).values():
+            assert parameter.grad is not None
+            parameter -= 0.1 * parameter.grad
+    assert any(
+        ".lora_magnitude_vector" in name and not torch.equal(each, before[name])
+        for name, each in state(adapted).items()
+    )
+    keep(adapted, tmp_path / "adapter")
+    again = load(fresh().network, tmp_path / "adapter", IDENTITY)
+    assert torch.allclose(logprobs(forward.over(again)), logprobs(forward.over(adapted.eval())), atol=1e-5)
 
 
 @pytest.mark.parametrize("target", [("lm_head",), ("embed_tokens",), ".*lm_head"])
