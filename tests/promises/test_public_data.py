@@ -35,15 +35,35 @@ def _first() -> int:
     return int(np.random.default_rng(42).permutation(4846)[0])
 
 
-def test_the_classical_baseline_is_as_good_as_published(shared: Path) -> None:
-    (domain,) = load(shipped("fpb", shared)).domains
+@pytest.mark.parametrize(
+    ("name", "average", "published", "tolerance"),
+    [
+        ("fpb", "weighted", 0.798, 0.02),
+        ("tfns", "weighted", 0.839, 0.015),
+        pytest.param("banking77", "accuracy", 0.912, 0.01, marks=pytest.mark.slow),
+    ],
+)
+def test_the_classical_baseline_is_as_good_as_published(
+    shared: Path, name: str, average: str, published: float, tolerance: float
+) -> None:
+    (domain,) = load(shipped(name, shared)).domains
     known = [*domain.train, *domain.validation]
     fitted = LabelBaseline.fit([transcript(item) for item in known], [item.reference for item in known])
     labels = list(domain.heldout[0].replies)
     said = [labels.index(label) for label in fitted.predict([transcript(item) for item in domain.heldout])]
     truth = [item.answer for item in domain.heldout]
-    weighted = f1(truth, said, len(labels), "weighted")(np.ones((1, len(truth))))[0]
-    assert weighted == pytest.approx(0.798, abs=0.02)
+    if average == "accuracy":
+        reached = np.mean(np.array(truth) == said)
+    else:
+        reached = f1(truth, said, len(labels), "weighted")(np.ones((1, len(truth))))[0]
+    assert reached == pytest.approx(published, abs=tolerance)
+
+
+def test_banking77s_parts_share_six_prompts(shared: Path) -> None:
+    (domain,) = load(shipped("banking77", shared)).domains
+    assert (len(domain.heldout), len(domain.heldout[0].replies)) == (3080, 77)
+    assert len(domain.train) + len(domain.validation) + len(domain.left_out) == 10_003
+    assert sum("the same prompt as held-out" in fault.problem for fault in domain.left_out) == 6
 
 
 def test_the_trained_text_of_care_is_the_answer(shared: Path) -> None:
