@@ -20,9 +20,13 @@ _ASSETS = Path(__file__).parent.parent / "assets" / "recipes"
 
 
 def init(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="your data: csv or jsonl")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="your data: csv, tsv, json, jsonl or parquet")
+    ] = None,
     model: Annotated[str, typer.Option(help="a hub name, a path, or nano (embedded)")] = "nano",
-    recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead: quickstart, care, fpb, tfns, banking77")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="a shipped recipe instead: quickstart, care, fpb, tfns, banking77")
+    ] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
 ) -> None:
