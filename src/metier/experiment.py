@@ -110,7 +110,8 @@ def train(
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
     """A run's scores recomputed from its answers, or the untuned base measured on a recipe's held-out items."""
     if isinstance(target, Recipe):
-        return train(target.override(strategy={"method": "none"}), offline=offline, on_event=on_event)
+        untuned = target if isinstance(target.strategy, Untuned) else target.override(strategy={"method": "none"})
+        return train(untuned, offline=offline, on_event=on_event)
     target.finished()
     opponents = {
         role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
