@@ -13,6 +13,7 @@ import torch
 from metier import run as runs
 from metier.classical import LabelBaseline, NearestAnswer
 from metier.data.dataset import DomainData, remember
+from metier.data.items import Item
 from metier.errors import RunError
 from metier.evaluation.answering import Limits, answer, blank, transcript
 from metier.evaluation.answers import Answer, read_answers, to_json
@@ -163,10 +164,9 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
 
 def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
     """What moves, and what a user may not have meant."""
-    each = ", ".join(f"{kind.name} {kind.adapted}/{kind.layers} ({kind.parameters:,})" for kind in job.kinds)
-    yield f"trains {job.shape.trainable:,} parameters: {each}"
-    if chosen.warmup > max(1.0, chosen.steps / 10):
-        yield f"warning: the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run"
+    yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
+    if chosen.long_warmup:
+        yield f"warning: {chosen.long_warmup}"
     if left := [kind.name for kind in job.kinds if not kind.adapted]:
         yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
     if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
@@ -205,7 +205,7 @@ def _untuned(
 ) -> Run:
     """The untuned base on the same held-out items, in the same number format, asked bare or as `shown` says."""
     strategy = (shown or Untuned(method="none")).model_dump()
-    job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=())
+    job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=(), shots=job.shots if shown else {})
     run = _find(job, chosen)
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
@@ -271,15 +271,16 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
 
 def _write_shots(run: Run, job: Job) -> None:
     """Who talks with the run is answered as it was measured."""
-    if shots := {each.domain.name: found.to_json() for each in job.data.domains if (found := job.shots(each))}:
-        run.write_shots(shots)
+    if job.shots:
+        run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
 
 
 def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Settings, means: Means) -> Progress:
     """The loop, its events kept with the run."""
     store = Store(run.directory / "checkpoints")
     run.forget_events_after(store.newest_step())
-    hooks = Hooks(lambda: _validation(job, engine), run.recorder(means.listen), means.stop)
+    items = _validation_items(job)
+    hooks = Hooks(lambda: _validation(job, items, engine), run.recorder(means.listen), means.stop)
     return train_loop(forward, job.steps(), settings, store, hooks)
 
 
@@ -308,16 +309,17 @@ def _followed(run: Run) -> Iterator[None]:
         raise
 
 
-def _validation(job: Job, engine: Engine) -> dict[str, float]:
+def _validation_items(job: Job) -> list[Item]:
+    """What every choice is made on: all labels, but only so many open answers, which are dear."""
+    found: list[Item] = []
+    for domain in job.data.domains:
+        limit = None if domain.validation[0].kind == "label" else _VALIDATION_LIMIT
+        found += job.shown(domain, domain.validation[:limit])
+    return found
+
+
+def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:
     """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
-    items = [
-        item
-        for domain in job.data.domains
-        for item in job.shown(
-            domain,
-            domain.validation if domain.validation[0].kind == "label" else domain.validation[:_VALIDATION_LIMIT],
-        )
-    ]
     values = primary_values(answer(engine, job.renderer, items, _limits(job), silent))
     score = sum(value / _SCALE[metric] for (_, metric), value in values.items()) / len(values)
     return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}

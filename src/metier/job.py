@@ -31,13 +31,15 @@ class Job:
 
     `units` holds for each domain its training examples: the rows of one source row or conversation.
     `dropped` are those that are longer than max_length; `token_weight` is what a target token of a
-    domain counts; `kinds` is what the strategy would train.
+    domain counts; `shots` are by domain the examples that the strategy puts in front of questions; `kinds` is
+    what it would train.
     """
 
     recipe: Recipe
     data: Dataset
     source: hub.Source
     renderer: Renderer
+    shots: Mapping[str, Shots]
     config: Config
     shape: Shape
     units: Mapping[str, Sequence[Sequence[Example]]]
@@ -53,13 +55,9 @@ class Job:
         limit = self.recipe.eval.limit
         return [item for domain in self.data.domains for item in self.shown(domain, domain.heldout[:limit])]
 
-    def shots(self, domain: DomainData) -> Shots | None:
-        """The examples that the strategy puts in front of a domain's questions."""
-        return _shots(self.recipe, domain)
-
-    def shown(self, domain: DomainData, items: Sequence[Item]) -> list[Item]:
+    def shown(self, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
         """A domain's items as the strategy asks them."""
-        return _shown(self.recipe, self.renderer, domain, items)
+        return _shown(self.shots, self.renderer, domain, items)
 
     def identity(self) -> Identity:
         return Identity(
@@ -89,7 +87,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     renderer = Renderer.load(source.directory, template)
-    units, dropped = _render(recipe, data, renderer)
+    shots = _shots(recipe, data, renderer)
+    units, dropped = _render(recipe, data, renderer, shots)
     tokens = {name: sum(_targets(row) for unit in each for row in unit) for name, each in units.items()}
     weight = token_weights(tokens, {domain.domain.name: domain.domain.weight for domain in data.domains})
     units = {name: [[_weighted(row, weight[name]) for row in unit] for unit in each] for name, each in units.items()}
@@ -98,6 +97,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         data=data,
         source=source,
         renderer=renderer,
+        shots=shots,
         config=config,
         shape=_base_shape(source, config),
         units=units,
@@ -128,37 +128,36 @@ def _all_of(
     return found[0], found[1], found[2]
 
 
-def _shots(recipe: Recipe, domain: DomainData) -> Shots | None:
-    strategy = recipe.strategy
+def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots]:
+    """The examples of each domain, where the strategy shows any."""
+    strategy, shots = recipe.strategy, {}
     if isinstance(strategy, Classical) or not strategy.num_fewshot:
-        return None
-    return Shots.choose(domain.train, strategy.num_fewshot, strategy.fewshot_sampler, recipe.train.seed)
+        return {}
+    for domain in data.domains:
+        first = domain.train[0]
+        longest = max(len(renderer.encode(label)) for label in first.replies) if first.kind == "label" else 0
+        room = recipe.train.max_length - (longest or recipe.eval.max_new_tokens) - _TURN_TOKENS
+        shots[domain.domain.name] = Shots.choose(
+            domain.train, strategy.num_fewshot, strategy.fewshot_sampler, room=room, seed=recipe.train.seed
+        )
+    return shots
 
 
-def _shown(recipe: Recipe, renderer: Renderer, domain: DomainData, items: Sequence[Item]) -> list[Item]:
-    """With as many examples as leave room for an answer within max_length, whatever the right answer is."""
-    shots = _shots(recipe, domain)
-    if not shots:
-        return list(items)
-    longest = max(len(renderer.encode(label)) for label in items[0].replies) if items[0].kind == "label" else 0
-    room = recipe.train.max_length - (longest or recipe.eval.max_new_tokens) - _TURN_TOKENS
-
-    def fitting(item: Item) -> Item:
-        while item.shots and len(renderer.prompt_ids(item.asked)) > room:
-            item = dataclasses.replace(item, shots=item.shots[1:])  # the farthest, where they are ranked
-        return item
-
-    return [fitting(item) for item in shots.in_front_of(items)]
+def _shown(shots: Mapping[str, Shots], renderer: Renderer, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
+    found = shots.get(domain.domain.name)
+    return found.in_front_of(items, renderer) if found else items
 
 
-def _render(recipe: Recipe, data: Dataset, renderer: Renderer) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
+def _render(
+    recipe: Recipe, data: Dataset, renderer: Renderer, shots: Mapping[str, Shots]
+) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
     """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
     units: dict[str, list[list[Example]]] = {}
     dropped: list[Fault] = []
     for domain in data.domains:
         rows: dict[int, list[Example]] = {}
         long: dict[int, Fault] = {}
-        for item in _shown(recipe, renderer, domain, domain.train):
+        for item in _shown(shots, renderer, domain, domain.train):
             row = renderer.example(item)
             rows.setdefault(item.row, []).append(row)
             if len(row.tokens) > recipe.train.max_length:
@@ -184,14 +183,14 @@ def _weighted(row: Example, weight: float) -> Example:
 
 def _base_shape(source: hub.Source, config: Config) -> Shape:
     """What the headers and the config tell of the base."""
-    parameters = sum(tensor.size for tensor in source.tensors())
+    tensors = source.tensors()
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     why_rows = probe(config)
     return Shape(
-        parameters=parameters,
+        parameters=sum(tensor.size for tensor in tensors),
         linear_parameters=linear_size(config),
-        file_bytes=sum(tensor.bytes for tensor in source.tensors()),
+        file_bytes=sum(tensor.bytes for tensor in tensors),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,

@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -66,8 +67,8 @@ def copy(home: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(home, tmp_path / "moved"))
 
 
-def again(home: Path, **how: object) -> Run:
-    return train(Recipe.load(home / "recipe.toml"), **how)  # type: ignore[arg-type]
+def again(home: Path, **how: Any) -> Run:
+    return train(Recipe.load(home / "recipe.toml"), **how)
 
 
 def tuned(home: Path) -> Run:
@@ -164,17 +165,20 @@ def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str)
     asked, plain = ({row["id"]: row["logprob"] for row in each.answers()} for each in (run, Run(bare)))
     assert asked.keys() == plain.keys()
     assert all(asked[each] != plain[each] for each in asked)
-    conversation = Conversation(run)
-    said = list(conversation._shown([Message("user", "share 1 rises")], None))
-    assert [message.role for message in said] == ["user", "assistant"] * 2 + ["user"]
-    assert "".join(conversation.reply([Message("user", "share 1 rises")])) is not None
+    assert "".join(Conversation(run).reply([Message("user", "share 1 rises")])) is not None
 
 
-def test_no_more_examples_are_shown_than_there_is_room_for(copy: Path) -> None:
-    strategy = {"method": "none", "num_fewshot": 30}
-    job = prepare(Recipe.load(copy / "recipe.toml", {"strategy": strategy, "train.max_length": 96}))
-    assert all(0 < len(item.shots) < 30 for item in job.heldout)
-    assert all(len(job.renderer.example(item).tokens) <= 96 for item in job.heldout)
+@pytest.mark.parametrize("sampler", ["stratified", "nearest"])
+def test_who_chats_is_asked_what_was_measured(copy: Path, sampler: str) -> None:
+    """With as many examples as there was room for, chosen by the same message, in every turn."""
+    strategy = {"method": "none", "num_fewshot": 30, "fewshot_sampler": sampler}
+    recipe = Recipe.load(copy / "recipe.toml", {"strategy": strategy, "train.max_length": 96})
+    items, conversation = prepare(recipe).heldout, Conversation(train(recipe))
+    assert all(0 < len(item.shots) < 30 for item in items)
+    for item in items:
+        row = conversation.renderer.example(item)
+        assert len(row.tokens) <= 96
+        assert conversation.prompt_ids(item.messages) == list(row.tokens[: row.weights.index(1.0)])
 
 
 def test_a_stop_is_heard_while_the_base_is_measured(copy: Path) -> None:

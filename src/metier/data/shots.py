@@ -11,6 +11,7 @@ import numpy as np
 
 from metier.classical import Nearest
 from metier.data.items import Item, Message
+from metier.data.rendering import Renderer
 
 Sampler = Literal["random", "stratified", "nearest"]
 _Example = tuple[Message, ...]  # a question with all that was said before it, and its answer
@@ -20,40 +21,43 @@ _Example = tuple[Message, ...]  # a question with all that was said before it, a
 class Shots:
     """Examples in the order of their choice; with `nearest` that order is every question's own.
 
-    `groups` names each example's group: nobody is shown an example of their own.
+    `groups` names each example's group: nobody is shown an example of their own. `room` is how many tokens a
+    prompt may have with its examples.
     """
 
     examples: tuple[_Example, ...]
     groups: tuple[str, ...]
     count: int
     nearest: Nearest | None
+    room: int
 
     @classmethod
-    def choose(cls, items: Sequence[Item], count: int, sampler: Sampler, seed: int) -> Self:
+    def choose(cls, items: Sequence[Item], count: int, sampler: Sampler, *, room: int, seed: int) -> Self:
         """Draw among training items, the same way every time."""
         order = np.random.default_rng(seed).permutation(len(items)).tolist()
         drawn = [items[index] for index in order]
         if sampler == "stratified":
             drawn = list(_in_turn(drawn))
         nearest = Nearest.fit([_question(item.messages) for item in drawn]) if sampler == "nearest" else None
-        return cls(tuple(map(_example, drawn)), tuple(item.group for item in drawn), count, nearest)
+        return cls(tuple(map(_example, drawn)), tuple(item.group for item in drawn), count, nearest, room)
 
-    def in_front_of(self, items: Sequence[Item]) -> list[Item]:
-        """The items with their examples."""
+    def in_front_of(self, items: Sequence[Item], renderer: Renderer) -> list[Item]:
+        """The items with as many examples as leave room for an answer, whatever the right one is."""
         ranked = self._ranked([_question(item.messages) for item in items])
-        return [replace(item, shots=self._first(order, item.group)) for item, order in zip(items, ranked, strict=True)]
+        shown = (replace(item, shots=self._first(order, item.group)) for item, order in zip(items, ranked, strict=True))
+        return [self._fitting(item, renderer) for item in shown]
 
-    def before(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The examples for a conversation that is none of the data's; its first question chooses the nearest."""
-        first = next((message for message in messages if message.role == "user"), messages[-1])
-        chosen = self._first(next(iter(self._ranked([first.content]))), "")
-        return tuple(message for example in chosen for message in example)
+    def asked(self, messages: Sequence[Message], renderer: Renderer) -> tuple[Message, ...]:
+        """What a model reads of a conversation that is none of the data's: exactly what it would be measured on."""
+        stranger = Item("", "", "", "", 0, tuple(messages), ("",), 0)
+        return self.in_front_of([stranger], renderer)[0].asked
 
     def to_json(self) -> dict[str, Any]:
         """What is needed to show the same examples again."""
         kept = self.examples if self.nearest else self.examples[: self.count]
         return {
             "count": self.count,
+            "room": self.room,
             "nearest": self.nearest is not None,
             "examples": [[[message.role, message.content] for message in example] for example in kept],
         }
@@ -62,7 +66,12 @@ class Shots:
     def of_json(cls, value: dict[str, Any]) -> Self:
         examples = tuple(tuple(Message(*message) for message in example) for example in value["examples"])
         nearest = Nearest.fit([_question(example[:-1]) for example in examples]) if value["nearest"] else None
-        return cls(examples, ("",) * len(examples), value["count"], nearest)
+        return cls(examples, ("",) * len(examples), value["count"], nearest, value["room"])
+
+    def _fitting(self, item: Item, renderer: Renderer) -> Item:
+        while item.shots and len(renderer.prompt_ids(item.asked)) > self.room:
+            item = replace(item, shots=item.shots[1:])  # the farthest, where they are ranked
+        return item
 
     def _ranked(self, questions: Sequence[str]) -> Iterator[Sequence[int]]:
         if self.nearest:

@@ -53,7 +53,7 @@ class Conversation:
         The examples of `domain`, or of the only one, stand in front as they did when the run was measured.
         Raises `MetierError` where the conversation fills the model's context.
         """
-        prompt = tuple(self.renderer.prompt_ids(self._shown(messages, domain)))
+        prompt = tuple(self.prompt_ids(messages, domain))
         if (room := self._room - len(prompt)) < 1:
             problem = f"the conversation has {len(prompt)} tokens; the model reads {self._room}"
             raise MetierError(problem, "begin a new conversation with /reset, or ask more shortly")
@@ -76,11 +76,11 @@ class Conversation:
         finally:
             self._engine.cancel(handle)
 
-    def _shown(self, messages: Sequence[Message], domain: str | None) -> Sequence[Message]:
+    def prompt_ids(self, messages: Sequence[Message], domain: str | None = None) -> list[int]:
+        """The ids behind which the answer is generated: those on which the run was measured."""
         only = next(iter(self._shots)) if len(self._shots) == 1 else ""
         shots = self._shots.get(domain or only)
-        begin = messages[0].role == "system"
-        return [*messages[:begin], *shots.before(messages), *messages[begin:]] if shots else messages
+        return self.renderer.prompt_ids(shots.asked(messages, self.renderer) if shots else messages)
 
 
 def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:
