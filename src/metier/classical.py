@@ -65,10 +65,19 @@ class Nearest:
 
     def rank(self, queries: Sequence[str]) -> Iterator[list[int]]:
         """For each query the texts' indices, the nearest first; of equally near ones the first."""
+        for near in self._similarities(queries):
+            yield from np.argsort(-near, axis=1, kind="stable").tolist()
+
+    def first(self, queries: Sequence[str]) -> Iterator[int]:
+        """For each query the index of the nearest text; of equally near ones the first."""
+        for near in self._similarities(queries):
+            yield from near.argmax(axis=1).tolist()
+
+    def _similarities(self, queries: Sequence[str]) -> Iterator[Any]:
+        """Cosines (queries, texts), some queries at a time."""
         for start in range(0, len(queries), _QUERIES):
             vectors = self.vectors.transform(queries[start : start + _QUERIES])
-            near = linear_kernel(vectors, self.texts, dense_output=True)
-            yield from np.argsort(-near, axis=1, kind="stable").tolist()
+            yield linear_kernel(vectors, self.texts, dense_output=True)
 
 
 @dataclass(frozen=True)
@@ -85,4 +94,4 @@ class NearestAnswer:
 
     def predict(self, prompts: Sequence[str]) -> list[str]:
         """An answer for each prompt; the first of equally near ones, so the first of all to a stranger."""
-        return [self.answers[order[0]] for order in self.prompts.rank(prompts)]
+        return [self.answers[index] for index in self.prompts.first(prompts)]

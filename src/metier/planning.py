@@ -91,6 +91,13 @@ class Plan:
     def number_format(self) -> str:
         return f"{self.storage}/{self.compute}"
 
+    @property
+    def long_warmup(self) -> str:
+        """What to say where the rate rises for most of a short run, which nobody means; else ""."""
+        if self.warmup <= max(1.0, self.steps / 10):
+            return ""
+        return f"the warm-up takes {self.warmup} of {self.steps} steps, more than a tenth of the run"
+
 
 OVERRIDABLE: dict[str, type] = {
     "compute": str,

@@ -24,9 +24,7 @@ def init(
         Path | None, typer.Argument(metavar="FILE", help="your data: csv, tsv, json, jsonl or parquet")
     ] = None,
     model: Annotated[str, typer.Option(help="a hub name, a path, or nano (embedded)")] = "nano",
-    recipe: Annotated[
-        str | None, typer.Option(help="a shipped recipe instead: quickstart, care, fpb, tfns, banking77")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
 ) -> None:

@@ -52,8 +52,8 @@ def show_plan(job: Job, chosen: Plan) -> None:
         f"learning rate {train.learning_rate}, warm-up {chosen.warmup} steps"
     )
     show_kinds(job)
-    if chosen.warmup > max(1.0, chosen.steps / 10):
-        say(f"warning  the warm-up takes {chosen.warmup} of {chosen.steps} steps, more than a tenth of the run")
+    if chosen.long_warmup:
+        say(f"warning  {chosen.long_warmup}")
     fields = asdict(chosen)
     say("\n" + table(("choice", "value", "why"), [(key, str(fields[key]), why) for key, why in chosen.reasons.items()]))
     say("\n" + table(("memory", "forecast"), [(name, size(value)) for name, value in chosen.memory.items() if value]))
@@ -64,6 +64,4 @@ def show_plan(job: Job, chosen: Plan) -> None:
 def show_kinds(job: Job) -> None:
     """Which kinds of linear layer are adapted, and what each trains."""
     if job.kinds:
-        total = sum(kind.parameters for kind in job.kinds)
-        each = ", ".join(f"{kind.name} {kind.adapted}/{kind.layers} ({kind.parameters:,})" for kind in job.kinds)
-        say(f"adapter  {total:,} parameters: {each}")
+        say(f"adapter  {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}")

@@ -26,7 +26,7 @@ def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
             difference = primary(record)
             found[difference.verdict].setdefault(difference.metric, []).append(record.domain)
     said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]
-    return f"against {opponent}: {'; '.join(said)}".replace("; ", ", ") if said else f"{opponent} was not compared"
+    return f"against {opponent}: {', '.join(said)}" if said else f"{opponent} was not compared"
 
 
 def _named(by_metric: Mapping[str, Sequence[str]]) -> str:

@@ -45,6 +45,9 @@ class Kind:
     adapted: int
     parameters: int
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.adapted}/{self.layers} ({self.parameters:,})"
+
 
 def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[Kind]]:
     """Wrap `network` in a fresh LoRA adapter; its random half is drawn from `seed` alone."""
