@@ -25,7 +25,7 @@ from metier.job import Job, prepare
 from metier.model.adapters import attach, trainable
 from metier.model.loading import NumberFormat, load
 from metier.recipe import LoraStrategy, Recipe
-from metier.training.loop import accumulate
+from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 
 _RECIPE = Path(__file__).parents[1] / "src" / "metier" / "assets" / "recipes" / "care.toml"
@@ -43,7 +43,7 @@ def main() -> None:
     compute = options.compute or ("bfloat16" if hardware.fast_bf16 else "float32")
     torch.set_num_threads(hardware.cores)
     job = _job(options.data)
-    rows = [row for step in job.steps()[: 12 if options.quick else 60] for row in step]
+    rows = [row for step in job.steps()[: 12 if options.quick else 60] for unit in step for row in unit.rows]
     passes = 2 if options.quick else 5
     ours = _ours(job, compute, rows)
     peers = {length: _peer(job, compute, rows, length) for length in _PEER_LENGTHS}

@@ -52,6 +52,25 @@ class LabelBaseline:
 
 
 @dataclass(frozen=True)
+class ReplyBaseline:
+    """A linear SVM over TF-IDF of replies, which never sees a question: what the replies alone give away."""
+
+    pipeline: Pipeline
+
+    @classmethod
+    def fit(cls, replies: Sequence[Sequence[str]], right: Sequence[int]) -> Self:
+        """Learn right replies from wrong ones, `right` being the right one's place."""
+        texts = [text for each in replies for text in each]
+        wanted = [place == index for each, index in zip(replies, right, strict=True) for place in range(len(each))]
+        classifier = LinearSVC(random_state=0, class_weight="balanced")
+        return cls(make_pipeline(vectorizer(texts), classifier).fit(texts, wanted))
+
+    def predict(self, replies: Sequence[Sequence[str]]) -> list[int]:
+        """The place of the likeliest reply; of equally likely ones the first."""
+        return [int(np.argmax(self.pipeline.decision_function(list(each)))) for each in replies]
+
+
+@dataclass(frozen=True)
 class Nearest:
     """Texts that are found again by cosine of TF-IDF."""
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from metier import run as runs
-from metier.classical import LabelBaseline, NearestAnswer
-from metier.data.dataset import DomainData, remember
+from metier.data.dataset import remember
 from metier.data.items import Item
 from metier.errors import RunError
-from metier.evaluation.answering import Limits, answer, blank, transcript
+from metier.evaluation.answering import Limits, answer
 from metier.evaluation.answers import Answer, read_answers, to_json
+from metier.evaluation.baseline import UNANSWERED, baseline_answers
 from metier.evaluation.forgetting import read_general_text
-from metier.evaluation.metrics import compare, domain_scores, forgetting, primary_values, to_dict
+from metier.evaluation.metrics import compare, domain_scores, forgetting, out_of_one, primary_values, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
 from metier.files import digest, write_directory
@@ -30,15 +30,15 @@ from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, load
 from metier.planning import Plan
 from metier.planning import plan as make_plan
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Untuned
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Tuned, Untuned
 from metier.report.page import write_report
 from metier.run import Run
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings, Stopped
 from metier.training.loop import train as train_loop
+from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
 
 _VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
-_SCALE = {"accuracy": 1.0, "chrf": 100.0}  # the full score, so that domains count alike
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def train(
     means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop)
     job = prepare(recipe, offline=offline)
     remember(recipe, job.data)
-    classical = _classical(job, means)
+    opponents = _classical(job, means)
     if recipe.strategy.method == "classical":
-        return classical
+        return _only(opponents)
     chosen = plan(job, means.overrides)
     if isinstance(recipe.strategy, Untuned):
         base = _load(job, chosen)
-        untuned = _untuned(job, chosen, base, {"classical": classical}, means)
+        untuned = _untuned(job, chosen, base, opponents, means)
         if not recipe.strategy.num_fewshot:
             return untuned
-        return _untuned(job, chosen, base, {"none": untuned, "classical": classical}, means, recipe.strategy)
+        return _untuned(job, chosen, base, {"none": untuned, **opponents}, means, recipe.strategy)
     if resume is not None:
         _assert_same(resume, _parts(job, chosen))
     run = _find(job, chosen)
@@ -103,9 +103,9 @@ def train(
     with run.locked():
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
-        untuned = _untuned(job, chosen, base, {"classical": classical}, means)
+        untuned = _untuned(job, chosen, base, opponents, means)
         with _followed(run):
-            return _tune(run, job, chosen, base, {"none": untuned, "classical": classical}, means)
+            return _tune(run, job, chosen, base, {"none": untuned, **opponents}, means)
 
 
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
@@ -151,7 +151,7 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
             "heldout": len(each.heldout),
             "left_out": len(each.left_out),
             "target_tokens": job.target_tokens[each.domain.name],
-            "token_weight": job.token_weight[each.domain.name],
+            "weight": job.weights[each.domain.name],
         }
         for each in job.data.domains
     }
@@ -220,33 +220,38 @@ def _untuned(
         return _finish(run, opponents, {asked: time.monotonic() - begun})
 
 
-def _classical(job: Job, means: Means) -> Run:
-    """TF-IDF with a linear SVM for labels, the nearest training answer for open ones; no base is read."""
+def _only(opponents: Mapping[str, Run]) -> Run:
+    if not opponents:
+        problem = "classical: the data asks for no answers, and the baseline can do nothing else"
+        raise RunError(problem, "choose another strategy.method, such as none or lora")
+    return opponents["classical"]
+
+
+def _classical(job: Job, means: Means) -> dict[str, Run]:
+    """The classical baseline's run, if some domain asks for answers; no base is read."""
+    if all(each.heldout[0].kind in UNANSWERED for each in job.data.domains):
+        return {}
     job = replace(job, recipe=job.recipe.override(strategy={"method": "classical"}))
     run = _create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
-            return run
+            return {"classical": run}
         begun = time.monotonic()
         limit = job.recipe.eval.limit
-        answers = [each for domain in job.data.domains for each in _classical_answers(domain, limit)]
+        # It chooses nothing, so it may learn from the validation slice too.
+        answers = [
+            answer
+            for each in job.data.domains
+            for answer in baseline_answers([*each.train, *each.validation], each.heldout[:limit])
+        ]
         means.listen(Event("baseline", len(answers), len(answers)))
         run.write_answers([to_json(each) for each in answers])
-        return _finish(run, {}, {"fitting and answers": time.monotonic() - begun})
-
-
-def _classical_answers(domain: DomainData, limit: int | None) -> list[Answer]:
-    """The baseline chooses nothing, so it may learn from the validation slice too."""
-    known = [*domain.train, *domain.validation]
-    texts, references = [transcript(item) for item in known], [item.reference for item in known]
-    heldout = domain.heldout[:limit]
-    fit = LabelBaseline.fit if heldout[0].kind == "label" else NearestAnswer.fit
-    outputs = fit(texts, references).predict([transcript(item) for item in heldout])
-    return [replace(blank(item), output=output) for item, output in zip(heldout, outputs, strict=True)]
+        return {"classical": _finish(run, {}, {"fitting and answers": time.monotonic() - begun})}
 
 
 def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, Run], means: Means) -> Run:
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
+    objective = _objective(job, _engine(base.forward, base, chosen), means)
     assert isinstance(strategy, LoraStrategy | QloraStrategy)
     adapted, kinds = attach(base.network, strategy.peft, settings.seed)
     if chosen.checkpointing:
@@ -254,7 +259,7 @@ def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, 
     forward = base.forward.over(adapted)
     engine = _engine(forward, base, chosen)
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
-    progress = _train(run, job, forward, engine, settings, means)
+    progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
     restore(adapted, progress.best)
     write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
     _write_shots(run, job)
@@ -275,13 +280,35 @@ def _write_shots(run: Run, job: Job) -> None:
         run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
 
 
-def _train(run: Run, job: Job, forward: Forward, engine: Engine, settings: Settings, means: Means) -> Progress:
+@dataclass(frozen=True)
+class _Tuning:
+    """What is tuned, how it is measured, what for, and by which numbers."""
+
+    forward: Forward
+    engine: Engine
+    objective: Objective
+    settings: Settings
+
+
+def _objective(job: Job, base: Engine, means: Means) -> Objective:
+    """The recipe's objective; preferences are measured from the base, which no adapter stands on yet."""
+    strategy = job.recipe.strategy
+    assert isinstance(strategy, Tuned)
+    if strategy.objective not in ("dpo", "kto"):
+        return Likelihood()
+    means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))
+    reference = read_reference(base, [unit for units in job.units.values() for unit in units])
+    assert strategy.beta, "resolved"
+    return (Dpo if strategy.objective == "dpo" else Kto)(strategy.beta, reference)
+
+
+def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
     """The loop, its events kept with the run."""
     store = Store(run.directory / "checkpoints")
     run.forget_events_after(store.newest_step())
     items = _validation_items(job)
-    hooks = Hooks(lambda: _validation(job, items, engine), run.recorder(means.listen), means.stop)
-    return train_loop(forward, job.steps(), settings, store, hooks)
+    hooks = Hooks(lambda: _validation(job, items, tuning.engine), run.recorder(means.listen), means.stop)
+    return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
 
 
 def _stoppable(listen: Listener, stop: Callable[[], bool]) -> Listener:
@@ -313,7 +340,7 @@ def _validation_items(job: Job) -> list[Item]:
     """What every choice is made on: all labels, but only so many open answers, which are dear."""
     found: list[Item] = []
     for domain in job.data.domains:
-        limit = None if domain.validation[0].kind == "label" else _VALIDATION_LIMIT
+        limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
         found += job.shown(domain, domain.validation[:limit])
     return found
 
@@ -321,7 +348,7 @@ def _validation_items(job: Job) -> list[Item]:
 def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:
     """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
     values = primary_values(answer(engine, job.renderer, items, _limits(job), silent))
-    score = sum(value / _SCALE[metric] for (_, metric), value in values.items()) / len(values)
+    score = sum(out_of_one(metric, value) for (_, metric), value in values.items()) / len(values)
     return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}
 
 

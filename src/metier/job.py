@@ -11,14 +11,15 @@ from typing import Any
 from metier import hub
 from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages
 from metier.data.items import Item
-from metier.data.mixing import batches, token_weights
+from metier.data.mixing import Unit, batches, shares
 from metier.data.rendering import Renderer
 from metier.data.shots import Shots
+from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError
 from metier.model.adapters import Identity, Kind, count, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
-from metier.recipe import Classical, LoraStrategy, QloraStrategy, Recipe
+from metier.recipe import Classical, LoraStrategy, QloraStrategy, Recipe, Tuned
 from metier.trees import Example, pack
 
 _TURN_TOKENS = 8  # what a template puts around an answer
@@ -29,10 +30,9 @@ _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 class Job:
     """A resolved recipe, its data and what its base looks like from outside.
 
-    `units` holds for each domain its training examples: the rows of one source row or conversation.
-    `dropped` are those that are longer than max_length; `token_weight` is what a target token of a
-    domain counts; `shots` are by domain the examples that the strategy puts in front of questions; `kinds` is
-    what it would train.
+    `units` holds for each domain its training examples as the objective takes them. `dropped` are those that
+    are longer than max_length; `weights` is what a domain's target token counts, or its pair; `shots` are by
+    domain the examples that the strategy puts in front of questions; `kinds` is what it would train.
     """
 
     recipe: Recipe
@@ -42,10 +42,10 @@ class Job:
     shots: Mapping[str, Shots]
     config: Config
     shape: Shape
-    units: Mapping[str, Sequence[Sequence[Example]]]
+    units: Mapping[str, Sequence[Unit]]
     dropped: Sequence[Fault]
     target_tokens: Mapping[str, int]
-    token_weight: Mapping[str, float]
+    weights: Mapping[str, float]
     kinds: Sequence[Kind]
     passages: Sequence[Passage]
 
@@ -67,14 +67,14 @@ class Job:
             template_digest=self.renderer.template_digest,
         )
 
-    def steps(self) -> list[list[Example]]:
-        """The rows of every optimizer step, in the order that seed and epoch give."""
+    def steps(self) -> list[list[Unit]]:
+        """The units of every optimizer step, in the order that seed and epoch give."""
         train = self.recipe.train
         assert not isinstance(train.batch_size, str), "resolved"
         assert not isinstance(train.num_train_epochs, str), "resolved"
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
-        return [[row for domain, index in batch for row in domains[domain][index]] for batch in order]
+        return [[domains[domain][index] for domain, index in batch] for batch in order]
 
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
@@ -86,12 +86,17 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     )
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
+    objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in data.domains})
+    if objective:
+        recipe = recipe.override(**{"strategy.objective": objective})
     renderer = Renderer.load(source.directory, template)
     shots = _shots(recipe, data, renderer)
     units, dropped = _render(recipe, data, renderer, shots)
-    tokens = {name: sum(_targets(row) for unit in each for row in unit) for name, each in units.items()}
-    weight = token_weights(tokens, {domain.domain.name: domain.domain.weight for domain in data.domains})
-    units = {name: [[_weighted(row, weight[name]) for row in unit] for unit in each] for name, each in units.items()}
+    tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
+    paired = _paired(recipe)
+    counts = {name: len(each) for name, each in units.items()} if paired else tokens
+    weights = shares(counts, {domain.domain.name: domain.domain.weight for domain in data.domains})
+    units = {name: [_weighted(unit, weights[name], paired) for unit in each] for name, each in units.items()}
     job = Job(
         recipe=recipe,
         data=data,
@@ -103,7 +108,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         units=units,
         dropped=dropped,
         target_tokens=tokens,
-        token_weight=weight,
+        weights=weights,
         kinds=(),
         passages=passages,
     )
@@ -150,21 +155,16 @@ def _shown(shots: Mapping[str, Shots], renderer: Renderer, domain: DomainData, i
 
 def _render(
     recipe: Recipe, data: Dataset, renderer: Renderer, shots: Mapping[str, Shots]
-) -> tuple[dict[str, list[list[Example]]], list[Fault]]:
+) -> tuple[dict[str, list[Unit]], list[Fault]]:
     """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
-    units: dict[str, list[list[Example]]] = {}
+    objective = recipe.strategy.objective if isinstance(recipe.strategy, Tuned) else "sft"
+    assert objective != "auto", "chosen by now"
+    units: dict[str, list[Unit]] = {}
     dropped: list[Fault] = []
     for domain in data.domains:
-        rows: dict[int, list[Example]] = {}
-        long: dict[int, Fault] = {}
-        for item in _shown(shots, renderer, domain, domain.train):
-            row = renderer.example(item)
-            rows.setdefault(item.row, []).append(row)
-            if len(row.tokens) > recipe.train.max_length:
-                problem = f"has {len(row.tokens)} tokens, more than max_length = {recipe.train.max_length}"
-                long.setdefault(item.row, Fault(item.place, problem, "dropped from training"))
-        dropped += long.values()
-        units[domain.domain.name] = [each for number, each in rows.items() if number not in long]
+        items = _shown(shots, renderer, domain, domain.train)
+        units[domain.domain.name], long = make_units(items, renderer, objective, recipe.train.max_length)
+        dropped += long
         if not units[domain.domain.name]:
             fix = f"raise train.max_length (now {recipe.train.max_length}) or shorten the rows"
             raise DataError(
@@ -173,12 +173,21 @@ def _render(
     return units, dropped
 
 
+def _paired(recipe: Recipe) -> bool:
+    """Whether the loss compares whole log-probabilities, of which a batch must not part those of a unit."""
+    return isinstance(recipe.strategy, Tuned) and recipe.strategy.objective in ("dpo", "kto")
+
+
 def _targets(row: Example) -> int:
     return sum(weight > 0 for weight in row.weights)
 
 
-def _weighted(row: Example, weight: float) -> Example:
-    return Example(row.tokens, tuple(weight * each for each in row.weights))
+def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
+    """What a domain counts lies in the unit where whole log-probabilities are compared, else in each target."""
+    if paired:
+        return dataclasses.replace(unit, weight=weight * unit.weight)
+    rows = [Example(row.tokens, tuple(weight * each for each in row.weights)) for row in unit.rows]
+    return dataclasses.replace(unit, rows=tuple(rows))
 
 
 def _base_shape(source: hub.Source, config: Config) -> Shape:
@@ -204,6 +213,7 @@ def _base_shape(source: hub.Source, config: Config) -> Shape:
         row_tokens=0,
         targets=0,
         longest_row=0,
+        longest_unit=0,
         largest_step=0,
         general_tokens=0,
         decoded_items=0,
@@ -214,14 +224,16 @@ def _base_shape(source: hub.Source, config: Config) -> Shape:
 
 def _with_shape(job: Job) -> Job:
     """Add the data's lengths, resolve the recipe by them, and count what its strategy trains."""
-    rows = [row for units in job.units.values() for unit in units for row in unit]
-    heldout = [job.renderer.example(item) for item in job.heldout]
+    units = [unit for each in job.units.values() for unit in each]
+    rows = [row for unit in units for row in unit.rows]
+    heldout = [row for item in job.heldout for row in job.renderer.rows(item, job.recipe.train.max_length)]
     shape = dataclasses.replace(
         job.shape,
         examples=sum(map(len, job.units.values())),
         row_tokens=sum(len(row.tokens) for row in rows),
         targets=sum(map(_targets, rows)),
         longest_row=max(len(row.tokens) for row in rows),
+        longest_unit=max(unit.tokens for unit in units) if _paired(job.recipe) else 0,
         decoded_items=sum(item.kind == "open" for item in job.heldout),
         general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
         scored_tokens=sum(len(tree) for tree in pack(heldout, 2048, fork=job.shape.forks)) if heldout else 0,
@@ -241,6 +253,7 @@ def _packed(job: Job) -> tuple[int, int]:
     """Distinct tokens of one epoch and of the largest step, extrapolated from the first steps."""
     steps = job.steps()[:_SAMPLED_STEPS]
     limit = boundary(job.config)
-    sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in steps]
-    read = sum(len(row.tokens) for rows in steps for row in rows)
+    batches = [[row for unit in units for row in unit.rows] for units in steps]
+    sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in batches]
+    read = sum(len(row.tokens) for rows in batches for row in rows)
     return round(sum(sizes) * job.shape.row_tokens / read), max(sizes)

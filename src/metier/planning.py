@@ -10,7 +10,7 @@ from typing import Any
 
 from metier.errors import DoesNotFit, Fault, RecipeError
 from metier.hardware import Hardware, Rates
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Tuned
 
 GIB = 1 << 30
 # Bytes a parameter: NF4 with double quantisation keeps 4 bits and one 8-bit scale for 64 values.
@@ -28,8 +28,8 @@ class Shape:
 
     Of the base: parameters, those in linear layers, layers, widths, vocabulary, bytes of its files. Of
     the data: training examples, tokens and targets of one epoch, the distinct tokens of an epoch and of
-    the largest step, the longest row, held-out and validation items to be decoded and scored, tokens of
-    general text.
+    the largest step, the longest row, the longest pair that is read at once, held-out and validation items to
+    be decoded and scored, tokens of general text.
     """
 
     parameters: int
@@ -48,6 +48,7 @@ class Shape:
     row_tokens: int
     targets: int
     longest_row: int
+    longest_unit: int
     largest_step: int
     general_tokens: int
     decoded_items: int
@@ -114,12 +115,17 @@ OVERRIDABLE: dict[str, type] = {
 def resolve(recipe: Recipe, shape: Shape) -> Recipe:
     """Replace every "auto" from model size and number of examples alone; the machine has no say."""
     train, changes = recipe.train, {}
+    paired = isinstance(recipe.strategy, Tuned) and recipe.strategy.objective in ("dpo", "kto")
+    if isinstance(recipe.strategy, Tuned) and recipe.strategy.objective == "auto":
+        changes["strategy.objective"] = "sft"  # what other data asks for is known before its rows are rendered
+    if isinstance(recipe.strategy, Tuned) and paired and not recipe.strategy.beta:
+        changes["strategy.beta"] = 0.1
     if train.num_train_epochs == "auto":
         changes["train.num_train_epochs"] = float(_by_size(shape.examples, {200: 10, 1000: 6, 3000: 4, 20_000: 2}, 1))
     if train.batch_size == "auto":
         changes["train.batch_size"] = _by_size(shape.examples, {1000: 8, 50_000: 16}, 32)
     if train.learning_rate == "auto":
-        changes["train.learning_rate"] = _learning_rate(shape)
+        changes["train.learning_rate"] = _learning_rate(shape, paired)
     if isinstance(recipe.strategy, LoraStrategy | QloraStrategy):
         r = recipe.strategy.peft.r
         if r == "auto":
@@ -133,10 +139,14 @@ def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
     return next((value for limit, value in table.items() if rows <= limit), beyond)
 
 
-def _learning_rate(shape: Shape) -> float:
-    """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs."""
+def _learning_rate(shape: Shape, paired: bool) -> float:
+    """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs.
+
+    Preferences take a twentieth, as TRL's defaults have it (1e-6 for DPO and KTO, 2e-5 for SFT).
+    """
     scaled = 2e-4 * (4096 / shape.hidden) ** 0.75
     scaled *= 0.5 if shape.examples > 50_000 else 1.0
+    scaled *= 0.05 if paired else 1.0
     return float(f"{scaled:.1e}")
 
 
@@ -192,7 +202,7 @@ def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str,
         "storage": "nf4" if recipe.strategy.method == "qlora" else compute,
         "compute": compute,
         "threads": hardware.cores,
-        "tokens_per_batch": max(2048, shape.longest_row),
+        "tokens_per_batch": max(2048, shape.longest_row, shape.longest_unit),
         "pad_to": 64 if compute == "bfloat16" else 1,
         "checkpointing": False,
         "kernels": "fused",
@@ -229,7 +239,8 @@ def _steps(value: float, total: int) -> int:
 
 def _fit(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> Plan:
     """Take the cheapest means that fit: fewer tokens a batch first, then recomputing activations."""
-    smaller = sorted({draft.tokens_per_batch, max(512, shape.longest_row), shape.longest_row}, reverse=True)
+    longest = max(shape.longest_row, shape.longest_unit)
+    smaller = sorted({draft.tokens_per_batch, max(512, longest), longest}, reverse=True)
     budgets = [draft.tokens_per_batch] if "tokens_per_batch" in overrides else [n for n in smaller if n >= 1]
     recompute = [draft.checkpointing] if "checkpointing" in overrides else [False, True]
     attempt = draft

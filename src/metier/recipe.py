@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,7 +31,13 @@ class Permutation(Strict):
     share: Share = Field(description="share of the rows that is held out")
 
 
-Heldout = Permutation | Share | str
+class Listed(Strict):
+    """A split that somebody published as a list of ids."""
+
+    ids: str = Field(description="file with the ids of the rows held out: one a line, or a JSON list or object")
+
+
+Heldout = Permutation | Listed | Share | str
 
 
 class Domain(Strict):
@@ -39,7 +46,9 @@ class Domain(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
     data: str = Field(description="csv, tsv, jsonl, json or parquet file, or sample:NAME")
     heldout: Heldout = Field(
-        0.2, description="a share, a file, or { permutation = SEED, share = S }", union_mode="left_to_right"
+        0.2,
+        description="a share, a file, { ids = FILE } or { permutation = SEED, share = S }",
+        union_mode="left_to_right",
     )
     validation: Share | str = Field(0.1, description="cut from the training rows: a share or a file")
     weight: Annotated[float, Field(gt=0)] = Field(
@@ -57,12 +66,22 @@ class Domain(Strict):
         None, description="names for a csv file without header; it is split from the right"
     )
     where: Mapping[str, str] = Field(default_factory=dict, description="keep only rows whose column has this value")
+    explode: str | None = Field(None, description="column that holds a list: a row for each of its entries")
 
     prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
     answer: str | None = Field(None, description="template over the columns")
     instruction: str | None = Field(None, description="text for {instruction}; {labels} lists the labels")
     labels: tuple[str, ...] | None = Field(None, description="a closed set of answers, scored by log-probability")
-    label_map: Mapping[str, str] | None = Field(None, description="value in the data = label")
+    label_map: Mapping[str, str] | None = Field(None, description="value in the data = label, or letter of a choice")
+    bins: Mapping[str, Annotated[float, Field(allow_inf_nan=True)]] | None = Field(
+        None, description="label = the bound below which a number has it, rising; the last may be inf"
+    )
+    choices: str | tuple[str, ...] | None = Field(
+        None, description="a question's choices: the column that lists them, or their columns; {choices} letters them"
+    )
+    rejected: str | None = Field(None, description="column with the answer that people liked less than `answer`")
+    rating: str | None = Field(None, description="column that tells whether people liked the answer")
+    text: str | None = Field(None, description="column with plain text to go on reading, instead of prompt and answer")
 
     messages: str | tuple[str, ...] | None = Field(
         None, description="column that holds a list of {role, content}; several are laid end to end"
@@ -76,6 +95,8 @@ class Domain(Strict):
         default_factory=dict, description="role in the data = system, user or assistant"
     )
 
+    tools: str | None = Field(None, description="column with descriptions of the tools that may be called")
+
     id: str | None = Field(None, description="column with a row's own id; must be unique")
     group: str | None = Field(None, description="rows with the same value stay on one side of every split")
 
@@ -85,6 +106,20 @@ class Domain(Strict):
             raise ValueError("labels: needs at least two different labels; list each once")
         if self.labels and self.label_map and (strange := set(self.label_map.values()) - set(self.labels)):
             raise ValueError(f"label_map: maps to {sorted(strange)}, which labels does not list; add them to labels")
+        return self
+
+    @model_validator(mode="after")
+    def _bins_rise(self) -> Self:
+        bounds = list((self.bins or {}).values())
+        if bounds and (len(bounds) < 2 or any(not low < high for low, high in pairwise(bounds))):
+            raise ValueError("bins: bounds must rise, from the lowest label's to the highest's, which may be inf")
+        return self
+
+    @model_validator(mode="after")
+    def _replies_are_of_one_kind(self) -> Self:
+        kinds = [key for key in ("labels", "bins", "choices", "rejected", "rating", "text") if getattr(self, key)]
+        if len(kinds) > 1:
+            raise ValueError(f"{kinds[1]}: does not go with {kinds[0]}; keep one of them")
         return self
 
 
@@ -101,6 +136,9 @@ class Lora(Strict):
     )
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     use_dora: bool = Field(False, description="train each weight's magnitude beside its direction; slower")
+
+
+Objective = Literal["sft", "dpo", "kto", "lm"]
 
 
 class Shown(Strict):
@@ -124,14 +162,31 @@ class Classical(Strict):
     method: Literal["classical"]
 
 
-class LoraStrategy(Shown):
+class Tuned(Shown):
+    """What training makes likelier."""
+
+    objective: Objective | Auto = Field(
+        "auto", description="sft | dpo | kto | lm; auto: as the data is, answers, pairs, ratings or plain text"
+    )
+    beta: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of dpo and kto: how strongly the base holds; 0.1 where it is not given"
+    )
+
+    @model_validator(mode="after")
+    def _beta_has_an_effect(self) -> Self:
+        if self.objective in ("sft", "lm") and self.beta:
+            raise ValueError(f"beta: has no effect with objective {self.objective}; remove it")
+        return self
+
+
+class LoraStrategy(Tuned):
     """Low-rank adapters on a base in 16 or 32 bits."""
 
     method: Literal["lora"]
     peft: Lora = Field(default_factory=Lora)
 
 
-class QloraStrategy(Shown):
+class QloraStrategy(Tuned):
     """Low-rank adapters on a base in NF4 with double quantisation."""
 
     method: Literal["qlora"]

@@ -112,6 +112,27 @@ def f1(
     return statistic
 
 
+def auc(scores_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> Statistic:
+    """The area under the ROC curve: how often a positive item scores above a negative one, ties counting half.
+
+    In 0 … 1, and 0.5 where one side is empty (Hanley and McNeil 1982). Raises ValueError for a score that is not
+    finite.
+    """
+    scores, positive = _finite(scores_N), np.asarray(positive_N, dtype=bool)
+    order = np.argsort(scores, kind="stable")
+    _, starts = np.unique(scores[order], return_index=True)
+
+    def statistic(weights_BN: Floats) -> Floats:
+        sorted_BN = weights_BN[:, order]
+        above_BU = np.add.reduceat(sorted_BN * positive[order], starts, axis=1)
+        below_BU = np.add.reduceat(sorted_BN * ~positive[order], starts, axis=1)
+        won_B = (above_BU * (below_BU.cumsum(axis=1) - below_BU / 2)).sum(axis=1)
+        pairs_B = above_BU.sum(axis=1) * below_BU.sum(axis=1)
+        return np.asarray(np.where(pairs_B > 0, won_B / np.where(pairs_B > 0, pairs_B, 1), 0.5))
+
+    return statistic
+
+
 def interval(
     metric: str,
     statistic: Statistic,

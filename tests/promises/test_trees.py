@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Mistra
 
 from metier.model.forward import ATTENTION, Forward, register
 from metier.model.loading import boundary
-from metier.training.loop import accumulate
+from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 
 VOCABULARY = 32

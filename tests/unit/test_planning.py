@@ -31,6 +31,7 @@ PHI = Shape(
     row_tokens=180_000,
     targets=100_000,
     longest_row=900,
+    longest_unit=0,
     largest_step=2400,
     general_tokens=7000,
     decoded_items=200,

@@ -39,7 +39,7 @@ def check(
     _show_data(job)
     show_kinds(job)
     for name in job.units:
-        for row in [row for unit in job.units[name][:show] for row in unit][:show]:
+        for row in [row for unit in job.units[name][:show] for row in unit.rows][:show]:
             show_row(job.renderer, row)
     say("no faults")
 
@@ -57,10 +57,10 @@ def _show_data(job: Job) -> None:
     from metier.data.guessing import explain
 
     rows = []
-    total = sum(job.target_tokens[name] * job.token_weight[name] for name in job.units)
+    total = sum(each.domain.weight for each in job.data.domains)
     for each in job.data.domains:
         name = each.domain.name
-        share = job.target_tokens[name] * job.token_weight[name] / total
+        share = each.domain.weight / total
         counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
         rows.append((name, each.heldout[0].kind, *map(str, counts), f"{job.target_tokens[name]:,}", f"{share:.0%}"))
     head = ("domain", "answers", "train", "validation", "held out", "left out", "target tokens", "share of the loss")

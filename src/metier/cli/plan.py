@@ -43,7 +43,7 @@ def show_plan(job: Job, chosen: Plan) -> None:
     """What was resolved, what moves, which means and why, memory and time."""
     shape, train = job.shape, job.recipe.train
     say(f"model    {job.recipe.model}: {shape.parameters / 1e6:,.1f} M parameters, {shape.layers} layers")
-    answers = sum(len(unit) for units in job.units.values() for unit in units)
+    answers = sum(len(unit.rows) for units in job.units.values() for unit in units)
     told = f" with {answers} answers" if answers != shape.examples else ""
     distinct = f"{shape.packed_tokens:,} of them distinct"
     say(f"data     {shape.examples} examples{told}, {shape.row_tokens:,} tokens, {distinct}")

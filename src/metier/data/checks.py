@@ -56,7 +56,7 @@ def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
 
 def _texts(item: Item) -> tuple[str, str]:
     """What only this item says; its history is that of the items in front of it."""
-    return item.messages[-1].content, item.reference
+    return item.messages[-1].content if item.messages else "", item.reference
 
 
 def _has_card(text: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from metier.data.replies import Unreadable, letters, read_choices
 from metier.data.sources import Row, columns_of, text_of
 from metier.data.templates import (
     Template,
@@ -19,6 +20,7 @@ from metier.data.templates import (
     template_faults,
 )
 from metier.data.times import kind_of, moments
+from metier.data.tools import CALLS, RESULTS, calls_of, parsed, write_calls, write_result, write_tools
 from metier.errors import Fault, nearest
 from metier.recipe import Domain
 
@@ -27,9 +29,10 @@ Note = Callable[[Fault], None]
 _ROLES = {
     "system": "system developer instruction instructions",
     "user": "user human customer client consumer visitor guest patient caller enduser member subscriber "
-    "buyer shopper requester requestor asker prompter student applicant tenant",
-    "assistant": "assistant agent bot chatbot ai gpt chatgpt model llm support operator advisor adviser doctor "
-    "physician nurse therapist representative rep csr staff employee expert helpdesk technician teacher tutor",
+    "buyer shopper requester requestor asker prompter student applicant tenant "
+    "tool function observation ipython toolresponse",
+    "assistant": "assistant functioncall agent bot chatbot ai gpt chatgpt model llm support operator advisor adviser "
+    "doctor physician nurse therapist representative rep csr staff employee expert helpdesk technician teacher tutor",
 }
 ROLES = {name: role for role, names in _ROLES.items() for name in names.split()}
 _SHOWN_ROLES = "user, human, customer, client, patient; assistant, agent, bot, support, operator; system"
@@ -98,7 +101,11 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
         yield from template_faults(domain, columns)
     if domain.system and shared_system(domain) is None:
         named.append(("system", domain.system[1:-1]))
-    for key, name in (*named, ("id", domain.id), ("group", domain.group)):
+    named += [(key, getattr(domain, key)) for key in ("rejected", "rating", "tools", "id", "group")]
+    named += [
+        ("choices", name) for name in ([domain.choices] if isinstance(domain.choices, str) else domain.choices or ())
+    ]
+    for key, name in named:
         if name is not None and name not in columns:
             problem = f"there is no column {name!r}{nearest(name, columns)}"
             yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
@@ -129,12 +136,25 @@ def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template])
     if domain.history:
         yield from _from_history(domain.history, row)
     for role, template in templates.items():
-        for name in template.columns:
-            if isinstance(row.values.get(name), list | dict):
-                yield Fault(f"{row.place}: {name}", "holds no text", "write it as text")
-        cells = {name: _cell(row, name) for name in template.columns}
+        try:
+            cells = {name: _inserted(domain, row, name) for name in template.columns}
+        except Unreadable as error:
+            yield Fault(f"{row.place}: {error.field}", error.problem, error.fix)
+            continue
         field = template.columns[0] if len(template.columns) == 1 else "prompt" if role == "user" else "answer"
         yield Turn(role, template.fill(cells), row.place, field, "\n".join(cells.values()), _cell(row, domain.id))
+
+
+def _inserted(domain: Domain, row: Row, name: str) -> str:
+    """What a placeholder stands for in a row. Raises `Unreadable`."""
+    if name == "choices" and domain.choices:
+        return letters(read_choices(domain, row))
+    value = row.values.get(name)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "\n".join(value)
+    if isinstance(value, list | dict):
+        raise Unreadable(name, "holds no text", "write it as text")
+    return _cell(row, name)
 
 
 def _from_history(field: str, row: Row) -> Iterator[Turn | Fault]:
@@ -173,23 +193,39 @@ def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
 
 def _from_column(domain: Domain, row: Row, field: str, messages: list[dict[str, Any]]) -> Iterator[Turn | Fault]:
     for index, message in enumerate(messages):
-        name, content = (
-            message.get(key, message.get(other)) for key, other in (("role", "from"), ("content", "value"))
-        )
+        name = text_of(message.get("role", message.get("from")))
         place = f"{row.place}: {field}[{index}]"
-        role = role_of(text_of(name), domain)
+        role = role_of(name, domain)
+        text = _said(message)
         if role is None:
-            yield _unknown_role(f"{place}.role", text_of(name))
-        elif isinstance(content, list | dict):
+            yield _unknown_role(f"{place}.role", name)
+        elif text is None:
             yield Fault(f"{place}.content", "is no text", "write it as text")
         else:
-            text = text_of(content).strip()
             yield Turn(role, text, row.place, f"{field}[{index}]", text, _cell(row, domain.id))
 
 
+def _said(message: dict[str, Any]) -> str | None:
+    """The text of a message, calls and results of tools included; None where it is something else."""
+    content = message.get("content", message.get("value"))
+    if isinstance(content, list) and all(isinstance(each, dict) and "text" in each for each in content):
+        content = "\n".join(text_of(each["text"]) for each in content)  # OpenAI's parts
+    name = text_of(message.get("role", message.get("from"))).strip().lower()
+    if calls := calls_of(message):
+        return write_calls("" if name == CALLS else text_of(content).strip(), calls)
+    if isinstance(content, list | dict):
+        return None
+    return write_result(text_of(content).strip()) if name in RESULTS else text_of(content).strip()
+
+
 def message_list(value: Any) -> list[dict[str, Any]] | None:
-    """The messages of a cell, which in a csv file is JSON text; None where it holds none."""
+    """The messages of a cell, which in a csv file is JSON text; None where it holds none.
+
+    A single message may stand alone, and a list within {messages: […]}.
+    """
     value = _parsed(value)
+    if isinstance(value, dict):
+        value = value.get("messages", [value])
     if not isinstance(value, list) or not value:
         return None
     shaped = all(isinstance(each, dict) and ("role" in each or "from" in each) for each in value)
@@ -197,8 +233,8 @@ def message_list(value: Any) -> list[dict[str, Any]] | None:
 
 
 def _parsed(value: Any) -> Any:
-    """A list that stands in a csv file as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    """A list or an object that stands in a csv file as JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
@@ -251,6 +287,7 @@ def _from_row(domain: Domain, row: Row) -> Turn | Fault:
     if role is None:
         return _unknown_role(f"{row.place}: {domain.role}", name)
     text = _cell(row, domain.content)
+    text = write_result(text) if name.lower() in RESULTS else text
     return Turn(role, text, row.place, str(domain.content), text, _cell(row, domain.id))
 
 
@@ -293,6 +330,8 @@ def _conversation(
         return faults
     if domain.system and not (turns and turns[0].role == "system"):
         turns = [*_system_turn(domain, row), *turns]
+    if domain.tools and turns and parsed(row.values.get(domain.tools)):
+        turns = _with_tools(turns, row.values[domain.tools])
     return Conversation(number, _cell(row, domain.group) or name, _merged(turns))
 
 
@@ -303,6 +342,14 @@ def _system_turn(domain: Domain, row: Row) -> Iterator[Turn]:
     text = own if template.columns or shared_system(domain) is None else template.text
     if text:
         yield Turn("system", text, row.place, "system", own, "")
+
+
+def _with_tools(turns: Sequence[Turn], tools: Any) -> list[Turn]:
+    """The turns with the tools described in the system prompt."""
+    begin = turns[0].role == "system"
+    first = turns[0] if begin else replace(turns[0], role="system", content="", field="tools", key="")
+    said = write_tools(first.content, tools)
+    return [replace(first, content=said, key=write_tools(first.key, tools)), *turns[begin:]]
 
 
 def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:

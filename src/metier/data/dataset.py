@@ -13,11 +13,11 @@ from metier.data.checks import few_heldout, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, make_items
-from metier.data.sources import columns_of, read_rows, show, text_of
+from metier.data.sources import columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest, read_json, write_json
-from metier.recipe import Domain, Recipe
+from metier.recipe import Domain, Listed, Recipe
 
 _FORMAT = 1
 _SIDES = ("heldout", "validation", "train")
@@ -125,10 +125,27 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
                 files[side] = make_items(domain, rows, note) if items else []
     if faults:
         raise DataError(str(recipe.path), faults)
+    if isinstance(domain.heldout, Listed):
+        files["heldout"], items = _listed(domain, items, recipe.data_path(domain.heldout.ids))
     found = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
     everything = [*found.train, *found.validation, *found.heldout]
     told = (*warnings(domain, everything), *few_heldout(domain, found.heldout))
     return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told)
+
+
+def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:
+    """The items whose row's id is in the list, and the others."""
+    assert isinstance(domain.heldout, Listed)
+    if domain.id is None:
+        fault = Fault(f"domain {domain.name}: heldout.ids", "the rows have no ids", 'name their column: id = "…"')
+        raise DataError(f"domain {domain.name}", [fault])
+    ids = read_ids(path)
+    held = [item for item in items if item.id.partition("/")[0] in ids]
+    if absent := ids - {item.id.partition("/")[0] for item in held}:
+        problem = f"lists {len(absent)} ids that no row has, {min(absent)!r} among them"
+        raise DataError(show(path), [Fault(show(path), problem, "give the list that belongs to these rows")])
+    chosen = {item.id for item in held}
+    return held, [item for item in items if item.id not in chosen]
 
 
 def _apart_from_others(data: DomainData, domains: Sequence[DomainData]) -> DomainData:
@@ -152,7 +169,15 @@ def _emptied(data: DomainData) -> Iterator[Fault]:
 def _facts(items: Sequence[Item]) -> list[Any]:
     """What makes up the items, in an order of its own."""
     return sorted(
-        [item.id, [[each.role, each.content] for each in item.messages], item.replies, item.answer, item.group]
+        [
+            item.id,
+            [[each.role, each.content] for each in item.messages],
+            item.replies,
+            item.answer,
+            item.group,
+            item.options,
+            item.liked,
+        ]
         for item in items
     )
 

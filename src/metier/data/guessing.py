@@ -14,7 +14,18 @@ from metier.data.columns import Column, named, survey
 from metier.data.conversations import exchange_list, message_list, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.items import Item
-from metier.data.sources import DELIMITED, PARQUET, Row, columns_of, guess_encoding, read_bytes, read_rows, text_of
+from metier.data.shapes import recognise
+from metier.data.sources import (
+    DELIMITED,
+    PARQUET,
+    Row,
+    columns_of,
+    guess_encoding,
+    is_prose,
+    read_bytes,
+    read_rows,
+    text_of,
+)
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.data.times import moments
 from metier.errors import DataError, Fault
@@ -42,6 +53,9 @@ _ASK = "Which label fits the text?"
 _CHOOSE = " Please choose an answer from {labels}."
 _LISTED = 12  # labels that an instruction lists
 _FEW_ROWS, _FEW_SHARE = 50, 0.3
+_MANY_FILES = 10
+_LINE = 400  # characters
+_TEXTS = ("text", "content", "document", "body")  # a lone column of such a name is plain text
 _WIDTH = 200  # characters of a text that people are shown
 
 
@@ -55,11 +69,17 @@ class _Right:
 
 def propose(path: Path) -> Domain:
     """The domain that `metier init` writes for a file: name, format, and a complete mapping."""
+    if path.is_dir():
+        draft = Domain(name=_name(path.stem), data=path.as_posix())
+        return complete(draft, read_rows(draft, path))
     data = read_bytes(path)
     encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
     draft = Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding)
     if path.suffix.lower() in DELIMITED:
-        delimiter = guess_delimiter(data.decode(encoding).removeprefix("\ufeff"))
+        text = data.decode(encoding).removeprefix("\ufeff")
+        if path.suffix.lower() == ".txt" and _in_paragraphs(text):
+            draft = draft.model_copy(update={"text": "text"})
+        delimiter = guess_delimiter(text)
         draft = draft.model_copy(update={"delimiter": None if delimiter == "," else delimiter})
     rows = read_rows(draft, path)
     domain = complete(draft, rows)
@@ -67,8 +87,18 @@ def propose(path: Path) -> Domain:
     return domain.model_copy(update={"heldout": _FEW_SHARE}) if len(units) < _FEW_ROWS else domain
 
 
+def _in_paragraphs(text: str) -> bool:
+    """Whether a text is prose: its paragraphs stand apart, or are too long for a table's lines."""
+    lines = text.strip().splitlines()
+    return "\n\n" in text.strip().replace("\r", "") or sum(map(len, lines)) > _LINE * len(lines)
+
+
 def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     """The domain with every key of its mapping. Raises `DataError` where the columns do not tell."""
+    if domain.text or is_prose(domain, Path(domain.data)):
+        return domain.model_copy(update=_plain_text(domain, rows))
+    if not (domain.labels or domain.bins or domain.messages or domain.conversation):
+        domain = domain.model_copy(update=recognise(domain, rows))
     found = survey(rows)
     chat = (domain.conversation, domain.role, domain.content)
     if domain.messages or all(chat) or (domain.prompt and domain.answer):
@@ -89,6 +119,13 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     return domain.model_copy(update=update)
 
 
+def _plain_text(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
+    """Text files of a folder stay whole on one side, where there are enough of them."""
+    files = {text_of(row.values.get("file")) for row in rows}
+    update: dict[str, Any] = {"text": domain.text or "text"}
+    return update | ({"group": "file"} if domain.group is None and len(files) >= _MANY_FILES else {})
+
+
 def _around(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     """Columns that other tools' formats have beside the exchange: `system`, and Alpaca's `history`."""
     update: dict[str, Any] = {}
@@ -97,6 +134,8 @@ def _around(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     texts = [row.values.get("system") for row in rows]
     if domain.system is None and "{system}" not in taken and any(texts):
         update["system"] = "{system}" if all(isinstance(text, str | None) for text in texts) else None
+    if domain.tools is None and "tools" in columns and "{tools}" not in taken and domain.messages:
+        update["tools"] = "tools"
     if domain.history is None and domain.prompt and "history" in columns and "{history}" not in taken:
         exchanges = [exchange_list(row.values.get("history")) for row in rows]
         update["history"] = "history" if all(each is not None for each in exchanges) else None
@@ -113,8 +152,13 @@ def explain(domain: Domain, items: Sequence[Item]) -> str:
         "role",
         "content",
         "time",
+        "text",
         "prompt",
         "answer",
+        "choices",
+        "rejected",
+        "rating",
+        "tools",
         "instruction",
         "group",
         "id",
@@ -187,6 +231,8 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
         used.add("instruction")  # its placeholder is taken
     free = [column for column in found if column.name not in used]
     left, right = _sides(domain, free, rows)
+    if left and left.name in _TEXTS and right is None and not domain.answer:
+        return {"text": left.name}
     if (left is None and not domain.prompt) or (right is None and not domain.answer):
         raise _unclear(rows, free)
     labels, update = closed_set(domain), dict[str, Any]()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from metier.data.conversations import Conversation, Note, Turn, read_conversations
-from metier.data.sources import Row
-from metier.data.templates import closed_set
+from metier.data.conversations import Conversation, Note, read_conversations
+from metier.data.prose import cut
+from metier.data.replies import Kind, Unreadable, read_replies
+from metier.data.sources import Row, columns_of, text_of
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest
 from metier.recipe import Domain
 
 _ID = 16  # hexadecimal digits
-_LISTED = 12  # labels named in a fault
+_ENOUGH = 10  # texts; with fewer, their passages are what is split
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Item:
 
     `id` is the row's own or the hash of group and prompt, never of an answer. Items of one `group` stay on
     one side of every split. `row` counts source rows or conversations in file order; `messages` end
-    with a user turn; `replies` are one text, or all labels of a closed set.
+    with a user turn, but plain text has none. By `kind`, `replies` are one answer ("open"; "rated", which
+    people `liked` or not; "passage"), all labels of a closed set, a question's choices or their letters (which
+    stand for `options`), or what was preferred and what was not.
     """
 
     id: str
@@ -42,13 +44,16 @@ class Item:
     row: int
     messages: tuple[Message, ...]
     replies: tuple[str, ...]
-    answer: int
+    answer: int = 0
+    kind: Kind = "open"
+    options: tuple[str, ...] = ()
+    liked: bool = True
     shots: tuple[tuple[Message, ...], ...] = ()  # examples that a strategy shows in front; no part of the data
 
     @property
     def asked(self) -> tuple[Message, ...]:
         """What a model reads: the examples stand between system prompt and conversation."""
-        begin = self.messages[0].role == "system"
+        begin = bool(self.messages) and self.messages[0].role == "system"
         shown = (message for example in self.shots for message in example)
         return (*self.messages[:begin], *shown, *self.messages[begin:])
 
@@ -57,8 +62,9 @@ class Item:
         return self.replies[self.answer]
 
     @property
-    def kind(self) -> Literal["label", "open"]:
-        return "label" if len(self.replies) > 1 else "open"
+    def prompt(self) -> Hashable:
+        """What nobody may be trained and measured on: the conversation, or the text itself."""
+        return self.messages or self.replies
 
 
 def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None) -> list[Item]:
@@ -66,10 +72,11 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
 
     Raises `DataError` with every fault of the rows.
     """
-    labels = closed_set(domain)
     found: list[Item | Fault] = []
-    for each in read_conversations(domain, rows, note):
-        found += [each] if isinstance(each, Fault) else _exchanges(domain, each, labels)
+    if domain.text:
+        found += _texts(domain, rows)
+    for each in read_conversations(domain, rows, note) if not domain.text else ():
+        found += [each] if isinstance(each, Fault) else _exchanges(domain, each, rows[each.number])
     if faults := [each for each in found if isinstance(each, Fault)]:
         raise DataError(f"domain {domain.name}", faults)
     if not found:
@@ -78,23 +85,25 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
     return list(_unique(each for each in found if isinstance(each, Item)))
 
 
-def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ...]) -> Iterator[Item | Fault]:
-    """An item for each assistant turn."""
+def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator[Item | Fault]:
+    """An item for each assistant turn; for the last alone, where the row tells more of it than its text."""
     asked = [turn.key for turn in conversation.turns if turn.role != "assistant" and turn.key]
     # Own groups are of their domain; what is said twice is the same everywhere, whatever the template around it.
     group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(_plain, asked)])[:_ID]
     shared = Counter(turn.id for turn in conversation.turns if turn.role == "assistant")
     turns = conversation.turns
+    single = bool(domain.choices or domain.rejected or domain.rating)
     answered = 0
     for index, turn in enumerate(turns):
-        if turn.role != "assistant":
+        if turn.role != "assistant" or (single and index < len(turns) - 1):
             continue
         answered += 1
         own = f"{turn.id}/{answered}" if shared[turn.id] > 1 else turn.id
         before = [each.key for each in turns[:index] if each.role != "assistant" and each.key]
-        reply = _reply(domain, turn, labels)
-        if isinstance(reply, Fault):
-            yield reply
+        try:
+            replies = read_replies(domain, row, turn.content)
+        except Unreadable as error:
+            yield replace(turn, field=error.field or turn.field).fault(error.problem, error.fix)
             continue
         yield Item(
             id=own if turn.id else digest([group, before])[:_ID],
@@ -103,31 +112,46 @@ def _exchanges(domain: Domain, conversation: Conversation, labels: tuple[str, ..
             place=turn.place,
             row=conversation.number,
             messages=tuple(Message(each.role, each.content) for each in turns[:index]),
-            replies=labels or (turn.content,),
-            answer=reply,
+            kind=replies.kind,
+            replies=replies.texts,
+            answer=replies.right,
+            options=replies.options,
+            liked=replies.liked,
         )
+
+
+def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:
+    """The passages of every row's text. One text stays on one side where there are enough of them to split."""
+    assert domain.text
+    column, columns = domain.text, columns_of(rows)
+    for key, name in (("text", column), ("group", domain.group), ("id", domain.id)):
+        if name is not None and name not in columns:
+            problem = f"there is no column {name!r}{nearest(name, columns)}"
+            yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
+            return
+    for row in rows:
+        text = text_of(row.values.get(column))
+        if not text.strip():
+            yield Fault(f"{row.place}: {column}", "is empty", "remove the row or fill it in")
+        own = text_of(row.values.get(domain.group)).strip() if domain.group else ""
+        group = f"{domain.name}/{own}" if own else digest(_plain(text))[:_ID] if len(rows) >= _ENOUGH else ""
+        for number, (_, passage) in enumerate(cut(text), start=1):
+            one = digest(_plain(passage))[:_ID]
+            yield Item(
+                id=f"{text_of(row.values.get(domain.id))}/{number}" if domain.id else one,
+                domain=domain.name,
+                group=group or one,
+                place=row.place,
+                row=row.number,
+                messages=(),
+                kind="passage",
+                replies=(passage,),
+            )
 
 
 def _plain(text: str) -> str:
     """Without the differences in case and white space that copies have."""
     return " ".join(text.casefold().split())
-
-
-def _reply(domain: Domain, turn: Turn, labels: tuple[str, ...]) -> int | Fault:
-    """Which of the replies is right."""
-    value = turn.content.strip()
-    if domain.label_map is not None and value not in domain.label_map:
-        return turn.fault(f"{value!r} is not in label_map{nearest(value, domain.label_map)}", _choose(domain.label_map))
-    label = value if domain.label_map is None else domain.label_map[value]
-    if labels and label not in labels:
-        return turn.fault(f"{label!r} is no label{nearest(label, labels)}", _choose(labels))
-    return labels.index(label) if labels else 0
-
-
-def _choose(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f", … {len(listed)} in all" if len(listed) > _LISTED else ""
-    return f"allowed: {', '.join(listed[:_LISTED])}{more}"
 
 
 def _unique(items: Iterable[Item]) -> Iterator[Item]:

@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from metier.trees import Example
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a step takes as a whole, `weight` being what it counts beside the others.
+
+    Rows of one conversation; a liked and a disliked reply; or one that people `liked` or not, with another's reply
+    to the same prompt, where that fits.
+    """
+
+    rows: tuple[Example, ...]
+    weight: float = 1.0
+    liked: bool = True
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.tokens) for row in self.rows)
 
 
 def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[tuple[int, int]]]:
@@ -33,11 +53,11 @@ def _epoch(sizes: Sequence[int], random: np.random.Generator) -> list[tuple[int,
     return [(domain, index) for _, domain, index in sorted(places)]
 
 
-def token_weights(target_tokens: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
-    """What one target token of each domain counts.
+def shares(counts: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
+    """What one target token of each domain counts, or one pair, of which it has `counts`.
 
-    Domains weigh equally (times their own `weight`) however many target tokens they have; the mean
-    over all target tokens is 1. A plain token mean would nearly ignore a domain of short answers.
+    Domains weigh equally (times their own `weight`) however many they have; the mean over all is 1. A plain
+    token mean would nearly ignore a domain of short answers.
     """
-    total, share = sum(target_tokens.values()), sum(weights[name] for name in target_tokens)
-    return {name: weights[name] / share * total / count for name, count in target_tokens.items() if count}
+    total, share = sum(counts.values()), sum(weights[name] for name in counts)
+    return {name: weights[name] / share * total / count for name, count in counts.items() if count}

@@ -130,9 +130,23 @@ class Renderer:
         Exactly the assistant's text and its end-of-turn token have weight. The row is the generation
         prompt's ids and what follows them, so that training reads what inference writes.
         """
+        return self.reply_row(item, item.reference)
+
+    def reply_row(self, item: Item, text: str) -> Example:
+        """Likewise with any text as the reply."""
         prompt = self.prompt_ids(item.asked)
-        reply = self._follow(item.asked, item.reference, prompt)
+        reply = self._follow(item.asked, text, prompt)
         return Example((*prompt, *reply.ids), (*[0.0] * len(prompt), *reply.weights))
+
+    def rows(self, item: Item, max_length: int) -> list[Example]:
+        """All that scoring an item reads: a row for each of its replies, or the windows of a plain text."""
+        match item.kind:
+            case "passage":
+                return self.windows(item.reference, max_length)
+            case "label" | "choice":
+                return self.label_rows(item)
+            case _:
+                return [self.reply_row(item, reply) for reply in item.replies]
 
     def label_rows(self, item: Item) -> list[Example]:
         """A row for each reply of a closed set, its score being the sum over the reply's tokens.
@@ -170,6 +184,15 @@ class Renderer:
         bos = [self.tokenizer.bos_token_id] if self._begins else [self.tokenizer.eos_token_id]
         ids = [*(each for each in bos if each is not None), *self.encode(text)]
         return Example(tuple(ids), (0.0, *[1.0] * (len(ids) - 1)))
+
+    def windows(self, text: str, max_length: int) -> list[Example]:
+        """A raw text in rows of at most `max_length` tokens, in which every token but the first is predicted once."""
+        ids, step = self.passage(text).tokens, max_length - 1
+        return [
+            Example(part, (0.0, *[1.0] * (len(part) - 1)))
+            for start in range(0, max(1, len(ids) - 1), step)
+            if len(part := ids[start : start + max_length]) > 1
+        ]
 
     def encode(self, text: str) -> list[int]:
         """Ids of template text, control tokens included and nothing put in front."""

@@ -49,7 +49,7 @@ class Shots:
 
     def asked(self, messages: Sequence[Message], renderer: Renderer) -> tuple[Message, ...]:
         """What a model reads of a conversation that is none of the data's: exactly what it would be measured on."""
-        stranger = Item("", "", "", "", 0, tuple(messages), ("",), 0)
+        stranger = Item("", "", "", "", 0, tuple(messages), ("",))
         return self.in_front_of([stranger], renderer)[0].asked
 
     def to_json(self) -> dict[str, Any]:

@@ -1,24 +1,26 @@
-"""Files → rows: delimited text and JSON, each row with the line on which it begins."""
+"""Files → rows: delimited text, JSON, parquet and plain text, each row with the line on which it begins."""
 
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
+from metier.data.objects import read_objects
+from metier.data.prose import cut
 from metier.errors import DataError, Fault, nearest
 from metier.recipe import SAMPLES, Domain
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
+PROSE = (".md", ".markdown")  # and .txt, where the domain says that it is text
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
@@ -42,6 +44,8 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
     instead, so that those which others find are told together with them.
     """
+    if path.is_dir():
+        return _read_folder(domain, path, collect)
     shown, data = show(path), read_bytes(path)
     if path.suffix.lower() == PARQUET:
         found, faults = list(_table(data, shown)), list[Fault]()
@@ -49,11 +53,13 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
         text = _decode(data, domain.encoding, shown)
         if not text.strip():
             raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
-        found = list(_delimited(text, domain, shown) if path.suffix.lower() in DELIMITED else _objects(text, shown))
+        found = list(_parsed(text, domain, path))
         faults = list(_nul_faults(text, shown))
+    if domain.explode:
+        found = list(_exploded(found, domain.explode, shown))
     entries = [each for each in found if not isinstance(each, Fault)]
     faults += [each for each in found if isinstance(each, Fault)]
-    faults += [fault for entry in entries for fault in _cell_faults(entry, shown)]
+    faults += [fault for entry in entries if not domain.text for fault in _cell_faults(entry, shown)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
     if faults and (collect is None or not entries):
@@ -64,9 +70,48 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
     return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
 
 
+def is_prose(domain: Domain, path: Path) -> bool:
+    """Whether a file is plain text, not a table."""
+    return path.suffix.lower() in PROSE or (path.suffix.lower() == ".txt" and domain.text is not None)
+
+
+def _read_folder(domain: Domain, path: Path, collect: list[Fault] | None) -> list[Row]:
+    """The rows of every text file in a folder and below."""
+    files = sorted(each for each in path.rglob("*") if each.suffix.lower() in (*PROSE, ".txt"))
+    if not files:
+        raise DataError(show(path), [Fault(show(path), "is a folder without text files", "name a file in it")])
+    plain = domain.model_copy(update={"text": domain.text or "text"})
+    rows = [row for each in files for row in read_rows(plain, each, collect)]
+    return [replace(row, number=number) for number, row in enumerate(rows)]
+
+
+def _parsed(text: str, domain: Domain, path: Path) -> Iterable[_Values | Fault]:
+    """The rows of a text file by its kind."""
+    if is_prose(domain, path):
+        return ((text.count("\n", 0, at) + 1, {"text": each, "file": path.name}) for at, each in cut(text))
+    if path.suffix.lower() in DELIMITED:
+        return _delimited(text, domain, show(path))
+    return read_objects(text, show(path))
+
+
+def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iterator[_Values | Fault]:
+    """A row for each entry of a column's list; an entry that is an object brings its own columns."""
+    for each in found:
+        if isinstance(each, Fault):
+            yield each
+            continue
+        line, values = each
+        entries = values.get(column)
+        if not isinstance(entries, list):
+            yield Fault(f"{shown}:{line}: {column}", "holds no list", "remove the row, or `explode` from the recipe")
+            continue
+        for entry in entries:
+            yield line, {**values, **(entry if isinstance(entry, dict) else {column: entry})}
+
+
 def read_bytes(path: Path) -> bytes:
     """The bytes of a data file; every way in which it cannot be read is a `DataError`."""
-    shown, kinds = show(path), (*DELIMITED, *_JSON, PARQUET)
+    shown, kinds = show(path), (*DELIMITED, *_JSON, PARQUET, *PROSE)
     if path.is_dir():
         raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
     if path.suffix.lower() not in kinds and path.exists():
@@ -81,6 +126,19 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         fault = Fault(shown, f"cannot be read: {error.strerror}", "change its permissions or copy it")
         raise DataError(shown, [fault]) from None
+
+
+def read_ids(path: Path) -> set[str]:
+    """The ids of a list: the keys of a JSON object, the entries of a JSON list, or one a line."""
+    text = _decode(read_bytes(path), "utf-8", show(path))
+    try:
+        value = json.loads(text, parse_int=str, parse_float=str)
+    except ValueError:
+        value = text.split()
+    found = {text_of(each) for each in value} if isinstance(value, list | dict) else {text_of(value)}
+    if not found - {""}:
+        raise DataError(show(path), [Fault(show(path), "lists no ids", "give one a line, or a JSON list")])
+    return found - {""}
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
@@ -178,21 +236,6 @@ def _quoted_faults(text: str, shown: str) -> Iterator[Fault]:
         yield Fault(shown, "has cells in quotes, which `columns` does not read", fix)
 
 
-def _objects(text: str, shown: str) -> Iterator[_Values | Fault]:
-    """The objects of JSON lines, or of one JSON array."""
-    for line, value in _array(text) if text.lstrip().startswith("[") else _lines(text):
-        place = f"{shown}:{line}"
-        if isinstance(value, dict):
-            if _is_text(value):
-                yield line, value
-            else:
-                yield Fault(place, "holds half of a surrogate pair", "write the character itself")
-        elif isinstance(value, ValueError):
-            yield Fault(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
-        else:
-            yield Fault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
-
-
 def _table(data: bytes, shown: str) -> Iterator[_Values | Fault]:
     """The rows of a parquet file, counted from 1; what JSON would not know is written as text."""
     from pyarrow import ArrowException, BufferReader, parquet
@@ -218,61 +261,6 @@ def _as_json(value: Any) -> Any:
         case bytes():
             return value.decode("utf-8", errors="replace")
     return str(value)
-
-
-def _lines(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
-        if line.strip():
-            try:
-                yield number, _DECODER.decode(line)
-            except (ValueError, RecursionError) as error:
-                yield number, _plain(error)
-                if number == 1 and _is_json(text):  # one value over many lines: the others fail alike
-                    return
-
-
-def _is_json(text: str) -> bool:
-    try:
-        _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _array(text: str) -> Iterator[tuple[int, Any]]:
-    """The elements of an array, with the lines on which they begin."""
-    position, line = text.index("[") + 1, text.count("\n", 0, text.index("[")) + 1
-    separators = re.compile(r"\s*,?\s*")
-    while True:
-        gap = separators.match(text, position)
-        assert gap is not None, "the pattern matches nothing too"
-        line += gap[0].count("\n")
-        if text.startswith("]", gap.end()):
-            return
-        try:
-            value, position = _DECODER.raw_decode(text, gap.end())
-        except (ValueError, RecursionError) as error:
-            yield line, _plain(error)
-            return
-        yield line, value
-        line += text.count("\n", gap.end(), position)
-
-
-# Numbers as written, and NaN as the missing value that a table's export means by it.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
-
-
-def _plain(error: ValueError | RecursionError) -> ValueError:
-    """The complaint without the place in the text, which people look for by its line."""
-    return ValueError(error.msg.removesuffix(" at") if isinstance(error, json.JSONDecodeError) else "nested too deeply")
-
-
-def _is_text(value: dict[str, Any]) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _nul_faults(text: str, shown: str) -> Iterator[Fault]:

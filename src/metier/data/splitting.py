@@ -56,7 +56,8 @@ def split(
     elif isinstance(domain.heldout, Permutation):
         heldout, rest = _permuted(items, domain.heldout)
     else:
-        heldout, rest = _draw(items, float(domain.heldout), remembered.heldout)
+        assert isinstance(domain.heldout, float), "a file's items are given"
+        heldout, rest = _draw(items, domain.heldout, remembered.heldout)
     rest, faults = apart(rest, heldout, ("held-out", "training"))
     left_out += faults
     if validation_items is not None:
@@ -77,13 +78,13 @@ def apart(items: Iterable[Item], others: Iterable[Item], names: tuple[str, str])
     prompts: dict[Hashable, str] = {}
     members: dict[Hashable, str] = {}
     for each in others:
-        prompts.setdefault(each.messages, each.place)
+        prompts.setdefault(each.prompt, each.place)
         members.setdefault(each.group, each.place)
     kept: list[Item] = []
     faults: list[Fault] = []
     for item in items:
-        if item.messages in prompts:
-            problem = f"has the same prompt as {other} {prompts[item.messages]}"
+        if item.prompt in prompts:
+            problem = f"has the same prompt as {other} {prompts[item.prompt]}"
         elif item.group in members:
             problem = f"is of the same group as {other} {members[item.group]}"
         else:
@@ -145,7 +146,7 @@ def _clusters(items: Iterable[Item]) -> list[list[Item]]:
 
     listed = list(items)
     for item in listed:
-        parent[root(item.messages)] = root(item.group)
+        parent[root(item.prompt)] = root(item.group)
     found: defaultdict[Hashable, list[Item]] = defaultdict(list)
     for item in listed:
         found[root(item.group)].append(item)

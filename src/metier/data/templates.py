@@ -37,14 +37,18 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 def closed_set(domain: Domain) -> tuple[str, ...]:
     """The labels of a domain, none where its answers are open."""
-    return domain.labels or tuple(dict.fromkeys((domain.label_map or {}).values()))
+    if domain.choices:
+        return ()
+    return domain.labels or tuple(domain.bins or dict.fromkeys((domain.label_map or {}).values()))
 
 
 def prompt_template(domain: Domain, columns: Sequence[str]) -> Template:
     """The prompt with instruction and labels written into it."""
     extras = _extras(domain)
     inner = {} if domain.instruction is None else {"instruction": domain.instruction}
-    return _template(fill(fill(domain.prompt or "", inner), extras), [name for name in columns if name not in extras])
+    names = [name for name in columns if name not in extras]
+    lettered = ["choices"] if domain.choices else []  # not the column of that name, but its letters and texts
+    return _template(fill(fill(domain.prompt or "", inner), extras), [*names, *lettered])
 
 
 def answer_template(domain: Domain, columns: Sequence[str]) -> Template:
@@ -67,7 +71,7 @@ def template_faults(domain: Domain, columns: Sequence[str]) -> Iterator[Fault]:
         ("answer", answer_template(domain, columns)),
     ):
         for name in dict.fromkeys(match[1] for match in _ALONE.finditer(template.text)):
-            if name not in columns and (name.isidentifier() or nearest(name, columns)):
+            if name not in (*columns, *template.columns) and (name.isidentifier() or nearest(name, columns)):
                 problem = f"names {{{name}}}, which is no column{nearest(name, columns)}"
                 yield Fault(f"domain {domain.name}: {key}", problem, _remedy(name, columns))
     if domain.instruction is not None and "{instruction}" not in (domain.prompt or ""):
@@ -92,5 +96,7 @@ def _remedy(name: str, columns: Sequence[str]) -> str:
             return "write the domain's instruction"
         case "labels":
             return "give labels or label_map"
+        case "choices":
+            return 'name the columns that hold them, such as choices = ["a", "b", "c", "d"]'
         case _:
             return f"columns are {', '.join(columns)}"

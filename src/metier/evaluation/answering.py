@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from metier.data.items import Item
@@ -31,13 +31,13 @@ def answer(
 ) -> list[Answer]:
     """Answer every item, in the given order; one longer than `max_length` counts as failed."""
     answers: dict[int, Answer] = {}
-    labels = [index for index, item in enumerate(items) if item.kind == "label"]
-    opens = [index for index, item in enumerate(items) if item.kind == "open"]
-    for chunk in (*_chunks(labels, _CHUNK), *_chunks(opens, _CHUNK)):
-        chosen = [items[index] for index in chunk]
-        work = _labels if chosen[0].kind == "label" else _opens
-        answers.update(zip(chunk, map(_finite, work(engine, renderer, chosen, limits)), strict=True))
-        listen(Event(phase, len(answers), len(items)))
+    ways = {"label": _among, "choice": _among, "preference": _among, "rated": _read, "passage": _read, "open": _opens}
+    for work in (_among, _read, _opens):
+        same = [index for index, item in enumerate(items) if ways[item.kind] is work]
+        for chunk in (same[start : start + _CHUNK] for start in range(0, len(same), _CHUNK)):
+            done = work(engine, renderer, [items[index] for index in chunk], limits)
+            answers.update(zip(chunk, map(_finite, done), strict=True))
+            listen(Event(phase, len(answers), len(items)))
     return [answers[index] for index in range(len(items))]
 
 
@@ -62,47 +62,64 @@ def blank(item: Item, failed: str = "") -> Answer:
         place=item.place,
         prompt=transcript(item),
         reference=item.reference,
-        labels=item.replies if item.kind == "label" else (),
+        labels=item.replies if item.kind in ("label", "choice", "preference") else (),
+        liked=item.liked if item.kind == "rated" else None,
         failed=failed,
     )
 
 
 def transcript(item: Item) -> str:
     """The conversation in front of the answer, as people read it."""
+    if not item.messages:
+        return ""
     if len(item.messages) == 1:
         only: str = item.messages[0].content
         return only
     return "\n".join(f"{message.role}: {message.content}" for message in item.messages)
 
 
-def _chunks(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _too_long(row: Example, limits: Limits) -> str:
-    length = len(row.tokens)
+def _too_long(rows: Sequence[Example], limits: Limits) -> str:
+    length = max(len(row.tokens) for row in rows)
     return f"has {length} tokens, max_length is {limits.max_length}" if length > limits.max_length else ""
 
 
-def _labels(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits) -> list[Answer]:
-    rows = [renderer.label_rows(item) for item in items]
-    faults = [_too_long(max(each, key=lambda row: len(row.tokens)), limits) for each in rows]
-    scores = iter(engine.score([row for each, fault in zip(rows, faults, strict=True) if not fault for row in each]))
+def _among(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits) -> list[Answer]:
+    """The likeliest of each item's replies."""
     answers = []
-    for item, each, fault in zip(items, rows, faults, strict=True):
-        if fault:
-            answers.append(blank(item, fault))
+    for item, rows, logprobs in _scored(engine, renderer, items, limits):
+        if not logprobs:
+            answers.append(blank(item, _too_long(rows, limits)))
             continue
-        logprobs = tuple(next(scores) for _ in each)
-        best = max(range(len(each)), key=logprobs.__getitem__)
+        best = max(range(len(rows)), key=logprobs.__getitem__)
         done = replace(blank(item), output=item.replies[best], label_logprobs=logprobs)
-        answers.append(replace(done, logprob=logprobs[item.answer], tokens=int(sum(each[item.answer].weights))))
+        answers.append(replace(done, logprob=logprobs[item.answer], tokens=int(sum(rows[item.answer].weights))))
     return answers
+
+
+def _read(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits) -> list[Answer]:
+    """How likely each item's only reply is."""
+    answers = []
+    for item, rows, logprobs in _scored(engine, renderer, items, limits):
+        done = blank(item, "" if logprobs else _too_long(rows, limits))
+        tokens = int(sum(weight for row in rows for weight in row.weights))
+        answers.append(replace(done, logprob=sum(logprobs), tokens=tokens) if logprobs else done)
+    return answers
+
+
+def _scored(
+    engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits
+) -> Iterator[tuple[Item, list[Example], tuple[float, ...]]]:
+    """Each item with its rows and their log-probabilities; none where a row is too long."""
+    rows = [renderer.rows(item, limits.max_length) for item in items]
+    fitting = [not _too_long(each, limits) for each in rows]
+    scores = iter(engine.score([row for each, fits in zip(rows, fitting, strict=True) if fits for row in each]))
+    for item, each, fits in zip(items, rows, fitting, strict=True):
+        yield item, each, tuple(next(scores) for _ in each) if fits else ()
 
 
 def _opens(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits) -> list[Answer]:
     rows = [renderer.example(item) for item in items]
-    faults = [_too_long(row, limits) for row in rows]
+    faults = [_too_long([row], limits) for row in rows]
     good = [index for index, fault in enumerate(faults) if not fault]
     logprobs = engine.score([rows[index] for index in good])
     requests = [_request(renderer, rows[index], limits) for index in good]

@@ -12,17 +12,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from metier.errors import RunError
 
-Kind = Literal["label", "open", "text"]
+Kind = Literal["label", "choice", "open", "preference", "rated", "passage", "text"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """One held-out item as one run answered it; log-probabilities and divergences are in nats.
 
-    `prompt` is the conversation as people read it, `reference` the right answer (for "text" the passage),
-    `place` where the item stands, as file:line. `logprob` sums over the `tokens` target tokens of the
-    reference, `base_logprob` and `kl` (from the untuned base) likewise; None or () is what was not measured.
-    `stopped` tells whether the model ended its turn by itself. `failed` says why there is no answer.
+    `prompt` is the conversation as people read it. `reference` is the right answer; for "passage", and for "text"
+    (general text), what is read; for "rated" the reply, which people `liked` or not. `place` is where the item
+    stands, as file:line. `logprob` sums over the `tokens` target tokens of the reference, `base_logprob` and `kl`
+    (from the untuned base) likewise; None or () is what was not measured. `stopped` tells whether the model ended
+    its turn by itself. `failed` says why there is no answer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -41,6 +42,7 @@ class Answer:
     tokens: int | None = None
     new_tokens: int | None = None
     stopped: bool | None = None
+    liked: bool | None = None
     failed: str = ""
     base_logprob: float | None = None
     kl: float | None = None

@@ -14,7 +14,7 @@ from metier.events import Event, Listener
 from metier.model.adapters import disabled
 from metier.model.forward import Forward
 from metier.model.loading import Base
-from metier.trees import Example, Floats, TokenTree, pack
+from metier.trees import Floats, TokenTree, pack
 
 _TOKENS = 512  # read at once: two whole distributions are held for each of them
 
@@ -28,7 +28,7 @@ def read_general_text(
     `forward` runs the tuned model that stands on `base`. A passage longer than `max_length` tokens is
     read in pieces; nothing of it is left out.
     """
-    pieces = [_pieces(renderer.passage(passage.text), max_length) for passage in passages]
+    pieces = [renderer.windows(passage.text, max_length) for passage in passages]
     owner = [index for index, each in enumerate(pieces) for _ in each]
     rows = [row for each in pieces for row in each]
     sums = np.zeros((len(passages), 3))  # log-probability tuned, untuned; divergence
@@ -70,13 +70,3 @@ def _answer(passage: Passage, sums: Sequence[float], tokens: int) -> Answer:
         kl=divergence,
         tokens=tokens,
     )
-
-
-def _pieces(row: Example, max_length: int) -> list[Example]:
-    """Cut a long row so that every token but the first is predicted exactly once."""
-    step = max_length - 1
-    return [
-        Example(part, (0.0, *[1.0] * (len(part) - 1)))
-        for start in range(0, max(1, len(row.tokens) - 1), step)
-        if len(part := row.tokens[start : start + max_length]) > 1
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from metier.scores import (
     Difference,
     Score,
     Statistic,
+    auc,
     f1,
     holm,
     interval,
@@ -27,7 +29,15 @@ from metier.scores import (
     ratio,
 )
 
-PRIMARY: dict[Kind, str] = {"label": "accuracy", "open": "chrf", "text": "loss"}
+PRIMARY: dict[Kind, str] = {
+    "label": "accuracy",
+    "choice": "accuracy",
+    "open": "chrf",
+    "preference": "accuracy",
+    "rated": "auc",
+    "passage": "loss",
+    "text": "loss",
+}
 """The metric on which a verdict about a domain rests."""
 
 _WORD = re.compile(r"[^\W_]+")
@@ -104,17 +114,23 @@ def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
     return values
 
 
+def out_of_one(metric: str, value: float) -> float:
+    """A primary metric's value where 1 is perfect, so that domains count alike; of a loss, a token's probability."""
+    return math.exp(-value) if metric == "loss" else value / 100 if metric == "chrf" else value
+
+
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDifferences]:
     """Ours minus theirs on the same items; a metric is compared over the items that have it in both.
 
     Holm adjusts over the domains: the primary metrics are one family, each other metric is its own.
-    Metrics in which no direction is better (length, the base's loss) are not compared. Raises ValueError
-    unless both runs answered the same items: domain, id, kind, group, labels and reference.
+    Metrics in which no direction is better (length, the base's loss) are not compared. A domain that they did not
+    answer is left out. Raises ValueError unless both runs answered the same items: domain, id, kind, group,
+    labels and reference.
     """
     mine, other = _by_domain(ours), _by_domain(theirs)
-    if mine.keys() != other.keys():
-        raise ValueError(f"the runs have different domains: {sorted(mine)} and {sorted(other)}")
-    return _adjusted([_differences(*key, _pairs(items, other[key])) for key, items in mine.items()])
+    if strange := other.keys() - mine.keys():
+        raise ValueError(f"only they have {sorted(strange)}")
+    return _adjusted([_differences(*key, _pairs(mine[key], items)) for key, items in other.items()])
 
 
 def forgetting(answers: Sequence[Answer]) -> Difference:
@@ -157,7 +173,7 @@ class _Metric:
 
 
 def _failed(answer: Answer) -> bool:
-    return bool(answer.failed) or (answer.output is None and answer.kind != "text")
+    return bool(answer.failed) or (answer.output is None and answer.logprob is None)
 
 
 def _output(answer: Answer) -> str | None:
@@ -203,6 +219,17 @@ def _kl(answer: Answer) -> Value | None:
     return None if answer.kl is None else _per_token(answer, answer.kl)
 
 
+def _margin(answer: Answer) -> Value | None:
+    """By how much likelier the liked reply is than the other, in nats."""
+    return (answer.label_logprobs[0] - answer.label_logprobs[1],) if answer.label_logprobs else None
+
+
+def _rated(answer: Answer) -> Value | None:
+    """How likely a reply is by its tokens, and whether people liked it."""
+    per_token = _loss(answer)
+    return None if per_token is None else (-per_token[0] / per_token[1], bool(answer.liked))
+
+
 def _per_token(answer: Answer, nats: float) -> Value | None:
     return None if _failed(answer) or not answer.tokens else (nats, answer.tokens)
 
@@ -220,6 +247,14 @@ _METRICS: dict[Kind, tuple[_Metric, ...]] = {
         _Metric("stop_rate", _stopped, mean, rate=True),
         _Metric("length", _words, mean, higher_is_better=None),
     ),
+    "choice": (_Metric("accuracy", _accuracy, mean, rate=True),),
+    "preference": (
+        _Metric("accuracy", _accuracy, mean, rate=True),
+        _Metric("margin", _margin, mean),
+        _Metric("loss", _loss, ratio, higher_is_better=False),
+    ),
+    "rated": (_Metric("auc", _rated, auc),),
+    "passage": (_Metric("loss", _loss, ratio, higher_is_better=False),),
     "text": (
         _Metric("loss", _loss, ratio, higher_is_better=False),
         _Metric("base_loss", _base_loss, ratio, higher_is_better=None),
@@ -294,8 +329,8 @@ def _pairs(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[tuple[Answe
     return pairs
 
 
-def _asked(answer: Answer) -> tuple[str, str, tuple[str, ...]]:
-    return answer.group, answer.reference, answer.labels
+def _asked(answer: Answer) -> tuple[str, str, tuple[str, ...], bool | None]:
+    return answer.group, answer.reference, answer.labels, answer.liked
 
 
 def _adjusted(records: Sequence[DomainDifferences]) -> list[DomainDifferences]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def show_answers(sides: Sequence[Side], seed: int) -> tuple[Group, ...]:
 
 
 def _shown(answer: Answer, sides: Sequence[Side], tables: Sequence[Mapping[Key, Answer]]) -> Shown:
-    replies = (_reply(side, table[_key(answer)]) for side, table in zip(sides, tables, strict=True))
+    key = _key(answer)
+    replies = (_reply(side, table[key]) for side, table in zip(sides, tables, strict=True) if key in table)
     return Shown(answer.domain, answer.place, answer.prompt, answer.reference, tuple(replies))
 
 
@@ -90,6 +92,8 @@ def _mark(answer: Answer) -> str:
         return ""
     if answer.kind == "open":
         return f"chrF {figure('chrf', 100 * merit)}"
+    if answer.kind in ("rated", "passage"):
+        return {True: "liked", False: "disliked", None: ""}[answer.liked]
     return "no label" if output not in answer.labels else "right" if merit else "wrong"
 
 
@@ -98,14 +102,26 @@ def _key(answer: Answer) -> Key:
 
 
 def _said(answer: Answer) -> str | None:
-    return None if answer.failed else answer.output
+    if answer.failed or answer.kind not in ("rated", "passage"):
+        return None if answer.failed else answer.output
+    return f"reads it with a loss of {figure('loss', -_per_token(answer))} nats a token"
+
+
+def _per_token(answer: Answer) -> float:
+    return (answer.logprob or 0.0) / (answer.tokens or 1)
 
 
 def _merit(answer: Answer) -> float:
-    """How near an answer is to the wanted one, 0 … 1: right or wrong for a label, chrF for an open answer."""
+    """How near an answer is to the wanted one, 0 … 1: right or wrong for a label, chrF for an open answer.
+
+    Of what is only read, the probability of a token, or where people disliked it what that leaves.
+    """
     output = _said(answer)
     if output is None:
         return 0.0
+    if answer.kind in ("rated", "passage"):
+        likely = math.exp(_per_token(answer))
+        return 1 - likely if answer.liked is False else likely
     return chrf(output, answer.reference) / 100 if answer.kind == "open" else float(output == answer.reference)
 
 

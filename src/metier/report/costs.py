@@ -123,7 +123,7 @@ def _training(
 
 def _counts(counts: Mapping[str, Any]) -> Iterable[str]:
     names = ("train", "validation", "heldout", "left_out", "target_tokens")
-    return (*(count(counts[name]) for name in names), decimal(counts["token_weight"], 3))
+    return (*(count(counts[name]) for name in names), decimal(counts["weight"], 3))
 
 
 def _toml(value: Any) -> str:

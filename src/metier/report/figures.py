@@ -24,6 +24,8 @@ HABITS = {
     "weighted_f1": Habit("weighted F1", "%", 1, "the same, every label counting by its items", 100),
     "chrf": Habit("chrF", "of 100", 1, "overlap with the wanted answer in runs of 1 to 6 characters"),
     "rouge_l": Habit("ROUGE-L", "of 100", 1, "longest common sequence of words with the wanted answer"),
+    "margin": Habit("margin", "nats", 2, "by how much likelier the liked answer is than the other one"),
+    "auc": Habit("AUC", "%", 1, "how often a liked answer is likelier than a disliked one; 50 is chance", 100),
     "loss": Habit("loss", "nats a token", 3, "how much the wanted answer surprises the model; 0 is certainty"),
     "base_loss": Habit("loss of the base", "nats a token", 3, "the same of the untuned base"),
     "kl": Habit("KL to the base", "nats a token", 3, "how far the model's predictions have moved from the base's"),

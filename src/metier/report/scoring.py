@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.evaluation.metrics import PRIMARY
+from metier.evaluation.metrics import PRIMARY, out_of_one
 from metier.report.figures import HABITS, Habit, chance, count, decimal, figure, interval, sample
 from metier.report.pictures import ALARM, Mark, Scale, make_scale
 from metier.report.sides import Side, pick
@@ -93,14 +93,20 @@ def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
 
 def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
     name, primary = domain["domain"], PRIMARY[domain["kind"]]
-    same = [pick(side.scores["domains"], "domain", name) for side in sides]
-    against = [pick(each["domains"], "domain", name) for each in sides[0].scores["against"].values()]
+    nothing: Mapping[str, Any] = {
+        "scores": [],
+        "differences": [],
+        "failed": 0,
+        "unparsed": 0,
+    }  # of a side that was not asked
+    same = [pick(side.scores["domains"], "domain", name) or nothing for side in sides]
+    against = [pick(each["domains"], "domain", name) or nothing for each in sides[0].scores["against"].values()]
     scores = [pick(each["scores"], "metric", primary) for each in same]
     return Domain(
         name=name,
         primary=HABITS[primary],
         items=sample(domain["n"], domain["n"]),
-        marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True)),
+        marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True) if score),
         rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
         failed=tuple(count(each["failed"]) for each in same),
         unparsed=tuple(count(each["unparsed"]) for each in same) if domain["kind"] == "label" else (),
@@ -108,9 +114,10 @@ def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
 
 
 def _mark(side: Side, score: Mapping[str, Any]) -> Mark:
-    """In the metric's own unit: every primary metric's runs from 0 to 100, so that one axis serves all."""
+    """On an axis from 0 to 100, which serves every primary metric; a loss stands there as a token's probability."""
     metric = score["metric"]
-    at, low, high = (round(score[name] * HABITS[metric].factor, 2) for name in ("value", "low", "high"))
+    at, low, high = (round(100 * out_of_one(metric, score[name]), 2) for name in ("value", "low", "high"))
+    low, high = min(low, high), max(low, high)
     return Mark(side.look, side.name, at, low, high, figure(metric, score["value"]))
 
 

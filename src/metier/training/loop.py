@@ -10,14 +10,14 @@ from typing import Literal
 
 import torch
 from peft import PeftModel
-from torch import Tensor
 
+from metier.data.mixing import Unit
 from metier.errors import MetierError, RunError
 from metier.events import Event, Listener
 from metier.model.adapters import state, trainable
 from metier.model.forward import Forward
 from metier.training.checkpoint import Progress, Store
-from metier.trees import Example, TokenTree, pack
+from metier.training.objectives import Objective, Packing
 
 
 class Stopped(MetierError):
@@ -51,9 +51,14 @@ class Hooks:
 
 
 def train(
-    forward: Forward, steps: Sequence[Sequence[Example]], settings: Settings, store: Store, hooks: Hooks
+    forward: Forward,
+    steps: Sequence[Sequence[Unit]],
+    objective: Objective,
+    settings: Settings,
+    store: Store,
+    hooks: Hooks,
 ) -> Progress:
-    """Train the adapter in `forward` on the rows of each step; continue from the newest good checkpoint.
+    """Train the adapter in `forward` on the units of each step; continue from the newest good checkpoint.
 
     Returns the progress with the best adapter's tensors. Raises `RunError` at the first non-finite
     value and `Stopped` after `hooks.stop`.
@@ -67,7 +72,8 @@ def train(
     progress = store.restore(parameters, optimizer)
     begun = time.monotonic() - progress.seconds
     while progress.step < len(steps) and not progress.stopped_early:
-        values = _step(forward, optimizer, steps[progress.step], settings, progress.step, len(steps))
+        now = Now(progress.step, len(steps), settings)
+        values = _step(forward, optimizer, objective, steps[progress.step], now)
         progress.step += 1
         progress.seconds = time.monotonic() - begun
         hooks.listen(Event("train", progress.step, len(steps), values))
@@ -92,54 +98,35 @@ def rate(step: int, total: int, settings: Settings) -> float:
     return settings.learning_rate * falling[settings.schedule]
 
 
+@dataclass(frozen=True)
+class Now:
+    """Which step of how many."""
+
+    step: int
+    total: int
+    settings: Settings
+
+
 def _step(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    rows: Sequence[Example],
-    settings: Settings,
-    step: int,
-    total: int,
+    forward: Forward, optimizer: torch.optim.Optimizer, objective: Objective, units: Sequence[Unit], now: Now
 ) -> dict[str, float]:
-    """One optimizer step over all rows, however many trees they take; returns what was measured."""
-    begun = time.monotonic()
+    """One optimizer step over all units, however many trees they take; returns what was measured."""
+    begun, settings, step = time.monotonic(), now.settings, now.step
     torch.manual_seed(settings.seed * 1_000_003 + step)  # dropout depends on the step, not on the past
     forward.network.train()
-    trees = pack(rows, settings.tokens_per_batch, fork=forward.forks, boundary=settings.boundary)
-    loss = accumulate(forward, trees)
+    packing = Packing(settings.tokens_per_batch, forward.forks, settings.boundary)
+    values = objective(forward, units, packing)
+    loss = values["loss"]
     norm = float(torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise RunError(f"step {step + 1}: {_cause(loss, step, settings)}")
-    learning_rate = rate(step, total, settings)
+    learning_rate = rate(step, now.total, settings)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {
-        "loss": loss,
-        "grad_norm": norm,
-        "learning_rate": learning_rate,
-        "tokens": sum(map(len, trees)),
-        "seconds": time.monotonic() - begun,
-    }
-
-
-def accumulate(forward: Forward, trees: Sequence[TokenTree]) -> float:
-    """Add up the gradient of the mean over all target weights of all trees; returns that loss, in nats.
-
-    Normalising by the global sum makes the split into trees without effect.
-    """
-    weight = sum(float(tree.weight.sum()) for tree in trees)
-    loss = 0.0
-    for tree in trees:
-        part = sft(forward.logprobs(tree), torch.as_tensor(tree.weight, device=forward.device)) / weight
-        part.backward()
-        loss += float(part.detach())
-    return loss
-
-
-def sft(logprobs_K: Tensor, weight_K: Tensor) -> Tensor:
-    """The weighted negative log-likelihood of a tree's targets, summed."""
-    return -(logprobs_K * weight_K.to(logprobs_K.dtype)).sum()
+    measured = {"grad_norm": norm, "learning_rate": learning_rate, "seconds": time.monotonic() - begun}
+    return {**values, **measured}
 
 
 def _cause(loss: float, step: int, settings: Settings) -> str:

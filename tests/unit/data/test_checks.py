@@ -11,7 +11,7 @@ DOMAIN = Domain(name="d", data="x.csv")
 
 def item(number: int, prompt: str, reply: str = "fine") -> Item:
     messages = (Message("user", "call +44 20 7946 0958"), Message("assistant", "ok"), Message("user", prompt))
-    return Item(f"id {number}", "d", "g", f"x.csv:{number}", number, messages, (reply,), 0)
+    return Item(f"id {number}", "d", "g", f"x.csv:{number}", number, messages, (reply,))
 
 
 def warned(text: str) -> list[str]:
@@ -65,7 +65,7 @@ def test_open_answers_that_look_like_labels_are_told() -> None:
 
 def test_labels_that_look_like_one_are_told() -> None:
     replies = ("Positive", "negative", "positive ")
-    found = warnings(DOMAIN, [Item("1", "d", "g", "f:1", 0, (Message("user", "x"),), replies, 0)])
+    found = warnings(DOMAIN, [Item("1", "d", "g", "f:1", 0, (Message("user", "x"),), replies, kind="label")])
     assert [str(fault) for fault in found] == [
         "domain d: labels 'Positive' and 'positive ' look like one, but are measured as 2; "
         "if they are one, write "

@@ -85,7 +85,7 @@ def test_a_conversation_that_cannot_be_used_is_a_fault(said: list[tuple[str, Any
     assert faults[0].startswith(fault)
 
 
-@pytest.mark.parametrize("value", [None, "", "text", [], [1], "[1", {"role": "user"}])
+@pytest.mark.parametrize("value", [None, "", "text", [], [1], "[1", {"a": 1}])
 def test_a_cell_without_messages_is_a_fault(value: Any) -> None:
     turns, faults, _ = read(rows([{"m": value}]), messages="m")
     assert turns == []
@@ -168,9 +168,11 @@ def test_a_message_without_conversation_is_a_fault() -> None:
 
 
 def test_templates_make_a_turn_of_each_party() -> None:
-    found = rows([{"q": " why? ", "a": " so ", "n": ["x"]}])
+    found = rows([{"q": " why? ", "a": " so ", "n": [{"x": "y"}], "lines": ["one", "two"]}])
     turns, _, _ = read(found, prompt="Q: {q}", answer="{a}")
     assert turns == [[("user", "Q: why?"), ("assistant", "so")]]
+    turns, _, _ = read(found, prompt="{lines}\n{q}", answer="{a}")
+    assert turns[0][0] == ("user", "one\ntwo\nwhy?")
     _, faults, _ = read(found, prompt="{q} {n}", answer="{a}")
     assert faults == ["x.csv:2: n: holds no text; write it as text"]
 

@@ -205,8 +205,12 @@ def test_what_cannot_be_told_is_refused_with_the_columns_and_an_example() -> Non
     (fault,) = raised.value.faults
     assert "one ('How do I change my card today?')" in fault.problem
     assert 'prompt = "{one}" and answer = "{two}"' in fault.fix
-    with pytest.raises(DataError, match=r"prompt = \"\{text\}\" and answer = \"\{reply\}\""):
-        guess(rows(text=ASKED))
+    with pytest.raises(DataError, match=r"prompt = \"\{words\}\" and answer = \"\{reply\}\""):
+        guess(rows(words=ASKED))
+
+
+def test_a_lone_column_of_text_is_there_to_be_read() -> None:
+    assert guess(rows(text=ASKED)) == {"text": "text"}
 
 
 def test_a_missing_header_is_noticed() -> None:

@@ -22,7 +22,7 @@ def conversation(*texts: str) -> list[Message]:
 
 
 def item(messages: Sequence[Message], *replies: str) -> Item:
-    return Item("id", "d", "g", "f:1", 0, tuple(messages), replies, 0)
+    return Item("id", "d", "g", "f:1", 0, tuple(messages), replies, 0, "label" if len(replies) > 1 else "open")
 
 
 def theirs(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], *, open_turn: bool) -> list[int]:

@@ -18,7 +18,7 @@ LABELS = ("bad", "good")
 def item(number: int, text: str, answer: int = 0, group: str = "", system: str = "") -> Item:
     begin = (Message("system", system),) if system else ()
     messages = (*begin, Message("user", text))
-    return Item(f"i{number}", "d", group or f"g{number}", f"f:{number}", number, messages, LABELS, answer)
+    return Item(f"i{number}", "d", group or f"g{number}", f"f:{number}", number, messages, LABELS, answer, "label")
 
 
 TRAIN = [

@@ -32,6 +32,7 @@ def item(number: int, prompt: str | None = None, group: str | None = None, answe
         messages=(Message("user", prompt),),
         replies=("reply",) if answer is None else LABELS,
         answer=answer or 0,
+        kind="open" if answer is None else "label",
     )
 
 

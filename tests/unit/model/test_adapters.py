@@ -16,7 +16,7 @@ from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
 from metier.model.loading import load as load_base
 from metier.recipe import Lora
-from metier.training.loop import accumulate
+from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 from tests.unit import tiny
 

@@ -11,7 +11,7 @@ from metier.errors import ModelError
 from metier.model.adapters import attach
 from metier.model.loading import NumberFormat, load, probe, read_config
 from metier.recipe import Lora
-from metier.training.loop import accumulate
+from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 from tests.unit import tiny
 

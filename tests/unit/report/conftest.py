@@ -61,7 +61,7 @@ class Bench:
 
     def _counts(self) -> dict[str, dict[str, float]]:
         counts = {"train": 1200, "validation": 130, "heldout": 300, "left_out": 2, "target_tokens": 5400}
-        return {domain.name: {**counts, "token_weight": 1.25} for domain in self.recipe.domain}
+        return {domain.name: {**counts, "weight": 1.25} for domain in self.recipe.domain}
 
     def _train(self, run: Run) -> None:
         record = run.recorder(silent)

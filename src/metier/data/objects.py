@@ -1,0 +1,104 @@
+"""JSON → objects, each with the line on which it begins."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from metier.errors import Fault
+
+
+def read_objects(text: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
+    """The objects of JSON lines, of one JSON array, or of one object that has them under their ids."""
+    read = _array if text.lstrip().startswith("[") else _keyed if _is_keyed(text) else _lines
+    for line, value in read(text):
+        place = f"{shown}:{line}"
+        if isinstance(value, dict):
+            if _is_text(value):
+                yield line, value
+            else:
+                yield Fault(place, "holds half of a surrogate pair", "write the character itself")
+        elif isinstance(value, ValueError):
+            yield Fault(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
+        else:
+            yield Fault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
+
+
+def _lines(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if line.strip():
+            try:
+                yield number, _DECODER.decode(line)
+            except (ValueError, RecursionError) as error:
+                yield number, _plain(error)
+                if number == 1 and _whole(text) is not None:  # one value over many lines: the others fail alike
+                    return
+
+
+def _is_keyed(text: str) -> bool:
+    value = _whole(text)
+    return isinstance(value, dict) and bool(value) and all(isinstance(each, dict) for each in value.values())
+
+
+def _whole(text: str) -> Any:
+    """The one JSON value that a text is; None where it is something else."""
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _array(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of an array, with the lines on which they begin."""
+    position, line = text.index("[") + 1, text.count("\n", 0, text.index("[")) + 1
+    while True:
+        gap = _gap(text, position)
+        line += text.count("\n", position, gap)
+        if text.startswith("]", gap):
+            return
+        try:
+            value, position = _DECODER.raw_decode(text, gap)
+        except (ValueError, RecursionError) as error:
+            yield line, _plain(error)
+            return
+        yield line, value
+        line += text.count("\n", gap, position)
+
+
+def _keyed(text: str) -> Iterator[tuple[int, Any]]:
+    """The objects of an object whose keys are their ids, with the lines on which they begin."""
+    position, line = text.index("{") + 1, text.count("\n", 0, text.index("{")) + 1
+    while not text.startswith("}", gap := _gap(text, position)):
+        line += text.count("\n", position, gap)
+        key, colon = _DECODER.raw_decode(text, gap)
+        value, position = _DECODER.raw_decode(text, _gap(text, text.index(":", colon) + 1))
+        yield line, {"id": key, **value}
+        line += text.count("\n", gap, position)
+
+
+def _gap(text: str, position: int) -> int:
+    """Where white space and commas end."""
+    found = _SEPARATORS.match(text, position)
+    assert found is not None, "the pattern matches nothing too"
+    return found.end()
+
+
+_SEPARATORS = re.compile(r"\s*,?\s*")
+# Numbers as written, and NaN as the missing value that a table's export means by it.
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
+
+
+def _plain(error: ValueError | RecursionError) -> ValueError:
+    """The complaint without the place in the text, which people look for by its line."""
+    return ValueError(error.msg.removesuffix(" at") if isinstance(error, json.JSONDecodeError) else "nested too deeply")
+
+
+def _is_text(value: dict[str, Any]) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
