@@ -114,7 +114,8 @@ OVERRIDABLE: dict[str, type] = {
 
 def resolve(recipe: Recipe, shape: Shape) -> Recipe:
     """Replace every "auto" from model size and number of examples alone; the machine has no say."""
-    train, changes = recipe.train, {}
+    train = recipe.train
+    changes: dict[str, Any] = {}
     paired = isinstance(recipe.strategy, Tuned) and recipe.strategy.objective in ("dpo", "kto")
     if isinstance(recipe.strategy, Tuned) and recipe.strategy.objective == "auto":
         changes["strategy.objective"] = "sft"  # what other data asks for is known before its rows are rendered

@@ -13,6 +13,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metier.errors import Fault, RecipeError, nearest
+from metier.keys import override_keys, tuples
 
 Auto = Literal["auto"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -284,19 +285,19 @@ class Recipe(Strict):
                 fault = Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
                 raise RecipeError(str(path), [fault]) from None
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
-        return cls.of(_override(raw, overrides or {}), path)
+        return cls.of(override_keys(raw, overrides or {}), path)
 
     @classmethod
     def of(cls, raw: Mapping[str, Any], path: Path) -> Recipe:
         """Validate plain values; `path` names the recipe in faults and anchors relative paths."""
         try:
-            return cls.model_validate({**_tuples(dict(raw)), "path": path})
+            return cls.model_validate({**tuples(dict(raw)), "path": path})
         except ValidationError as error:
             raise RecipeError(str(path), list(_faults(error))) from None
 
     def override(self, **changes: Any) -> Recipe:
         """A copy with dotted keys changed: `override(**{"train.learning_rate": 1e-4})`."""
-        return Recipe.of(_override(self.values(), changes), self.path)
+        return Recipe.of(override_keys(self.values(), changes), self.path)
 
     def values(self) -> dict[str, Any]:
         """Every value, defaults included, in plain types; `of` reads them back."""
@@ -318,63 +319,6 @@ class Recipe(Strict):
 
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`key=value` as typed after --set: the value is TOML where it can be, else text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError("--set", [Fault(text, "is not key=value", "write for example train.learning_rate=1e-4")])
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value
-
-
-def _override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`raw` with dotted keys set; a domain is named (`domain.banking.weight`) or counted from 0."""
-    result: dict[str, Any] = {key: _copy(value) for key, value in raw.items()}
-    for dotted, value in changes.items():
-        node: Any = result
-        *parents, last = dotted.split(".")
-        for part in parents:
-            node = _child(node, part, dotted)
-        if isinstance(node, list):
-            named = ", ".join(f"domain.{entry.get('name')}.{last}" for entry in node)
-            raise RecipeError("--set", [Fault(dotted, "says of no domain whose it is", f"write {named}")])
-        if not isinstance(node, dict):
-            raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
-        node[last] = value
-    return result
-
-
-def _child(node: Any, part: str, dotted: str) -> Any:
-    if isinstance(node, list):
-        for index, entry in enumerate(node):
-            if part in (str(index), entry.get("name")):
-                return entry
-        names = ", ".join(str(entry.get("name")) for entry in node)
-        raise RecipeError("--set", [Fault(dotted, f"there is no domain {part!r}", f"choose from {names}")])
-    if not isinstance(node, dict):
-        raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
-    return node.setdefault(part, {})
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_copy(entry) for entry in value]
-    return value
-
-
-def _tuples(value: Any) -> Any:
-    """TOML's arrays as the tuples that a frozen recipe holds."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(entry) for entry in value)
-    return value
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:
@@ -436,16 +380,16 @@ def _fields(parents: list[str]) -> set[str]:
         case []:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
-            return {"method", "peft", *Shown.model_fields}
+            return {"method", "peft", *Tuned.model_fields}
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
             return set(_TABLES[table].model_fields)
         case _:
-            return set(Permutation.model_fields)
+            return {*Permutation.model_fields, *Listed.model_fields}
 
 
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
-_NAMES = {name for model in (Recipe, Domain, Permutation, Shown, Lora, Train, Eval) for name in model.model_fields} | {
-    "peft"
-}
+_NAMES = {
+    name for model in (Recipe, Domain, Permutation, Listed, Tuned, Lora, Train, Eval) for name in model.model_fields
+} | {"peft"}

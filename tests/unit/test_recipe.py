@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from metier.errors import RecipeError
-from metier.recipe import Recipe, parse_override
+from metier.keys import parse_override
+from metier.recipe import Recipe
 
 GOOD: dict[str, Any] = {
     "model": "nano",

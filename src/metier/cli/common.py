@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metier.events import Event
-from metier.recipe import Recipe, parse_override
+from metier.keys import parse_override
+from metier.recipe import Recipe
 from metier.report.figures import duration
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ def test_a_value_that_is_not_finite_stops_with_step_and_cause(tmp_path: Path) ->
     broken = forward(0.0)
     broken.network.get_input_embeddings().weight.data.fill_(float("nan"))  # type: ignore[operator]
     with pytest.raises(RunError, match=r"step 1: .*base itself"):
-        train(broken, rows(2), SETTINGS, Store(tmp_path / "b"), Hooks(Scores([]), silent, lambda: False))
+        train(broken, rows(2), Likelihood(), SETTINGS, Store(tmp_path / "b"), Hooks(Scores([]), silent, lambda: False))
 
 
 def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:

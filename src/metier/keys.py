@@ -1,0 +1,66 @@
+"""Dotted keys: `train.learning_rate=1e-4` over the nested values of a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from metier.errors import Fault, RecipeError
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` as typed after --set: the value is TOML where it can be, else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError("--set", [Fault(text, "is not key=value", "write for example train.learning_rate=1e-4")])
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def override_keys(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` with dotted keys set; a domain is named (`domain.banking.weight`) or counted from 0."""
+    result: dict[str, Any] = {key: _copy(value) for key, value in raw.items()}
+    for dotted, value in changes.items():
+        node: Any = result
+        *parents, last = dotted.split(".")
+        for part in parents:
+            node = _child(node, part, dotted)
+        if isinstance(node, list):
+            named = ", ".join(f"domain.{entry.get('name')}.{last}" for entry in node)
+            raise RecipeError("--set", [Fault(dotted, "says of no domain whose it is", f"write {named}")])
+        if not isinstance(node, dict):
+            raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
+        node[last] = value
+    return result
+
+
+def tuples(value: Any) -> Any:
+    """TOML's arrays as the tuples that a frozen recipe holds."""
+    if isinstance(value, Mapping):
+        return {key: tuples(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(tuples(entry) for entry in value)
+    return value
+
+
+def _child(node: Any, part: str, dotted: str) -> Any:
+    if isinstance(node, list):
+        for index, entry in enumerate(node):
+            if part in (str(index), entry.get("name")):
+                return entry
+        names = ", ".join(str(entry.get("name")) for entry in node)
+        raise RecipeError("--set", [Fault(dotted, f"there is no domain {part!r}", f"choose from {names}")])
+    if not isinstance(node, dict):
+        raise RecipeError("--set", [Fault(dotted, "is not a key of a recipe", "name a table and a field")])
+    return node.setdefault(part, {})
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(entry) for entry in value]
+    return value
