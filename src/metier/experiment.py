@@ -5,50 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from metier import run as runs
 from metier.data.dataset import remember
-from metier.data.items import Item
 from metier.errors import RunError
-from metier.evaluation.answering import Limits, answer
+from metier.evaluation.answering import answer
 from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
-from metier.evaluation.forgetting import read_general_text
-from metier.evaluation.metrics import compare, domain_scores, forgetting, out_of_one, primary_values, to_dict
+from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
-from metier.files import digest, write_directory
+from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
-from metier.inference.engine import Engine
 from metier.job import Job, prepare
-from metier.model.adapters import attach, restore, save
-from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, load
 from metier.planning import Plan
 from metier.planning import plan as make_plan
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Tuned, Untuned
+from metier.recipe import Recipe, Untuned
 from metier.report.page import write_report
 from metier.run import Run
-from metier.training.checkpoint import Progress, Store
-from metier.training.loop import Hooks, Settings, Stopped
-from metier.training.loop import train as train_loop
-from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
-
-_VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
-
-
-@dataclass(frozen=True)
-class Means:
-    """What surrounds a run: choices forced on the plan, the network, who listens, who may stop it."""
-
-    overrides: Mapping[str, Any]
-    offline: bool
-    listen: Listener
-    stop: Callable[[], bool]
+from metier.training.checkpoint import Store
+from metier.training.loop import Stopped
+from metier.tuning import Means, make_engine, tune, write_shots
 
 
 def check(recipe: Recipe, *, offline: bool = False) -> Job:
@@ -105,7 +87,8 @@ def train(
         base = _load(job, chosen)
         untuned = _untuned(job, chosen, base, opponents, means)
         with _followed(run):
-            return _tune(run, job, chosen, base, {"none": untuned, **opponents}, means)
+            seconds = tune(run, job, chosen, base, means)
+            return _finish(run, {"none": untuned, **opponents}, seconds)
 
 
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
@@ -213,10 +196,10 @@ def _untuned(
         begun = time.monotonic()
         asked = "held-out answers"
         runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
-        engine = _engine(base.forward, base, chosen)
-        answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen, "base")
+        engine = make_engine(base.forward, base, chosen)
+        answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, "base")
         run.write_answers([to_json(each) for each in answers])
-        _write_shots(run, job)
+        write_shots(run, job)
         return _finish(run, opponents, {asked: time.monotonic() - begun})
 
 
@@ -249,68 +232,6 @@ def _classical(job: Job, means: Means) -> dict[str, Run]:
         return {"classical": _finish(run, {}, {"fitting and answers": time.monotonic() - begun})}
 
 
-def _tune(run: Run, job: Job, chosen: Plan, base: Base, opponents: Mapping[str, Run], means: Means) -> Run:
-    strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
-    objective = _objective(job, _engine(base.forward, base, chosen), means)
-    assert isinstance(strategy, LoraStrategy | QloraStrategy)
-    adapted, kinds = attach(base.network, strategy.peft, settings.seed)
-    if chosen.checkpointing:
-        adapted.activation_checkpointing_enable({"use_reentrant": False})
-    forward = base.forward.over(adapted)
-    engine = _engine(forward, base, chosen)
-    run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
-    progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
-    restore(adapted, progress.best)
-    write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
-    _write_shots(run, job)
-    begun = time.monotonic()
-    answers = answer(engine, job.renderer, job.heldout, _limits(job), means.listen)
-    answered, max_length = time.monotonic(), job.recipe.train.max_length
-    answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
-    run.write_answers([to_json(each) for each in answers])
-    run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
-    seconds = {"training and validation": progress.seconds, "held-out answers": answered - begun}
-    seconds |= {"general text": time.monotonic() - answered}
-    return _finish(run, opponents, seconds)
-
-
-def _write_shots(run: Run, job: Job) -> None:
-    """Who talks with the run is answered as it was measured."""
-    if job.shots:
-        run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
-
-
-@dataclass(frozen=True)
-class _Tuning:
-    """What is tuned, how it is measured, what for, and by which numbers."""
-
-    forward: Forward
-    engine: Engine
-    objective: Objective
-    settings: Settings
-
-
-def _objective(job: Job, base: Engine, means: Means) -> Objective:
-    """The recipe's objective; preferences are measured from the base, which no adapter stands on yet."""
-    strategy = job.recipe.strategy
-    assert isinstance(strategy, Tuned)
-    if strategy.objective not in ("dpo", "kto"):
-        return Likelihood()
-    means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))
-    reference = read_reference(base, [unit for units in job.units.values() for unit in units])
-    assert strategy.beta, "resolved"
-    return (Dpo if strategy.objective == "dpo" else Kto)(strategy.beta, reference)
-
-
-def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
-    """The loop, its events kept with the run."""
-    store = Store(run.directory / "checkpoints")
-    run.forget_events_after(store.newest_step())
-    items = _validation_items(job)
-    hooks = Hooks(lambda: _validation(job, items, tuning.engine), run.recorder(means.listen), means.stop)
-    return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
-
-
 def _stoppable(listen: Listener, stop: Callable[[], bool]) -> Listener:
     """A listener through which work between two signs of life can be stopped; training writes its checkpoint first."""
 
@@ -334,48 +255,6 @@ def _followed(run: Run) -> Iterator[None]:
     except RunError as error:
         run.update(status="failed", why=str(error))
         raise
-
-
-def _validation_items(job: Job) -> list[Item]:
-    """What every choice is made on: all labels, but only so many open answers, which are dear."""
-    found: list[Item] = []
-    for domain in job.data.domains:
-        limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
-        found += job.shown(domain, domain.validation[:limit])
-    return found
-
-
-def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:
-    """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
-    values = primary_values(answer(engine, job.renderer, items, _limits(job), silent))
-    score = sum(out_of_one(metric, value) for (_, metric), value in values.items()) / len(values)
-    return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}
-
-
-def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
-    train = job.recipe.train
-    assert not isinstance(train.learning_rate, str)
-    return Settings(
-        learning_rate=train.learning_rate,
-        schedule=train.lr_scheduler_type,
-        warmup=chosen.warmup,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        seed=train.seed,
-        tokens_per_batch=chosen.tokens_per_batch,
-        boundary=base.boundary,
-        validate_every=chosen.validate_every,
-        checkpoint_every=chosen.checkpoint_every,
-        patience=train.early_stopping_patience,
-    )
-
-
-def _engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
-    return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
-
-
-def _limits(job: Job) -> Limits:
-    return Limits(job.recipe.train.max_length, job.recipe.eval.max_new_tokens, job.shape.context)
 
 
 def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:

@@ -16,6 +16,7 @@ from metier.data.rendering import Renderer
 from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError
+from metier.evaluation.answering import Limits
 from metier.model.adapters import Identity, Kind, count, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
@@ -58,6 +59,10 @@ class Job:
     def shown(self, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
         """A domain's items as the strategy asks them."""
         return _shown(self.shots, self.renderer, domain, items)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.recipe.train.max_length, self.recipe.eval.max_new_tokens, self.shape.context)
 
     def identity(self) -> Identity:
         return Identity(

@@ -1,0 +1,142 @@
+"""A job → a tuned model: training, its validations, the adapter, and its held-out answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metier.data.items import Item
+from metier.evaluation.answering import answer
+from metier.evaluation.answers import to_json
+from metier.evaluation.forgetting import read_general_text
+from metier.evaluation.metrics import out_of_one, primary_values
+from metier.events import Event, Listener, silent
+from metier.files import write_directory
+from metier.inference.engine import Engine
+from metier.job import Job
+from metier.model.adapters import attach, restore, save
+from metier.model.forward import Forward
+from metier.model.loading import Base
+from metier.planning import Plan
+from metier.recipe import LoraStrategy, QloraStrategy, Tuned
+from metier.run import Run
+from metier.training.checkpoint import Progress, Store
+from metier.training.loop import Hooks, Settings
+from metier.training.loop import train as train_loop
+from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
+
+_VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
+
+
+@dataclass(frozen=True)
+class Means:
+    """What surrounds a run: choices forced on the plan, the network, who listens, who may stop it."""
+
+    overrides: Mapping[str, Any]
+    offline: bool
+    listen: Listener
+    stop: Callable[[], bool]
+
+
+def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
+    """Train, keep the adapter and answer every held-out item; returns the seconds by purpose."""
+    strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
+    objective = _objective(job, make_engine(base.forward, base, chosen), means)
+    assert isinstance(strategy, LoraStrategy | QloraStrategy)
+    adapted, kinds = attach(base.network, strategy.peft, settings.seed)
+    if chosen.checkpointing:
+        adapted.activation_checkpointing_enable({"use_reentrant": False})
+    forward = base.forward.over(adapted)
+    engine = make_engine(forward, base, chosen)
+    run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
+    progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
+    restore(adapted, progress.best)
+    write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
+    write_shots(run, job)
+    begun = time.monotonic()
+    answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
+    answered, max_length = time.monotonic(), job.recipe.train.max_length
+    answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
+    run.write_answers([to_json(each) for each in answers])
+    run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
+    seconds = {"training and validation": progress.seconds, "held-out answers": answered - begun}
+    seconds |= {"general text": time.monotonic() - answered}
+    return seconds
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """What is tuned, how it is measured, what for, and by which numbers."""
+
+    forward: Forward
+    engine: Engine
+    objective: Objective
+    settings: Settings
+
+
+def _objective(job: Job, base: Engine, means: Means) -> Objective:
+    """The recipe's objective; preferences are measured from the base, which no adapter stands on yet."""
+    strategy = job.recipe.strategy
+    assert isinstance(strategy, Tuned)
+    if strategy.objective not in ("dpo", "kto"):
+        return Likelihood()
+    means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))
+    reference = read_reference(base, [unit for units in job.units.values() for unit in units])
+    assert strategy.beta, "resolved"
+    return (Dpo if strategy.objective == "dpo" else Kto)(strategy.beta, reference)
+
+
+def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
+    """The loop, its events kept with the run."""
+    store = Store(run.directory / "checkpoints")
+    run.forget_events_after(store.newest_step())
+    items = _validation_items(job)
+    hooks = Hooks(lambda: _validation(job, items, tuning.engine), run.recorder(means.listen), means.stop)
+    return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
+
+
+def _validation_items(job: Job) -> list[Item]:
+    """What every choice is made on: all labels, but only so many open answers, which are dear."""
+    found: list[Item] = []
+    for domain in job.data.domains:
+        limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
+        found += job.shown(domain, domain.validation[:limit])
+    return found
+
+
+def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:
+    """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
+    values = primary_values(answer(engine, job.renderer, items, job.limits, silent))
+    score = sum(out_of_one(metric, value) for (_, metric), value in values.items()) / len(values)
+    return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}
+
+
+def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
+    train = job.recipe.train
+    assert not isinstance(train.learning_rate, str)
+    return Settings(
+        learning_rate=train.learning_rate,
+        schedule=train.lr_scheduler_type,
+        warmup=chosen.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        seed=train.seed,
+        tokens_per_batch=chosen.tokens_per_batch,
+        boundary=base.boundary,
+        validate_every=chosen.validate_every,
+        checkpoint_every=chosen.checkpoint_every,
+        patience=train.early_stopping_patience,
+    )
+
+
+def make_engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
+    """The engine that evaluates, by the plan's means."""
+    return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
+
+
+def write_shots(run: Run, job: Job) -> None:
+    """Who talks with the run is answered as it was measured."""
+    if job.shots:
+        run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
