@@ -33,9 +33,9 @@ from metier.training.loop import Stopped
 from metier.tuning import Means, make_engine, tune, write_shots
 
 
-def check(recipe: Recipe, *, offline: bool = False) -> Job:
+def check(recipe: Recipe, *, offline: bool = False, on_event: Listener = silent) -> Job:
     """Read everything that a run would read, but the weights; raises with every fault."""
-    return prepare(recipe, offline=offline)
+    return prepare(recipe, offline=offline, on_event=on_event)
 
 
 def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, offline: bool = False) -> Plan:
@@ -62,7 +62,7 @@ def train(
     `resume` is the run that `recipe` comes from; raises `RunError` where data or base are not its own any more.
     """
     means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop)
-    job = prepare(recipe, offline=offline)
+    job = prepare(recipe, offline=offline, on_event=means.listen)
     remember(recipe, job.data)
     opponents = _classical(job, means)
     if recipe.strategy.method == "classical":

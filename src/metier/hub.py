@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from metier import bases
 from metier.errors import ModelError
+from metier.events import Listener, silent
 from metier.files import digest, file_digest, read_json
 
 EMBEDDED = {"nano": Path(__file__).parent / "assets" / "nano"}
 _WEIGHTS = "*.safetensors"
-_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_INDEX = "model.safetensors.index.json"
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -38,7 +39,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a base lies: `name` as the recipe gives it, its directory, and the hub's revision if it has one."""
+    """Where a base lies: its name without a revision, its directory, and the hub's revision if it has one."""
 
     name: str
     directory: Path
@@ -56,15 +57,19 @@ class Source:
 
     def _weights(self) -> list[Path]:
         """The files that transformers reads; Mistral's folders hold the same weights a second time."""
-        index = self.directory / "model.safetensors.index.json"
+        index = self.directory / _INDEX
         if index.is_file():
             return sorted({self.directory / name for name in read_json(index)["weight_map"].values()})
         single = self.directory / "model.safetensors"
         return [single] if single.is_file() else sorted(self.directory.glob(_WEIGHTS))
 
 
-def find(name: str, anchor: Path, *, offline: bool = False) -> Source:
-    """Locate a base: embedded, a directory (relative to `anchor`), or a hub name that is fetched or cached."""
+def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = silent) -> Source:
+    """Locate a base: embedded, a directory (relative to `anchor`), or a hub name that is cached or fetched.
+
+    A hub name may end in `@revision`. Without one the snapshot that lies on this machine counts, and the
+    hub is asked only where there is none; a fetch is announced to `listen`.
+    """
     if name in EMBEDDED:
         return Source(name, EMBEDDED[name], None)
     for directory in (anchor / name, Path(name).expanduser()):
@@ -72,48 +77,45 @@ def find(name: str, anchor: Path, *, offline: bool = False) -> Source:
             return Source(name, _complete(name, directory), None)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"model: {name}: does not exist; give a directory, a hub name such as owner/name, or nano")
-    return _fetch(name, offline=offline)
+    return _from_hub(name, offline, listen)
+
+
+def _from_hub(name: str, offline: bool, listen: Listener) -> Source:
+    from metier import download
+
+    repository, _, revision = name.partition("@")
+    directory = download.cached(repository, revision or None)
+    if directory is None or _lacking(directory):
+        if barrier := "--offline was given" if offline else download.barrier():
+            state = "is not on this machine" if directory is None else f"lies here without its {_lacking(directory)}"
+            raise ModelError(f"model: {name}: {state}, and {barrier}; give a local path, or nano")
+        listed = bases.find(repository)
+        directory = download.fetch(repository, revision or None, listed.licence if listed else "", listen)
+    return Source(repository, _complete(name, directory), directory.name)
 
 
 def _complete(name: str, directory: Path) -> Path:
     """Refuse a directory that lacks what a base needs, before anything heavy is loaded."""
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"model: {name}: has no config.json; give a directory that holds a transformers model")
-    if not list(directory.glob(_WEIGHTS)):
-        raise ModelError(f"model: {name}: has no *.safetensors file; save the model as safetensors first")
+    if lacking := _lacking(directory):
+        remedies = {
+            "config.json": "give a directory that holds a transformers model",
+            f"{_WEIGHTS} file": "save the model as safetensors first",
+        }
+        raise ModelError(
+            f"model: {name}: has no {lacking}; {remedies.get(lacking, 'its index names it: copy it there')}"
+        )
     return directory
 
 
-def _fetch(name: str, *, offline: bool) -> Source:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    local = offline or not _network()
-    try:
-        directory = Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=local))
-    except LocalEntryNotFoundError:
-        why = "--offline was given" if offline else "the hub cannot be reached"
-        raise ModelError(f"model: {name}: is not on this machine, and {why}; give a local path, or nano") from None
-    except HfHubHTTPError as error:
-        raise ModelError(f"model: {name}: the hub refuses it: {str(error).splitlines()[0]}; check the name") from None
-    return Source(name, _complete(name, directory), directory.name)
-
-
-def _network() -> bool:
-    """One attempt of two seconds decides whether there is a network; a proxy's word is taken for it."""
-    from urllib.parse import urlparse
-    from urllib.request import getproxies
-
-    from huggingface_hub.constants import ENDPOINT
-
-    address = urlparse(ENDPOINT)
-    if address.scheme in getproxies():
-        return True
-    try:
-        with socket.create_connection((address.hostname, address.port or 443), timeout=2):
-            return True
-    except OSError:
-        return False
+def _lacking(directory: Path) -> str:
+    """The first thing that a base needs and the directory has not, or nothing."""
+    if not (directory / "config.json").is_file():
+        return "config.json"
+    index = directory / _INDEX
+    if index.is_file():
+        parts = sorted(set(read_json(index)["weight_map"].values()))
+        return next((part for part in parts if not (directory / part).is_file()), "")
+    return "" if list(directory.glob(_WEIGHTS)) else f"{_WEIGHTS} file"
 
 
 def _header(path: Path) -> list[Tensor]:

@@ -17,6 +17,7 @@ from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError
 from metier.evaluation.answering import Limits
+from metier.events import Listener, silent
 from metier.model.adapters import Identity, Kind, count, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.planning import Shape, resolve
@@ -66,7 +67,7 @@ class Job:
 
     def identity(self) -> Identity:
         return Identity(
-            base=self.recipe.model,
+            base=self.source.name,
             base_digest=self.source.weights_digest,
             tokenizer_digest=self.renderer.tokenizer_digest,
             template_digest=self.renderer.template_digest,
@@ -82,12 +83,12 @@ class Job:
         return [[domains[domain][index] for domain, index in batch] for batch in order]
 
 
-def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None) -> Job:
+def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None, on_event: Listener = silent) -> Job:
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
     data, passages, source = _all_of(
         lambda: load(recipe),
         lambda: read_passages(recipe),
-        lambda: hub.find(recipe.model, recipe.directory, offline=offline),
+        lambda: hub.find(recipe.model, recipe.directory, offline=offline, listen=on_event),
     )
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metier.cli.common import Json, Offline, Set, emit, overrides, recipe_from, say, table
+from metier.cli.common import Json, Offline, Progress, Set, emit, overrides, recipe_from, say, table
 from metier.cli.plan import show_kinds
 from metier.recipe import Recipe
 
@@ -32,7 +32,7 @@ def check(
     from metier import experiment
 
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
-    job = experiment.check(recipe, offline=offline)
+    job = experiment.check(recipe, offline=offline, on_event=Progress())
     if json:
         emit(_facts(job))
         return

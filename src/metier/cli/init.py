@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tomlkit
 import typer
 
-from metier.cli.common import say
+from metier.cli.common import Offline, say
 from metier.errors import Fault, MetierError, RecipeError
 from metier.files import write_atomic
-from metier.recipe import Domain, Eval, Lora, Strict, Train
+from metier.recipe import Domain, Eval, Lora, Recipe, Strict, Train
+from metier.report.figures import duration, size
 
 if TYPE_CHECKING:
     from tomlkit.items import Table
+
+    from metier.proposal import Proposal
 
 _ASSETS = Path(__file__).parent.parent / "assets" / "recipes"
 
@@ -23,12 +26,15 @@ def init(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="your data: csv, tsv, json, jsonl or parquet")
     ] = None,
-    model: Annotated[str, typer.Option(help="a hub name, a path, or nano (embedded)")] = "nano",
+    model: Annotated[
+        str | None, typer.Option(help="a hub name, a path, or nano (embedded); without it one is proposed")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
+    offline: Offline = False,
 ) -> None:
-    """Look at a data file and write a recipe for it."""
+    """Look at a data file and write a recipe for it, with the largest base that fits this machine within an hour."""
     if show:
         print(tomlkit.dumps(_every_field()))
         return
@@ -36,7 +42,7 @@ def init(
         raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
     if out.exists():
         raise RecipeError(str(out), [Fault(str(out), "exists already", "remove it, or choose another with --out")])
-    text = _shipped(recipe) if recipe else _for_file(Path(str(file)), model, out.parent)
+    text = _shipped(recipe) if recipe else _for_file(Path(str(file)), model, out, offline)
     write_atomic(out, text)
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
 
@@ -49,7 +55,7 @@ def _shipped(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _for_file(file: Path, model: str, directory: Path) -> str:
+def _for_file(file: Path, model: str | None, out: Path, offline: bool) -> str:
     """The recipe's text; what was guessed is shown on three rows."""
     from metier.data.checks import warnings
     from metier.data.guessing import explain, propose
@@ -61,11 +67,51 @@ def _for_file(file: Path, model: str, directory: Path) -> str:
     say(explain(domain, items))
     for warning in warnings(domain, items):
         say(f"warning  {warning}")
-    if model == "nano":
-        say("model: nano, the embedded base, for a first look at the whole way; --model takes a better one")
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    values["data"] = _relative(file, directory)
-    return tomlkit.dumps(_document(model, values)) + "\n"
+    values["data"] = _relative(file, out.parent)
+    if model is None:
+        first = _document("nano", "lora", values).unwrap()
+        model, method = _proposed(Recipe.of(first, out), offline)
+    else:
+        method = "lora"
+    return tomlkit.dumps(_document(model, method, values)) + "\n"
+
+
+def _proposed(recipe: Recipe, offline: bool) -> tuple[str, str]:
+    """A base and the method that it fits with, said with its reasons; nano where none can be had."""
+    from metier import bases, download, hardware, proposal
+    from metier.job import prepare
+
+    nano = "nano, the embedded base, for a first look at the whole way; --model takes a better one"
+    if barrier := "--offline was given" if offline else download.barrier():
+        say(f"model: {nano} ({barrier})")
+        return "nano", "lora"
+    say("model: looking for the largest base that fits this machine within an hour; --model would skip this")
+    try:
+        job = prepare(recipe)
+    except MetierError as error:
+        say(f"model: {nano}; none is proposed before the data can be read: {error}")
+        return "nano", "lora"
+    machine = hardware.probe()
+    rates = hardware.measure(proposal.layer(machine), machine.cores)
+    choice = proposal.eligible(bases.known(), token=download.has_token(), room=download.room())
+    found = proposal.propose(recipe, job.shape, choice, machine, rates)
+    if found is None:
+        say(f"model: {nano}; none of {len(choice)} known bases fits here within an hour")
+        return "nano", "lora"
+    _explain(found, len(choice))
+    return found.base.pinned, found.method
+
+
+def _explain(found: Proposal, choice: int) -> None:
+    base = found.base
+    gated = f", gated: accept it on {base.page}" if base.gated else ""
+    say(f"model: {base.name}, {base.parameters / 1e9:.2f} billion parameters, licence {base.licence}{gated}")
+    say(f"       {base.bytes / 1e9:.1f} GB are fetched when it is first used; {base.page}")
+    say(
+        f"       the largest of {choice} that fits: {found.method}, about {duration(found.seconds)} and "
+        f"{size(found.plan.peak)} of memory, by nano's tokenizer and one timed layer; `metier plan` measures it"
+    )
 
 
 def _relative(file: Path, directory: Path) -> str:
@@ -75,7 +121,7 @@ def _relative(file: Path, directory: Path) -> str:
         return file.resolve().as_posix()
 
 
-def _document(model: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
+def _document(model: str, method: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
     document.add(
         tomlkit.comment("Every key is explained by `metier init --show`; what is not written has its default.")
@@ -84,7 +130,7 @@ def _document(model: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
     domains = tomlkit.aot()
     domains.append(_table(Domain, {**domain, "heldout": domain.get("heldout", 0.2), "validation": 0.1}))
     document.add("domain", domains)
-    strategy = _table(None, {"method": "lora"}, {"method": "none | classical | lora | qlora"})
+    strategy = _table(None, {"method": method}, {"method": "none | classical | lora | qlora"})
     strategy.add("peft", _table(Lora, {"r": "auto", "target_modules": "all-linear"}))
     document.add("strategy", strategy)
     document.add(

@@ -10,6 +10,7 @@ from metier.cli.common import (
     Json,
     Offline,
     PlanSet,
+    Progress,
     RecipePath,
     Set,
     emit,
@@ -31,7 +32,7 @@ def plan(
     """Show how this machine would do it: choices with reasons, forecast memory and time."""
     from metier import experiment
 
-    job = experiment.check(recipe_from(Path(recipe), set_), offline=offline)
+    job = experiment.check(recipe_from(Path(recipe), set_), offline=offline, on_event=Progress())
     chosen = experiment.plan(job, overrides(plan))
     if json:
         emit({**asdict(chosen), "recipe": job.recipe.values(), "trained": [asdict(kind) for kind in job.kinds]})

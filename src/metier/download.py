@@ -1,0 +1,306 @@
+"""A hub name → its files in the hub's own cache: said before, resumed after a cut, verified, never half there.
+
+huggingface_hub keeps nothing of a file whose download was interrupted, and verifies no checksum. So the
+bytes are fetched here, into `blobs/CHECKSUM.part` of its cache, and become `blobs/CHECKSUM` only if they
+have that checksum; its own `snapshot_download` then finds them there and links the snapshot. The layout:
+https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+    hf_hub_url,
+    hf_raise_for_status,
+    is_offline_mode,
+    snapshot_download,
+)
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is not re-exported
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not re-exported
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from metier.errors import DoesNotFit, ModelError
+from metier.events import Event, Listener
+from metier.files import file_digest, locked
+
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]  # other formats' folders; Mistral's second copy of the same weights
+_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before the hub is asked once more
+_LONGEST_WAIT = 60.0  # that the hub may ask for
+_TIMEOUT = 30.0  # seconds without a byte
+_BLOCK = 1 << 20
+_TOLD_EVERY = 1 << 24
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as the hub lists it; `checksum` is what its cache calls it by."""
+
+    name: str
+    size: int
+    checksum: str
+
+    @property
+    def large(self) -> bool:
+        """Whether it is kept outside git: then its checksum is SHA-256, else git's SHA-1."""
+        return len(self.checksum) == 64
+
+
+def cached(name: str, revision: str | None) -> Path | None:
+    """The snapshot that lies on this machine, whole as far as the cache can tell. Opens no socket."""
+    try:
+        return _snapshot(name, revision, local=True)
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise _refusal(name, error) from None
+
+
+def _snapshot(name: str, revision: str | None, *, local: bool) -> Path:
+    return Path(
+        snapshot_download(
+            name, revision=revision, local_files_only=local, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+        )
+    )
+
+
+def barrier() -> str:
+    """Why the hub is out of reach, or nothing: one attempt of two seconds; a proxy's word is taken for it."""
+    if is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    address = urlparse(constants.ENDPOINT)
+    if address.scheme in getproxies():
+        return ""
+    try:
+        with socket.create_connection((address.hostname, address.port or 443), timeout=2):
+            return ""
+    except OSError:
+        return "the hub cannot be reached"
+
+
+def room() -> int:
+    """Free bytes on the disk that holds the cache."""
+    place = Path(constants.HF_HUB_CACHE).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def has_token() -> bool:
+    """Whether HF_TOKEN is set, or a log-in has left one."""
+    return get_token() is not None
+
+
+def fetch(name: str, revision: str | None, licence: str, listen: Listener) -> Path:
+    """Bring a model into the cache and return its snapshot.
+
+    `licence` is what is known of it; else the hub's word is told. Raises `DoesNotFit` where the disk is
+    too small, `ModelError` with the remedy for everything that the hub or its files refuse.
+    """
+    disable_progress_bars()  # `listen` hears of progress
+    found = _patiently(name, lambda: HfApi().model_info(name, revision=revision, files_metadata=True))
+    commit = str(found.sha)
+    files = _files(name, found.siblings or [])
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    missing = [file for file in files if not (blobs / file.checksum).exists()]
+    _check_room(name, missing, blobs)
+    _tell(name, found, missing, licence or _licence(found), listen)
+    blobs.mkdir(parents=True, exist_ok=True)
+    for file in sorted(missing, key=lambda file: file.size):  # what is refused is refused before the large ones
+        _bring(name, commit, file, blobs, listen)
+    snapshot = _patiently(name, lambda: _snapshot(name, revision, local=False))
+    if snapshot.name != commit:
+        raise ModelError(f"model: {name}: changed on the hub while it was fetched", "run the same command again")
+    return snapshot
+
+
+def _files(name: str, siblings: Sequence[Any]) -> list[_File]:
+    """What transformers needs: weights as safetensors, tokenizer, configuration; never code."""
+    files = [
+        _File(each.rfilename, each.size, each.lfs.sha256 if each.lfs else each.blob_id)
+        for each in siblings
+        if any(fnmatch.fnmatch(each.rfilename, pattern) for pattern in _WANTED)
+        and not any(fnmatch.fnmatch(each.rfilename, pattern) for pattern in _UNWANTED)
+    ]
+    if not any(file.name == "config.json" for file in files):
+        raise ModelError(f"model: {name}: has no config.json on the hub; choose a transformers model")
+    if not any(file.name.endswith(".safetensors") for file in files):
+        raise ModelError(f"model: {name}: has no *.safetensors file on the hub; choose a model that has")
+    return files
+
+
+def _licence(found: Any) -> str:
+    card = found.card_data
+    licence = getattr(card, "license_name", None) or getattr(card, "license", None)
+    return str(licence) if licence else "not stated"
+
+
+def _check_room(name: str, missing: Sequence[_File], blobs: Path) -> None:
+    total = sum(file.size for file in missing)
+    there = sum(_size(_part(blobs, file)) for file in missing)
+    free = room()
+    if total - there > free:
+        arithmetic = f"{_bytes(total)} to fetch, {_bytes(there)} of it there, {_bytes(free)} free"
+        raise DoesNotFit(
+            f"model: {name}: does not fit on the disk of {constants.HF_HUB_CACHE}: {arithmetic}",
+            f"free {_bytes(total - there - free)}, or set HF_HOME to a folder on another disk",
+        )
+
+
+def _tell(name: str, found: Any, missing: Sequence[_File], licence: str, listen: Listener) -> None:
+    size = _bytes(sum(file.size for file in missing))
+    what = f"{size} in {len(missing)} file" + ("s" if len(missing) != 1 else "")
+    text = f"fetching {name} at {found.sha[:12]}: {what}, licence {licence}; {_bytes(room())} free on the disk"
+    listen(Event("note", values={"text": text}))
+
+
+def _bring(name: str, commit: str, file: _File, blobs: Path, listen: Listener) -> None:
+    """One file into the cache: whatever lies there of it is kept, and only the right bytes get its name."""
+    part = _part(blobs, file)
+    with locked(part.with_suffix(".lock"), wait=True):
+        if (blobs / file.checksum).exists():  # by a process that we waited for
+            return
+        if _size(part) > file.size:
+            part.unlink()
+        part.touch()
+        while _size(part) < file.size:
+            _patiently(name, lambda: _continue(name, commit, file, part, listen))
+        if _checksum(part, file) != file.checksum:
+            part.unlink()
+            raise ModelError(
+                f"model: {name}: {file.name}: what arrived has not the checksum that the hub states "
+                f"({file.checksum[:12]}…); it was removed",
+                "run the same command again; if that does not help, the hub or a proxy in between changes the file",
+            )
+        os.replace(part, blobs / file.checksum)
+    part.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _continue(name: str, commit: str, file: _File, part: Path, listen: Listener) -> None:
+    """Append what the hub sends until it is done or cut. Raises where not a byte has come."""
+    have = before = _size(part)
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    url = hf_hub_url(name, file.name, revision=commit)
+    try:
+        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as answer, part.open("ab") as stream:
+            hf_raise_for_status(answer)
+            if have and answer.status_code != 206:  # all of it again, though a rest was asked for
+                stream.truncate(have := 0)
+            for block in answer.iter_bytes(_BLOCK):
+                stream.write(block)
+                if have // _TOLD_EVERY != (have := have + len(block)) // _TOLD_EVERY:
+                    listen(Event("download", have >> 20, file.size >> 20, {"file": file.name}))
+    except HTTPError:
+        if _size(part) <= before:
+            raise
+        return
+    if _size(part) <= before:
+        raise ModelError(f"model: {name}: {file.name}: the hub sends less than the {file.size} bytes that it lists")
+
+
+def _part(blobs: Path, file: _File) -> Path:
+    return blobs / f"{file.checksum}.part"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _checksum(path: Path, file: _File) -> str:
+    """SHA-256, or for small files what git calls the blob: SHA-1 of a header and the bytes."""
+    if file.large:
+        return file_digest(path)
+    return hashlib.sha1(f"blob {file.size}\0".encode() + path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _patiently(name: str, work: Callable[[], T]) -> T:
+    """`work()`, again with growing waits while the hub throttles, fails or is silent."""
+    for wait in _WAITS:
+        try:
+            return work()
+        except (HTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+            cause = _cause(error)
+            if not _passing(cause):
+                raise _refusal(name, cause) from None
+            time.sleep(max(wait, _asked_for(cause)))
+    try:
+        return work()
+    except (HTTPError, LocalEntryNotFoundError) as error:
+        raise _refusal(name, _cause(error)) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What lies behind the library's "not found in the cache either"."""
+    return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether another attempt may help: too many requests, a server's fault, no answer."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return status in (408, 429) or status >= 500
+    return isinstance(error, HTTPError)
+
+
+def _asked_for(error: BaseException) -> float:
+    """Seconds that the hub asks to wait (`Retry-After`)."""
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
+    return min(_LONGEST_WAIT, float(asked)) if asked.isdecimal() else 0.0
+
+
+def _refusal(name: str, error: BaseException) -> ModelError:
+    """The hub's no in a sentence, with the way in."""
+    page = f"{constants.ENDPOINT}/{name}"
+    again = "what has arrived is kept: run the same command again later"
+    if isinstance(error, GatedRepoError):
+        there = "the token in use was not granted access" if has_token() else "no token is set"
+        return ModelError(
+            f"model: {name}: is gated, and {there}",
+            f"accept its licence on {page}, then set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelError(
+            f"model: {name}: the hub has no such model, or it is private",
+            "check the name; for a private one set HF_TOKEN",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(f"model: {name}: has no such revision", f"{page}/commits/main lists them")
+    if isinstance(error, HFValidationError):
+        return ModelError(f"model: {name}: is no name that the hub allows", "write owner/name or owner/name@revision")
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        why = {429: "asks for patience (429: too many requests)"}.get(status, f"answers with an error ({status})")
+        return ModelError(f"model: {name}: the hub {why}", again if _passing(error) else f"look at {page}")
+    return ModelError(f"model: {name}: the connection to the hub fails: {error or type(error).__name__}", again)
+
+
+def _bytes(count: int) -> str:
+    """As disks and download pages count: powers of ten."""
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
