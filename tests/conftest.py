@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.standin import StandIn
 
 # Before torch is loaded, as the command line does: waiting threads soon sleep (docs/decisions/0007).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -22,3 +25,12 @@ def shared(request: pytest.FixtureRequest) -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"public data is not at {folder}; pass --data FOLDER")
     return folder
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A hub on this machine that this process asks, with an empty cache."""
+    made = StandIn()
+    made.install(monkeypatch, tmp_path / "cache")
+    yield made
+    made.close()

@@ -53,7 +53,6 @@ _UNWANTED = ["*/*", "consolidated*"]  # other formats' folders; Mistral's second
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before the hub is asked once more
 _LONGEST_WAIT = 60.0  # that the hub may ask for
 _TIMEOUT = 30.0  # seconds without a byte
-_BLOCK = 1 << 20
 _TOLD_EVERY = 1 << 24
 
 T = TypeVar("T")
@@ -213,8 +212,9 @@ def _continue(name: str, commit: str, file: _File, part: Path, listen: Listener)
             hf_raise_for_status(answer)
             if have and answer.status_code != 206:  # all of it again, though a rest was asked for
                 stream.truncate(have := 0)
-            for block in answer.iter_bytes(_BLOCK):
+            for block in answer.iter_raw():  # as it comes: what is gathered first is lost in a cut
                 stream.write(block)
+                stream.flush()
                 if have // _TOLD_EVERY != (have := have + len(block)) // _TOLD_EVERY:
                     listen(Event("download", have >> 20, file.size >> 20, {"file": file.name}))
     except HTTPError:
