@@ -54,6 +54,7 @@ class StandIn:
         self.broken: set[str] = set()  # files that arrive with another byte
         self.stall: threading.Event | None = None  # what a connection waits for where it would be cut
         self.ranges = True
+        self.xet = False  # whether large files claim to lie in the newer storage, as most of the hub's do
         self.hub, self.cdn = (_Server(self, main) for main in (True, False))
 
     @property
@@ -159,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._empty(404, {"X-Error-Code": "RevisionNotFound"})
         files = repository.commits[commit]
         if rest[:1] == ["tree"]:
-            return self._json([_entry(path, content, "path") for path, content in files.items()])
+            xet = {"xetHash": "5" * 64} if self.server.standin.xet else {}
+            entries = [_entry(path, content, "path") for path, content in files.items()]
+            return self._json([entry | xet if "lfs" in entry else entry for entry in entries])
         found = {
             "id": f"{owner}/{name}",
             "sha": commit,
@@ -189,6 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         if len(content) < LARGE:
             return self._body(file, content, headers)
         linked = {"X-Linked-ETag": f'"{etag(content)}"', "X-Linked-Size": str(len(content))}
+        if self.server.standin.xet:
+            route = f"/api/{kind}/{name}/xet-read-token/{commit}"
+            linked |= {"X-Xet-Hash": etag(content), "X-Xet-Refresh-Route": route}
         where = f"{self.server.standin.cdn.address}/cdn/{etag(content)}/{file}"
         return self._empty(302, headers | linked | {"Location": where})
 

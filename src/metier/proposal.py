@@ -16,7 +16,7 @@ from metier.recipe import LoraStrategy, QloraStrategy, Recipe
 HOUR = 3600.0
 # One layer of a 1 to 2 billion base: small enough to be timed in seconds, wide enough to stand for larger ones.
 _HIDDEN, _INTERMEDIATE = 2048, 8192
-_TOKENS, _SEQUENCES = 2048, 64  # as plans have them
+_TOKENS, _SEQUENCES = 512, 64  # read and decoded at once
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def test_nothing_is_overwritten_silently(
     assert "recipe.toml: exists already" in capsys.readouterr().err
     assert (tmp_path / "recipe.toml").read_text() == "mine"
     (tmp_path / "recipe.toml").unlink()
-    assert call("init", "x.csv") == 0
+    assert call("init", "x.csv", "--offline") == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants, snapshot_download
 
 from metier import download
 from metier.errors import DoesNotFit, ModelError
@@ -82,6 +83,21 @@ def test_a_hub_that_knows_no_ranges_is_read_from_the_start(standin: StandIn) -> 
     standin.add(NAME, FILES)
     standin.cuts["model.safetensors"], standin.ranges = [70_000], False
     assert whole(fetch())
+
+
+def test_the_newer_storage_is_not_asked(standin: StandIn) -> None:
+    """Its client would neither resume nor tell us the bytes."""
+    standin.add(NAME, FILES)
+    standin.xet = True
+    assert whole(fetch())
+    assert not any("xet" in each.path for each in standin.requests)
+
+
+def test_the_stand_in_serves_data_sets_to_the_library_itself(standin: StandIn, tmp_path: Path) -> None:
+    standin.add(NAME, {"train.csv": b"a,b\n1,2\n", "large.csv": WEIGHTS}, kind="datasets")
+    folder = Path(snapshot_download(NAME, repo_type="dataset"))
+    assert (folder / "large.csv").read_bytes() == WEIGHTS
+    assert (folder / "train.csv").read_bytes() == b"a,b\n1,2\n"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -261,7 +277,12 @@ def test_offline_opens_no_socket(standin: StandIn, monkeypatch: pytest.MonkeyPat
         find("owner/other", Path(), offline=True)
 
 
-def test_no_network_is_said(standin: StandIn) -> None:
+def test_no_network_is_said(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError, match="is not on this machine, and HF_HUB_OFFLINE is set"):
+            find(NAME, Path())
+    assert not standin.requests
     standin.close()
     with pytest.raises(ModelError, match="is not on this machine, and the hub cannot be reached"):
         find(NAME, Path())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metier.cli.common import Offline, say
+from metier.cli.common import Offline, Progress, say
 from metier.errors import MetierError
 from metier.run import Run
 
@@ -30,7 +30,7 @@ def chat(
         raise MetierError(f"{run}: the classical baseline cannot chat", "choose a tuned run from `metier runs`")
     from metier.inference.conversation import Conversation
 
-    conversation = Conversation(opened, offline=offline)
+    conversation = Conversation(opened, offline=offline, on_event=Progress())
     _talk(conversation, _system(conversation, domain), domain)
 
 

@@ -70,14 +70,13 @@ def _for_file(file: Path, model: str | None, out: Path, offline: bool) -> str:
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     values["data"] = _relative(file, out.parent)
     if model is None:
-        first = _document("nano", "lora", values).unwrap()
-        model, method = _proposed(Recipe.of(first, out), offline)
+        model, method = _proposed(_document("nano", "lora", values).unwrap(), out, offline)
     else:
         method = "lora"
     return tomlkit.dumps(_document(model, method, values)) + "\n"
 
 
-def _proposed(recipe: Recipe, offline: bool) -> tuple[str, str]:
+def _proposed(on_nano: dict[str, Any], out: Path, offline: bool) -> tuple[str, str]:
     """A base and the method that it fits with, said with its reasons; nano where none can be had."""
     from metier import bases, download, hardware, proposal
     from metier.job import prepare
@@ -86,9 +85,10 @@ def _proposed(recipe: Recipe, offline: bool) -> tuple[str, str]:
     if barrier := "--offline was given" if offline else download.barrier():
         say(f"model: {nano} ({barrier})")
         return "nano", "lora"
-    say("model: looking for the largest base that fits this machine within an hour; --model would skip this")
+    say("model: timing this machine to find the largest base that it tunes within an hour; --model skips this")
     try:
-        job = prepare(recipe)
+        recipe = Recipe.of(on_nano, out)
+        job = prepare(recipe, offline=True)
     except MetierError as error:
         say(f"model: {nano}; none is proposed before the data can be read: {error}")
         return "nano", "lora"
@@ -110,7 +110,7 @@ def _explain(found: Proposal, choice: int) -> None:
     say(f"       {base.bytes / 1e9:.1f} GB are fetched when it is first used; {base.page}")
     say(
         f"       the largest of {choice} that fits: {found.method}, about {duration(found.seconds)} and "
-        f"{size(found.plan.peak)} of memory, by nano's tokenizer and one timed layer; `metier plan` measures it"
+        f"{size(found.plan.peak)} of memory (estimated: nano's tokens, one timed layer); see `metier plan`"
     )
 
 

@@ -13,6 +13,7 @@ from metier.data.rendering import Renderer
 from metier.data.shots import Shots
 from metier.data.templates import shared_system
 from metier.errors import MetierError, ModelError
+from metier.events import Listener, silent
 from metier.inference.engine import Engine, Request
 from metier.model.adapters import Identity, disabled
 from metier.model.adapters import load as load_adapter
@@ -23,10 +24,10 @@ from metier.run import Run
 class Conversation:
     """The engine that measured a run, ready for turns."""
 
-    def __init__(self, run: Run, *, offline: bool = False) -> None:
+    def __init__(self, run: Run, *, offline: bool = False, on_event: Listener = silent) -> None:
         """Load base and adapter as they were measured. Raises `ModelError` where either has changed."""
         recipe, plan = run.finished().recipe(), run.plan()
-        source = hub.find(recipe.model, recipe.directory, offline=offline)
+        source = hub.find(recipe.model, recipe.directory, offline=offline, listen=on_event)
         template = run.adapter / "chat_template.jinja"
         self.renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
         torch.set_num_threads(plan["threads"])

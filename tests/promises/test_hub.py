@@ -1,0 +1,113 @@
+"""From a data file to a plan on a base that the hub gives, through the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from metier import bases, experiment, hardware
+from metier.bases import Base
+from metier.cli.main import main
+from metier.hardware import Layer, Rates
+from metier.recipe import Recipe
+from tests.standin import StandIn
+from tests.unit import tiny
+
+NAME = "owner/tiny-instruct"
+CSV = "prompt,answer\n" + "".join(f"question {n} about cards,answer {n} is here\n" for n in range(60))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["metier", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standin: StandIn) -> Base:
+    """A folder with data; a hub that holds one tiny base, which is all that metier knows of; a timed layer."""
+    model = tiny.save(tmp_path / "model")
+    standin.add(NAME, {path.name: path.read_bytes() for path in model.iterdir()}, card={"license": "mit"})
+    base = Base(NAME, "mit", [], False, 2, 32, 48, 4, 2, 8, 400, 512, False, [], date(2026, 11, 21))
+    monkeypatch.setattr(bases, "known", lambda: (base,))
+
+    def measure(layer: Layer, threads: int) -> Rates:
+        return Rates(1e-5, 1e-5, 1e-3, 1e-12, 1e-12)
+
+    monkeypatch.setattr(hardware, "measure", measure)
+    monkeypatch.setattr(experiment, "measure", measure)
+    (tmp_path / "support.csv").write_text(CSV)
+    monkeypatch.chdir(tmp_path)
+    return base
+
+
+def test_init_proposes_and_plan_fetches(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    said = capsys.readouterr().err
+    assert f"model: {NAME}, 0.00 billion parameters, licence mit" in said
+    assert "the largest of 1 that fits: lora, about" in said
+    assert not any("/api/" in each.path for each in standin.requests), "a proposal asks the hub nothing"
+    recipe = tomllib.loads(Path("recipe.toml").read_text())
+    assert (recipe["model"], recipe["strategy"]["method"]) == (NAME, "lora")
+    standin.cuts["model.safetensors"] = [5000, 20_000]
+    assert call(monkeypatch, "plan", "recipe.toml") == 0
+    said = capsys.readouterr().err
+    assert f"fetching {NAME} at" in said
+    assert "licence mit" in said
+    job = experiment.check(Recipe.load("recipe.toml"), offline=True)
+    assert job.source.revision == next(iter(standin.repositories[f"models/{NAME}"].commits))
+
+
+def test_init_falls_back_to_nano(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv", "--offline", "--out", "a.toml") == 0
+    assert "--offline was given" in capsys.readouterr().err
+    assert not standin.requests
+    monkeypatch.setattr(bases, "known", tuple)
+    assert call(monkeypatch, "init", "support.csv", "--out", "b.toml") == 0
+    assert "none of 0 known bases fits here within an hour" in capsys.readouterr().err
+    standin.close()
+    assert call(monkeypatch, "init", "support.csv", "--out", "c.toml") == 0
+    assert "the hub cannot be reached" in capsys.readouterr().err
+    assert {tomllib.loads(Path(f"{name}.toml").read_text())["model"] for name in "abc"} == {"nano"}
+
+
+def test_a_named_model_needs_no_proposal(
+    listed: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv", "--model", "other/one") == 0
+    assert "timing this machine" not in capsys.readouterr().err
+    assert tomllib.loads(Path("recipe.toml").read_text())["model"] == "other/one"
+
+
+@pytest.mark.parametrize("trouble", ["gated", "missing", "broken"])
+def test_a_refusal_is_exit_2_with_a_remedy(
+    listed: Base,
+    standin: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    repository = standin.repositories[f"models/{NAME}"]
+    if trouble == "gated":
+        repository.gated = True
+    elif trouble == "missing":
+        standin.repositories.clear()
+    else:
+        standin.broken.add("model.safetensors")
+    capsys.readouterr()
+    assert call(monkeypatch, "plan", "recipe.toml") == 2
+    said = capsys.readouterr().err
+    assert f"error: model: {NAME}" in said
+    assert "hint: " in said
+    assert "Traceback" not in said
