@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -50,6 +51,8 @@ from metier.files import file_digest, locked
 
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]  # other formats' folders; Mistral's second copy of the same weights
+_AGAIN = "what has arrived is kept: run the same command again later"
+_CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before the hub is asked once more
 _LONGEST_WAIT = 60.0  # that the hub may ask for
 _TIMEOUT = 30.0  # seconds without a byte
@@ -143,11 +146,13 @@ def fetch(name: str, revision: str | None, licence: str, listen: Listener) -> Pa
 def _files(name: str, siblings: Sequence[Any]) -> list[_File]:
     """What transformers needs: weights as safetensors, tokenizer, configuration; never code."""
     files = [
-        _File(each.rfilename, each.size, each.lfs.sha256 if each.lfs else each.blob_id)
+        _File(each.rfilename, each.size or 0, str(each.lfs.sha256 if each.lfs else each.blob_id))
         for each in siblings
         if any(fnmatch.fnmatch(each.rfilename, pattern) for pattern in _WANTED)
         and not any(fnmatch.fnmatch(each.rfilename, pattern) for pattern in _UNWANTED)
     ]
+    if strange := next((file for file in files if not _CHECKSUM.fullmatch(file.checksum)), None):
+        raise ModelError(f"model: {name}: {strange.name}: the hub lists it without a checksum; choose another model")
     if not any(file.name == "config.json" for file in files):
         raise ModelError(f"model: {name}: has no config.json on the hub; choose a transformers model")
     if not any(file.name.endswith(".safetensors") for file in files):
@@ -215,8 +220,9 @@ def _continue(name: str, commit: str, file: _File, part: Path, listen: Listener)
             for block in answer.iter_raw():  # as it comes: what is gathered first is lost in a cut
                 stream.write(block)
                 stream.flush()
-                if have // _TOLD_EVERY != (have := have + len(block)) // _TOLD_EVERY:
-                    listen(Event("download", have >> 20, file.size >> 20, {"file": file.name}))
+                steps, have = have // _TOLD_EVERY, have + len(block)
+                if have // _TOLD_EVERY > steps or have == file.size > _TOLD_EVERY:
+                    listen(Event("download", have >> 20, file.size >> 20, {"MiB of": file.name}))
     except HTTPError:
         if _size(part) <= before:
             raise
@@ -245,7 +251,7 @@ def _patiently(name: str, work: Callable[[], T]) -> T:
     for wait in _WAITS:
         try:
             return work()
-        except (HTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+        except (HTTPError, LocalEntryNotFoundError, ValueError) as error:  # the last is no JSON, or no name
             cause = _cause(error)
             if not _passing(cause):
                 raise _refusal(name, cause) from None
@@ -277,28 +283,37 @@ def _asked_for(error: BaseException) -> float:
 
 def _refusal(name: str, error: BaseException) -> ModelError:
     """The hub's no in a sentence, with the way in."""
+    problem, hint = _explained(name, error)
+    return ModelError(f"model: {name}: {problem}", hint)
+
+
+def _explained(name: str, error: BaseException) -> tuple[str, str]:
     page = f"{constants.ENDPOINT}/{name}"
-    again = "what has arrived is kept: run the same command again later"
     if isinstance(error, GatedRepoError):
         there = "the token in use was not granted access" if has_token() else "no token is set"
-        return ModelError(
-            f"model: {name}: is gated, and {there}",
-            f"accept its licence on {page}, then set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens",
-        )
+        token = f"set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
+        return f"is gated, and {there}", f"accept its licence on {page}, then {token}"
     if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            f"model: {name}: the hub has no such model, or it is private",
-            "check the name; for a private one set HF_TOKEN",
-        )
+        return "the hub has no such model, or it is private", "check the name; for a private one set HF_TOKEN"
     if isinstance(error, RevisionNotFoundError):
-        return ModelError(f"model: {name}: has no such revision", f"{page}/commits/main lists them")
+        return "has no such revision", f"{page}/commits/main lists them"
     if isinstance(error, HFValidationError):
-        return ModelError(f"model: {name}: is no name that the hub allows", "write owner/name or owner/name@revision")
+        return "is no name that the hub allows", "write owner/name or owner/name@revision"
+    if isinstance(error, ValueError):
+        hint = f"a proxy or a log-in page may stand in between: open {page}, or mend HF_ENDPOINT"
+        return f"what answers at {constants.ENDPOINT} is not the hub", hint
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        why = {429: "asks for patience (429: too many requests)"}.get(status, f"answers with an error ({status})")
-        return ModelError(f"model: {name}: the hub {why}", again if _passing(error) else f"look at {page}")
-    return ModelError(f"model: {name}: the connection to the hub fails: {error or type(error).__name__}", again)
+        return _status(error.response.status_code, page)
+    return f"the connection to the hub fails: {error or type(error).__name__}", _AGAIN
+
+
+def _status(status: int, page: str) -> tuple[str, str]:
+    """What an answer's number means to the user."""
+    if status in (401, 403):
+        return f"the hub refuses the token ({status})", "renew HF_TOKEN, or unset it"
+    if status == 429:
+        return "the hub asks for patience (429: too many requests)", _AGAIN
+    return f"the hub answers with an error ({status})", _AGAIN if status >= 500 else f"look at {page}"
 
 
 def _bytes(count: int) -> str:

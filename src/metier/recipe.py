@@ -250,7 +250,7 @@ class Eval(Strict):
 class Recipe(Strict):
     """Exactly one run. `directory` is where relative paths and `runs/` belong."""
 
-    model: str = Field(description="a hub name, a path, or nano (embedded)")
+    model: str = Field(description="owner/name on the hub (@revision), a path, or nano (embedded)")
     data_root: str = Field("", description="folder in front of relative data paths; relative to the recipe")
     domain: tuple[Domain, ...]
     strategy: Strategy = Field(default_factory=lambda: LoraStrategy(method="lora"))

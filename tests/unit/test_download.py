@@ -162,6 +162,41 @@ def test_a_lasting_trouble_is_said(standin: StandIn, waits: list[float], status:
     assert len(waits) == 5
 
 
+def test_what_is_not_the_hub_is_said(standin: StandIn) -> None:
+    """A log-in page of a hotel, say."""
+    standin.statuses[f"/api/models/{NAME}"] = [(200, {})]
+    with pytest.raises(ModelError, match=f"what answers at {standin.endpoint} is not the hub"):
+        fetch()
+
+
+def test_a_token_that_is_refused_is_said(standin: StandIn) -> None:
+    refusal = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    standin.statuses[f"/api/models/{NAME}"] = [(401, refusal)]
+    with pytest.raises(ModelError, match=r"the hub refuses the token \(401\)") as caught:
+        fetch()
+    assert "HF_TOKEN" in caught.value.hint
+
+
+def test_a_file_without_a_checksum_is_refused(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes a file's name: nothing but a checksum may."""
+    standin.add(NAME, FILES)
+    monkeypatch.setattr("tests.standin.blob_id", lambda content: "../../elsewhere")
+    with pytest.raises(ModelError, match="lists it without a checksum"):
+        fetch()
+    assert not standin.sent
+
+
+def test_progress_is_told(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_TOLD_EVERY", 1 << 20)
+    weights = bytes(3_500_000)
+    standin.add(NAME, {**FILES, "model.safetensors": weights})
+    heard: list[Event] = []
+    download.fetch(NAME, None, "", heard.append)
+    told = [each for each in heard if each.phase == "download"]
+    assert [each.done for each in told] == [1, 2, 3, 3]
+    assert {each.total for each in told} == {3}
+
+
 def test_silence_is_said(standin: StandIn, waits: list[float]) -> None:
     standin.add(NAME, FILES)
     standin.close()
