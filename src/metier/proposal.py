@@ -56,7 +56,7 @@ def propose(recipe: Recipe, data: Shape, bases: Iterable[Base], hardware: Hardwa
     """
     for base in sorted(bases, key=lambda base: base.parameters, reverse=True):
         for method in methods():
-            found = _try(base, recipe.override(strategy={"method": method}), data, hardware, rates)
+            found = _try(base, recipe.override(**{"strategy.method": method}), data, hardware, rates)
             if found and found.seconds <= HOUR:
                 return found
     return None

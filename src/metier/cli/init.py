@@ -87,15 +87,14 @@ def _proposed(on_nano: dict[str, Any], out: Path, offline: bool) -> tuple[str, s
         return "nano", "lora"
     say("model: timing this machine to find the largest base that it tunes within an hour; --model skips this")
     try:
-        recipe = Recipe.of(on_nano, out)
-        job = prepare(recipe, offline=True)
+        job = prepare(Recipe.of(on_nano, out), offline=True)
     except MetierError as error:
         say(f"model: {nano}; none is proposed before the data can be read: {error}")
         return "nano", "lora"
     machine = hardware.probe()
     rates = hardware.measure(proposal.layer(machine), machine.cores)
     choice = proposal.eligible(bases.known(), token=download.has_token(), room=download.room())
-    found = proposal.propose(recipe, job.shape, choice, machine, rates)
+    found = proposal.propose(job.recipe, job.shape, choice, machine, rates)
     if found is None:
         say(f"model: {nano}; none of {len(choice)} known bases fits here within an hour")
         return "nano", "lora"
