@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from metier import bases, experiment, hardware
 from metier.bases import Base
 from metier.cli.main import main
+from metier.files import read_json
 from metier.hardware import Layer, Rates
 from metier.recipe import Recipe
 from tests.standin import StandIn
@@ -111,3 +113,34 @@ def test_a_refusal_is_exit_2_with_a_remedy(
     assert f"error: model: {NAME}" in said
     assert "hint: " in said
     assert "Traceback" not in said
+
+
+def test_a_run_names_the_revision_it_was_resolved_to(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its adapter names the base as the hub does, without the revision that pins it."""
+    commit = next(iter(standin.repositories[f"models/{NAME}"].commits))
+    assert call(monkeypatch, "init", "support.csv", "--model", f"{NAME}@{commit}") == 0
+    few = ("--set", "train.num_train_epochs=1", "--set", "eval.limit=4", "--set", "eval.max_new_tokens=4")
+    assert call(monkeypatch, "train", "recipe.toml", *few) == 0
+    run = next(path for path in Path("runs").iterdir() if path.name.startswith("lora-"))
+    assert read_json(run / "run.json")["revision"] == commit
+    assert read_json(run / "adapter" / "adapter_config.json")["base_model_name_or_path"] == NAME
+
+
+def test_the_command_line_opens_no_socket_offline(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    assert call(monkeypatch, "check", "recipe.toml") == 0
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    assert call(monkeypatch, "init", "support.csv", "--offline", "--out", "other.toml") == 0
+    for verb in ("check", "plan"):
+        assert call(monkeypatch, verb, "recipe.toml", "--offline") == 0
+    assert call(monkeypatch, "plan", "recipe.toml", "--offline", "--set", "model=owner/absent") == 2
+    assert "owner/absent: is not on this machine, and --offline was given" in capsys.readouterr().err
