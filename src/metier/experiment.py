@@ -31,6 +31,7 @@ from metier.run import Run
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.tuning import Means, make_engine, tune, write_shots
+from metier.wording import choose_wordings, worded
 
 
 def check(recipe: Recipe, *, offline: bool = False, on_event: Listener = silent) -> Job:
@@ -87,7 +88,9 @@ def train(
         base = _load(job, chosen)
         untuned = _untuned(job, chosen, base, opponents, means)
         with _followed(run):
-            seconds = tune(run, job, chosen, base, means)
+            wordings = untuned.facts.get("wordings", {})
+            run.update(wordings=wordings)
+            seconds = tune(run, worded(job, wordings, offline=means.offline), chosen, base, means)
             return _finish(run, {"none": untuned, **opponents}, seconds)
 
 
@@ -197,6 +200,9 @@ def _untuned(
         asked = "held-out answers"
         runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
         engine = make_engine(base.forward, base, chosen)
+        wordings = choose_wordings(job, engine, means.listen)
+        run.update(wordings=wordings)
+        job = worded(job, wordings, offline=means.offline)
         answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, "base")
         run.write_answers([to_json(each) for each in answers])
         write_shots(run, job)

@@ -5,123 +5,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from metier.domain import Domain, Listed, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 
 Auto = Literal["auto"]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is a fault."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Permutation(Strict):
-    """A split as the `datasets` library draws it: one seeded permutation, test rows first."""
-
-    permutation: Annotated[int, Field(ge=0)] = Field(description="seed of the permutation")
-    share: Share = Field(description="share of the rows that is held out")
-
-
-class Listed(Strict):
-    """A split that somebody published as a list of ids."""
-
-    ids: str = Field(description="file with the ids of the rows held out: one a line, or a JSON list or object")
-
-
-Heldout = Permutation | Listed | Share | str
-
-
-class Domain(Strict):
-    """One domain: where its rows are, and how a row becomes a conversation with its answer."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
-    data: str = Field(description="csv, tsv, jsonl, json or parquet file, or sample:NAME")
-    heldout: Heldout = Field(
-        0.2,
-        description="a share, a file, { ids = FILE } or { permutation = SEED, share = S }",
-        union_mode="left_to_right",
-    )
-    validation: Share | str = Field(0.1, description="cut from the training rows: a share or a file")
-    weight: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="of the domain in the loss; target tokens are balanced first"
-    )
-    system: str | None = Field(
-        None, description="system prompt in front of every conversation; a template over the columns"
-    )
-
-    encoding: str = Field("utf-8", description="of the file; a byte order mark is taken off")
-    delimiter: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="of a csv file; any string; guessed without it"
-    )
-    columns: tuple[str, ...] | None = Field(
-        None, description="names for a csv file without header; it is split from the right"
-    )
-    where: Mapping[str, str] = Field(default_factory=dict, description="keep only rows whose column has this value")
-    explode: str | None = Field(None, description="column that holds a list: a row for each of its entries")
-
-    prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
-    answer: str | None = Field(None, description="template over the columns")
-    instruction: str | None = Field(None, description="text for {instruction}; {labels} lists the labels")
-    labels: tuple[str, ...] | None = Field(None, description="a closed set of answers, scored by log-probability")
-    label_map: Mapping[str, str] | None = Field(None, description="value in the data = label, or letter of a choice")
-    bins: Mapping[str, Annotated[float, Field(allow_inf_nan=True)]] | None = Field(
-        None, description="label = the bound below which a number has it, rising; the last may be inf"
-    )
-    choices: str | tuple[str, ...] | None = Field(
-        None, description="a question's choices: the column that lists them, or their columns; {choices} letters them"
-    )
-    rejected: str | None = Field(None, description="column with the answer that people liked less than `answer`")
-    rating: str | None = Field(None, description="column that tells whether people liked the answer")
-    text: str | None = Field(None, description="column with plain text to go on reading, instead of prompt and answer")
-
-    messages: str | tuple[str, ...] | None = Field(
-        None, description="column that holds a list of {role, content}; several are laid end to end"
-    )
-    history: str | None = Field(None, description="column with earlier exchanges, a list of [question, answer]")
-    conversation: str | None = Field(None, description="column that tells which conversation a message belongs to")
-    role: str | None = Field(None, description="column with a message's role")
-    content: str | None = Field(None, description="column with a message's text")
-    time: str | None = Field(None, description="column that orders the messages of a conversation")
-    role_map: Mapping[str, str] = Field(
-        default_factory=dict, description="role in the data = system, user or assistant"
-    )
-
-    tools: str | None = Field(None, description="column with descriptions of the tools that may be called")
-
-    id: str | None = Field(None, description="column with a row's own id; must be unique")
-    group: str | None = Field(None, description="rows with the same value stay on one side of every split")
-
-    @model_validator(mode="after")
-    def _labels_are_a_set(self) -> Self:
-        if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
-            raise ValueError("labels: needs at least two different labels; list each once")
-        if self.labels and self.label_map and (strange := set(self.label_map.values()) - set(self.labels)):
-            raise ValueError(f"label_map: maps to {sorted(strange)}, which labels does not list; add them to labels")
-        return self
-
-    @model_validator(mode="after")
-    def _bins_rise(self) -> Self:
-        bounds = list((self.bins or {}).values())
-        if bounds and (len(bounds) < 2 or any(not low < high for low, high in pairwise(bounds))):
-            raise ValueError("bins: bounds must rise, from the lowest label's to the highest's, which may be inf")
-        return self
-
-    @model_validator(mode="after")
-    def _replies_are_of_one_kind(self) -> Self:
-        kinds = [key for key in ("labels", "bins", "choices", "rejected", "rating", "text") if getattr(self, key)]
-        if len(kinds) > 1:
-            raise ValueError(f"{kinds[1]}: does not go with {kinds[0]}; keep one of them")
-        return self
 
 
 class Lora(Strict):

@@ -92,15 +92,15 @@ def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
     """The loop, its events kept with the run."""
     store = Store(run.directory / "checkpoints")
     run.forget_events_after(store.newest_step())
-    items = _validation_items(job)
+    items = validation_items(job)
     hooks = Hooks(lambda: _validation(job, items, tuning.engine), run.recorder(means.listen), means.stop)
     return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
 
 
-def _validation_items(job: Job) -> list[Item]:
-    """What every choice is made on: all labels, but only so many open answers, which are dear."""
+def validation_items(job: Job, name: str | None = None) -> list[Item]:
+    """What every choice is made on, of all domains or of one: only so many open answers, which are dear."""
     found: list[Item] = []
-    for domain in job.data.domains:
+    for domain in (each for each in job.data.domains if name in (None, each.domain.name)):
         limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
         found += job.shown(domain, domain.validation[:limit])
     return found

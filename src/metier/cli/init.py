@@ -9,9 +9,10 @@ import tomlkit
 import typer
 
 from metier.cli.common import Offline, say
+from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
 from metier.files import write_atomic
-from metier.recipe import Domain, Eval, Lora, Recipe, Strict, Train
+from metier.recipe import Eval, Lora, Recipe, Train
 from metier.report.figures import duration, size
 
 if TYPE_CHECKING:

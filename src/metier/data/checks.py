@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from metier.data.items import Item
+from metier.domain import Domain
 from metier.errors import Fault
-from metier.recipe import Domain
 
 _SHOWN = 3  # places named of each kind
 _FEW, _TIMES, _WORDS = 20, 5, 4  # a closed set in disguise: so few answers, each so often, so short

@@ -21,8 +21,8 @@ from metier.data.templates import (
 )
 from metier.data.times import kind_of, moments
 from metier.data.tools import CALLS, RESULTS, calls_of, parsed, write_calls, write_result, write_tools
+from metier.domain import Domain
 from metier.errors import Fault, nearest
-from metier.recipe import Domain
 
 Note = Callable[[Fault], None]
 

@@ -15,9 +15,10 @@ from metier.data.guessing import complete
 from metier.data.items import Item, make_items
 from metier.data.sources import columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
+from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest, read_json, write_json
-from metier.recipe import Domain, Listed, Recipe
+from metier.recipe import Recipe
 
 _FORMAT = 1
 _SIDES = ("heldout", "validation", "train")
@@ -113,6 +114,8 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
     faults: list[Fault] = []
     items: list[Item] = []
     files: dict[str, list[Item]] = {}
+    if domain.instructions:  # until one is chosen
+        domain = domain.model_copy(update={"instruction": domain.instructions[0]})
     with _collected(faults):
         rows = read_rows(domain, recipe.data_path(domain.data), faults)
         domain = complete(domain, rows)

@@ -28,8 +28,8 @@ from metier.data.sources import (
 )
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.data.times import moments
+from metier.domain import Domain
 from metier.errors import DataError, Fault
-from metier.recipe import Domain
 
 # Names of columns by what they hold, the surest first.
 _VOCABULARY = {

@@ -10,9 +10,9 @@ from metier.data.conversations import Conversation, Note, read_conversations
 from metier.data.prose import cut
 from metier.data.replies import Kind, Unreadable, read_replies
 from metier.data.sources import Row, columns_of, text_of
+from metier.domain import Domain
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest
-from metier.recipe import Domain
 
 _ID = 16  # hexadecimal digits
 _ENOUGH = 10  # texts; with fewer, their passages are what is split

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from metier.data.sources import Row, text_of
 from metier.data.templates import closed_set
+from metier.domain import Domain
 from metier.errors import nearest
-from metier.recipe import Domain
 
 Kind = Literal["open", "label", "choice", "preference", "rated", "passage"]
 _LISTED = 12  # labels named in a fault

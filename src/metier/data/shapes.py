@@ -13,7 +13,7 @@ from metier.data.columns import survey
 from metier.data.conversations import message_list
 from metier.data.replies import Choice, Unreadable, choice_list, rating_of, read_choices
 from metier.data.sources import Row, columns_of, text_of
-from metier.recipe import Domain
+from metier.domain import Domain
 
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
 _PAIRS += [("chosen_response", "rejected_response"), ("winner", "loser"), ("accepted", "rejected")]

@@ -14,8 +14,9 @@ from typing import Any
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
 from metier.data.objects import read_objects
 from metier.data.prose import cut
+from metier.domain import Domain
 from metier.errors import DataError, Fault, nearest
-from metier.recipe import SAMPLES, Domain
+from metier.recipe import SAMPLES
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")

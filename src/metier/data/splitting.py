@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from metier.data.items import Item
+from metier.domain import Domain, Permutation
 from metier.errors import DataError, Fault
 from metier.files import digest
-from metier.recipe import Domain, Permutation
 
 Drawn = Mapping[str, bool]  # an item's id → whether it was cut off
 

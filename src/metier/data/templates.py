@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from metier.domain import Domain
 from metier.errors import Fault, nearest
-from metier.recipe import Domain
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 _ALONE = re.compile(r"(?<!\{)\{([^{}]+)\}(?!\})")  # not {{name}}, which texts and other tools use

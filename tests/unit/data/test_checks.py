@@ -4,7 +4,7 @@ import pytest
 
 from metier.data.checks import warnings
 from metier.data.items import Item, Message
-from metier.recipe import Domain
+from metier.domain import Domain
 
 DOMAIN = Domain(name="d", data="x.csv")
 

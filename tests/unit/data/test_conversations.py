@@ -7,8 +7,8 @@ import pytest
 
 from metier.data.conversations import Conversation, read_conversations, role_of
 from metier.data.sources import Row
+from metier.domain import Domain
 from metier.errors import Fault
-from metier.recipe import Domain
 
 CHAT = {"conversation": "ticket", "role": "sender", "content": "body"}
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from metier.data.guessing import complete, explain, propose
 from metier.data.items import Item, make_items
 from metier.data.sources import Row, read_rows
+from metier.domain import Domain
 from metier.errors import DataError
-from metier.recipe import Domain
 
 THINGS = [
     "card",

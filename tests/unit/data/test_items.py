@@ -6,8 +6,8 @@ import pytest
 
 from metier.data.items import Item, Message, make_items
 from metier.data.sources import Row
+from metier.domain import Domain
 from metier.errors import DataError
-from metier.recipe import Domain
 
 PAIR = {"prompt": "{q}", "answer": "{a}"}
 

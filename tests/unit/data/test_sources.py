@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from metier.data.sources import Row, guess_encoding, read_rows, show
+from metier.domain import Domain
 from metier.errors import DataError
-from metier.recipe import SAMPLES, Domain
+from metier.recipe import SAMPLES
 
 
 @pytest.fixture(autouse=True)

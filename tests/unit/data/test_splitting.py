@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from metier.data.items import Item, Message
 from metier.data.splitting import Remembered, Split, split
+from metier.domain import Domain, Permutation
 from metier.errors import DataError
-from metier.recipe import Domain, Permutation
 
 LABELS = ("a", "b", "c")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.data.templates import Template, answer_template, closed_set, fill, prompt_template, template_faults
-from metier.recipe import Domain
+from metier.domain import Domain
 
 
 def domain(**keys: Any) -> Domain:

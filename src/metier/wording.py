@@ -1,0 +1,55 @@
+"""Which of a domain's instructions to use: the one with which the untuned base answers the validation slice best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from metier.data.dataset import load
+from metier.evaluation.answering import answer
+from metier.evaluation.metrics import out_of_one, primary_values
+from metier.events import Event, Listener, silent
+from metier.inference.engine import Engine
+from metier.job import Job, prepare
+from metier.recipe import Recipe
+from metier.tuning import validation_items
+
+Wordings = Mapping[str, str]
+"""The chosen instruction of each domain that has several."""
+
+
+def choose_wordings(job: Job, engine: Engine, listen: Listener) -> Wordings:
+    """Try every instruction on the validation slice; the first of equally good ones is taken."""
+    chosen = {}
+    for domain in job.recipe.domain:
+        if domain.instructions:
+            scores = {text: _score(job, engine, domain.name, text) for text in domain.instructions}
+            best = chosen[domain.name] = max(scores, key=scores.__getitem__)
+            told = ", ".join(f"{text!r} {score:.3f}" for text, score in scores.items())
+            text = f"{domain.name}: of {len(scores)} instructions {best!r} is best on validation: {told}"
+            listen(Event("note", values={"text": text}))
+    return chosen
+
+
+def worded(job: Job, wordings: Wordings, *, offline: bool) -> Job:
+    """The job with its domains asked as chosen; its shots stay away where it shows none."""
+    if not wordings:
+        return job
+    again = prepare(_with(job.recipe, wordings), offline=offline)
+    return replace(again, kinds=job.kinds, shots=again.shots if job.shots else {})
+
+
+def _with(recipe: Recipe, wordings: Wordings) -> Recipe:
+    changes: dict[str, Any] = {}
+    for name, text in wordings.items():
+        changes |= {f"domain.{name}.instruction": text, f"domain.{name}.instructions": None}
+    return recipe.override(**changes)
+
+
+def _score(job: Job, engine: Engine, name: str, text: str) -> float:
+    """The domain's primary metric, out of 1."""
+    data = load(_with(job.recipe, {name: text}))
+    items = validation_items(replace(job, data=data), name)
+    ((_, metric), value), *_ = primary_values(answer(engine, job.renderer, items, job.limits, silent)).items()
+    return out_of_one(metric, value)

@@ -1,0 +1,87 @@
+"""Of several instructions the one is taken with which the untuned base answers the validation slice best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metier.errors import RecipeError
+from metier.events import Event
+from metier.experiment import train
+from metier.recipe import Recipe
+from metier.run import Run
+from tests.unit import tiny
+
+WORDINGS = ["Which way?", "Say up or down: {labels}.", "the quick brown fox"]
+_RECIPE = f"""
+model = "base"
+[[domain]]
+name = "mood"
+data = "x.csv"
+prompt = "{{instruction}} {{text}}"
+answer = "{{label}}"
+labels = ["up", "down"]
+instructions = {WORDINGS}
+[strategy]
+method = "lora"
+[train]
+num_train_epochs = 1
+[eval]
+general_text = "general.csv"
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    tiny.save(home / "base")
+    rows = [f"share {number} goes,{('up', 'down')[number * 7 % 3 == 0]}" for number in range(60)]
+    (home / "x.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (home / "general.csv").write_text("text\nthe lazy dog\n")
+    (home / "recipe.toml").write_text(_RECIPE)
+    return home
+
+
+def asked(run: Run) -> set[str]:
+    return {row["prompt"].partition(" share")[0] for row in run.answers()[:12] if row["kind"] == "label"}
+
+
+def test_the_best_on_validation_is_what_base_and_tuned_model_are_asked(home: Path) -> None:
+    heard: list[Event] = []
+    run = train(Recipe.load(home / "recipe.toml"), on_event=heard.append)
+    (untuned,) = (Run.open(each) for each in (home / "runs").glob("none-*"))
+    chosen = untuned.facts["wordings"]["mood"]
+    assert run.facts["wordings"] == {"mood": chosen}
+    assert asked(run) == asked(untuned) == {chosen.replace("{labels}", "up/down")}
+    (note,) = (str(event.values["text"]) for event in heard if "instructions" in str(event.values.get("text")))
+    scores = {text: float(note.partition(f"{text!r} ")[2].split(",")[0]) for text in WORDINGS if text != chosen}
+    own = float(note.rpartition(f"{chosen!r} ")[2].split(",")[0])
+    assert own >= max(scores.values())
+    assert train(Recipe.load(home / "recipe.toml")).directory == run.directory
+
+
+def test_heldout_answers_have_no_say(home: Path) -> None:
+    (untuned,) = (Run.open(each) for each in (home / "runs").glob("none-*"))
+    held = {row["place"] for row in untuned.answers()}
+    lines = (home / "x.csv").read_text().splitlines()
+    flip = {"up": "down", "down": "up"}
+    for place in held:
+        number = int(place.rpartition(":")[2]) - 1
+        text, label = lines[number].split(",")
+        lines[number] = f"{text},{flip[label]}"
+    (home / "x.csv").write_text("\n".join(lines) + "\n")
+    again = train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}))
+    assert again.directory != untuned.directory
+    assert again.facts["wordings"] == untuned.facts["wordings"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [('["a", "a"]', "two different"), ('["a"]', "two different"), ('["a", "b"]\ninstruction = "c"', "does not go")],
+)
+def test_several_are_several(tmp_path: Path, keys: str, says: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(_RECIPE.replace(str(WORDINGS), keys))
+    with pytest.raises(RecipeError, match=says):
+        Recipe.load(path)
