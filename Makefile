@@ -33,7 +33,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[sentencepiece]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[sentencepiece,harness]"
 	touch $@
 
 clean:

@@ -17,7 +17,7 @@ SURFACE = {
     "check": {"--show"},
     "plan": set(),
     "train": {"--resume"},
-    "eval": set(),
+    "eval": {"--tasks", "--limit", "--num-fewshot", "--apply-chat-template"},
     "runs": set(),
     "chat": {"--domain"},
 }

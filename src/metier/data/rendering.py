@@ -124,6 +124,15 @@ class Renderer:
         """The ids of a whole conversation."""
         return self._ids(messages, open_turn=False)
 
+    def text(self, messages: Sequence[Message], *, open_turn: bool = True) -> str:
+        """A conversation as the template writes it, for vendors that tokenise text themselves.
+
+        Without `open_turn` its last message is the beginning of an answer.
+        """
+        if not open_turn:
+            return self.text(messages[:-1]) + self.ending.lead + messages[-1].content
+        return self._text([{"role": each.role, "content": each.content} for each in messages], open_turn=True)
+
     def example(self, item: Item) -> Example:
         """The row of one item and its right reply.
 

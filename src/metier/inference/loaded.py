@@ -1,0 +1,87 @@
+"""A base, with its adapter where a run trained one, in memory as it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metier import hub
+from metier.data.rendering import Renderer
+from metier.errors import ModelError
+from metier.events import Listener, silent
+from metier.inference.engine import Engine
+from metier.model.adapters import Identity
+from metier.model.adapters import load as load_adapter
+from metier.model.forward import Forward
+from metier.model.loading import NumberFormat, context, load, read_config
+from metier.run import Run
+
+_TOKENS, _SEQUENCES = 2048, 64  # read and decoded at once, where no plan says otherwise
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Whatever answers: the network, its tokens, and how much of them it reads at once.
+
+    `context` is the longest row in tokens; `boundary` is where LongRoPE changes its factors.
+    """
+
+    forward: Forward
+    renderer: Renderer
+    boundary: int | None
+    context: int
+    tokens_per_batch: int
+    sequences: int
+
+    def engine(self, *, sequences: int | None = None) -> Engine:
+        sequences = sequences or self.sequences
+        return Engine(self.forward, boundary=self.boundary, tokens_per_batch=self.tokens_per_batch, sequences=sequences)
+
+
+def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> Loaded:
+    """Base and adapter as they were measured; `listen` hears of a fetch.
+
+    Raises `ModelError` where either has changed.
+    """
+    recipe, plan = run.finished().recipe(), run.plan()
+    source = hub.find(recipe.model, recipe.directory, offline=offline, listen=listen)
+    template = run.adapter / "chat_template.jinja"
+    renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
+    torch.set_num_threads(plan["threads"])
+    number_format = NumberFormat(plan["storage"], plan["compute"])
+    how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
+    base = load(source.directory, number_format, plan["device"], **how)
+    network = base.network
+    if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
+        hint = "restore it, or measure it again: metier eval recipe.toml"
+        raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
+    if run.facts["method"] != "none":
+        network = load_adapter(network, run.adapter, _identity(recipe.model, source, renderer))
+    return Loaded(
+        forward=base.forward.over(network),
+        renderer=renderer,
+        boundary=base.boundary,
+        context=context(read_config(source.directory)),
+        tokens_per_batch=plan["tokens_per_batch"],
+        sequences=plan["sequences"],
+    )
+
+
+def open_base(name: str, number_format: NumberFormat, device: str, *, offline: bool = False) -> Loaded:
+    """A base by itself: embedded, a directory, or a hub name. Raises `ModelError` where it cannot be loaded."""
+    source = hub.find(name, Path.cwd(), offline=offline)
+    base = load(source.directory, number_format, device, multiple=64 if number_format.compute == "bfloat16" else 1)
+    return Loaded(
+        forward=base.forward,
+        renderer=Renderer.load(source.directory),
+        boundary=base.boundary,
+        context=context(read_config(source.directory)),
+        tokens_per_batch=_TOKENS,
+        sequences=_SEQUENCES,
+    )
+
+
+def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:
+    return Identity(name, source.weights_digest, renderer.tokenizer_digest, renderer.template_digest)
