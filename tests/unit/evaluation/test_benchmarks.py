@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import socket
 import sys
@@ -9,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.registry import get_model
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
 from typer.testing import CliRunner
 
 from metier.cli import main as cli
@@ -17,38 +19,8 @@ from metier.evaluation import benchmarks, harness
 from metier.evaluation.lm import MetierLM
 from metier.evaluation.tasks import Asking, Tasks, find_tasks, identity
 from metier.events import silent
-from metier.experiment import train
-from metier.recipe import Recipe
 from metier.run import Run
-from tests.unit import local_tasks, tiny
-
-_RECIPE = """
-model = "base"
-[[domain]]
-name = "mood"
-data = "x.csv"
-prompt = "{text}"
-answer = "{label}"
-labels = ["up", "down"]
-[strategy]
-method = "lora"
-[strategy.peft]
-r = 2
-[train]
-num_train_epochs = 1
-"""
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    home = tmp_path_factory.mktemp("home")
-    tiny.save(home / "base")
-    (home / "recipe.toml").write_text(_RECIPE)
-    words = [("up", "rises"), ("down", "falls")]
-    with (home / "x.csv").open("w", newline="") as file:
-        rows = [(f"share {number} {words[number % 2][1]}", words[number % 2][0]) for number in range(20)]
-        csv.writer(file).writerows([("text", "label"), *rows])
-    return train(Recipe.load(home / "recipe.toml"))
+from tests.unit import local_tasks
 
 
 @pytest.fixture
@@ -87,6 +59,24 @@ def test_a_run_stands_beside_its_base_on_every_shape(run: Run, folder: Path, mon
         assert line["tuned"]["value"] == pytest.approx(records[line["task"]]["metrics"][line["metric"]]["value"])
         assert line["tuned"]["low"] <= line["tuned"]["value"] <= line["tuned"]["high"]
         assert line["difference"]["value"] == pytest.approx(line["tuned"]["value"] - line["base"]["value"])
+
+
+def test_a_tuned_run_answers_as_base_and_adapter_under_the_hf_backend(run: Run, tmp_path: Path) -> None:
+    """And its base as the base alone."""
+    path = local_tasks.write(tmp_path, "arc", local_tasks.invented("arc"))
+    found, base = find_tasks([str(path)], Asking()), benchmarks.untuned(run)
+    assert base
+    common = {"pretrained": str(run.directory.parent.parent / "base"), "dtype": "float32", "device": "cpu"}
+    values = []
+    for side, more in ((run, {"peft": str(run.adapter)}), (base, {})):
+        (ours,) = benchmarks.measure(side, found, Asking(), silent).values()
+        theirs = evaluate(HFLM(**common, **more), {"tasks": dict(found.tasks)}, bootstrap_iters=0)
+        for one, two in zip(ours["samples"], theirs["samples"]["local_arc"], strict=True):
+            values.append([value for value, _ in one["answers"]])
+            assert values[-1] == pytest.approx([value for value, _ in two["filtered_resps"]], abs=1e-3)
+    assert any(
+        tuned != pytest.approx(untuned, abs=1e-3) for tuned, untuned in zip(values[:12], values[12:], strict=True)
+    )
 
 
 def test_what_is_stored_is_not_asked_again_and_what_changed_is(
@@ -266,9 +256,11 @@ def test_without_lm_eval_one_line_tells_what_to_install(run: Run, monkeypatch: p
     assert "metier[harness]" in error.hint
 
 
+@pytest.mark.slow
 def test_lm_evals_own_command_knows_metier(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It reads lm-eval's index, too, which takes eight seconds."""
     monkeypatch.setattr("metier.hub.reachable", lambda: False)
     local_tasks.write(tmp_path, "arc", local_tasks.invented("arc"))
     command = ["--model", "metier", "--tasks", str(tmp_path), "--limit", "5", "--model_args"]
@@ -280,6 +272,23 @@ def test_lm_evals_own_command_knows_metier(
         harness.main()
     assert ended.value.code == 2
     assert "did you mean `max_length`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pretrained={run},max_lenght=3", r"max_lenght: is no argument of the model; did you mean `max_length`\?"),
+        ("pretrained={run},dtype=float32", "keeps the number format"),
+        ("pretrained=nowhere", "does not exist"),
+        ("dtype=float32", "pretrained: field required"),
+    ],
+)
+def test_arguments_of_the_model_that_cannot_be(run: Run, arguments: str, said: str) -> None:
+    harness.register()
+    model = get_model("metier")
+    assert model is MetierLM
+    with pytest.raises(MetierError, match=said):
+        model.create_from_arg_string(arguments.format(run=run.directory), {"batch_size": 1, "device": "cuda:0"})
 
 
 @pytest.mark.parametrize(
