@@ -20,6 +20,7 @@ from metier.evaluation.lm import MetierLM
 from metier.hub import EMBEDDED
 from metier.inference.engine import Request
 from tests.unit import local_tasks, tiny
+from tests.unit.local_tasks import SHAPES
 
 NEAR = 1e-3  # nats; two predictions nearer than this are a tie
 
@@ -90,6 +91,30 @@ def test_every_shape_equals_the_hf_backend(tmp_path: Path, tasks: list[Path]) ->
 def test_a_bos_stands_in_front_as_there(tmp_path: Path, tasks: list[Path], add_bos_token: bool | None) -> None:
     arguments = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
     assert assert_same(with_bos(tiny.save(tmp_path / "model", family="llama")), tasks, **arguments)
+
+
+@pytest.mark.parametrize("add_bos_token", [None, True])
+def test_a_bos_that_the_text_brings_is_not_doubled(tmp_path: Path, add_bos_token: bool | None) -> None:
+    rows = [{**row, "context": f"<|system|>{row['context']}"} for row in local_tasks.invented("lambada")]
+    path = local_tasks.write(tmp_path, "lambada", rows)
+    model = with_bos(tiny.save(tmp_path / "model", family="llama"))
+    assert assert_same(model, [path], **({} if add_bos_token is None else {"add_bos_token": add_bos_token}))
+
+
+def test_an_answer_ends_at_its_stop_text_as_there(tmp_path: Path) -> None:
+    """The stop text is one that the model does write, in the middle of a token or across two."""
+    model = tiny.save(tmp_path / "model")
+    rows = local_tasks.invented("gsm8k")
+    whole = local_tasks.write(tmp_path, "gsm8k", rows)
+    written = [ours["filtered_resps"][0] for _, _, ours in both(model, [whole])]
+    text = max(written, key=lambda each: sum(letter.isascii() for letter in each))
+    stop = next(text[place : place + 2] for place in range(5, len(text) - 2) if text[place : place + 2].isascii())
+    shorter = SHAPES["gsm8k"]["generation_kwargs"] | {"until": [stop]}
+    path = local_tasks.write(tmp_path, "gsm8k", rows, task="local_stopped", generation_kwargs=shorter)
+    assert assert_same(model, [path])
+    stopped = [ours["filtered_resps"][0] for _, _, ours in both(model, [path])]
+    assert stopped == [each.split(stop)[0] for each in written]
+    assert stopped != written
 
 
 def test_a_question_longer_than_the_context_loses_its_beginning_as_there(tmp_path: Path) -> None:
