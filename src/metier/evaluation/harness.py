@@ -57,7 +57,9 @@ def main() -> None:
         register()
         from lm_eval.__main__ import cli_evaluate
 
-        with download.closed() if download.barrier() else nullcontext():  # without a network nothing is asked for six times
+        with (
+            download.closed() if download.barrier() else nullcontext()
+        ):  # without a network nothing is asked for six times
             cli_evaluate()
     except MetierError as error:
         print(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)

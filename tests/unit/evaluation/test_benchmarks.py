@@ -86,7 +86,7 @@ def test_what_is_stored_is_not_asked_again_and_what_changed_is(
     asked: list[Path] = []
     opened = benchmarks.open_run
     monkeypatch.setattr(benchmarks, "open_run", lambda run, **how: asked.append(run.directory) or opened(run, **how))
-    rows = local_tasks.invented("arc")
+    rows = local_tasks.invented("arc", 5)  # a number that no other test asks
     task = str(local_tasks.write(tmp_path, "arc", rows))
     before = evaluated(run, "--tasks", task)
     assert len(asked) == 2
@@ -262,7 +262,7 @@ def test_lm_evals_own_command_knows_metier(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It reads lm-eval's index, too, which takes eight seconds."""
-    monkeypatch.setattr("metier.hub.reachable", lambda: False)
+    monkeypatch.setattr("metier.download.barrier", lambda: "no network in tests")
     local_tasks.write(tmp_path, "arc", local_tasks.invented("arc"))
     command = ["--model", "metier", "--tasks", str(tmp_path), "--limit", "5", "--model_args"]
     monkeypatch.setattr(sys, "argv", ["harness", *command, f"pretrained={run.directory}"])
