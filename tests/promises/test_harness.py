@@ -56,7 +56,7 @@ def assert_same(model: Path, tasks: list[Path], **arguments: Any) -> dict[str, i
             (value, greedy), (our_value, our_greedy) = (
                 each if isinstance(each, tuple) else (each, None) for each in (one, two)
             )
-            assert our_value == pytest.approx(value, abs=NEAR, rel=1e-6)
+            assert our_value == pytest.approx(value, abs=NEAR, rel=0)
             assert our_greedy == greedy
         values = sorted((each[0] for each in answers[0] if isinstance(each, tuple)), reverse=True)
         if len(values) > 1 and values[0] - values[1] > NEAR:
