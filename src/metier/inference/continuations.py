@@ -54,6 +54,6 @@ def _of_tree(loaded: Loaded, tree: TokenTree, wanted: Sequence[Sequence[int]]) -
     logprob_K = logits_UV[place_K, token_K] - logits_UV.logsumexp(-1)[place_K]
     greedy_K = logits_UV.argmax(-1)[place_K] == token_K
     sizes = [len(tokens) for tokens in wanted]
-    parts = zip(logprob_K.double().split(sizes), greedy_K.split(sizes), strict=True)
+    parts = zip(logprob_K.cpu().double().split(sizes), greedy_K.split(sizes), strict=True)
     for row, (logprobs, greedy) in zip(tree.rows.tolist(), parts, strict=True):
         yield row, Likelihood(float(logprobs.sum()), bool(greedy.all()))
