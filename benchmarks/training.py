@@ -24,7 +24,8 @@ from metier.hardware import probe
 from metier.job import Job, prepare
 from metier.model.adapters import attach, trainable
 from metier.model.loading import NumberFormat, load
-from metier.recipe import LoraStrategy, Recipe
+from metier.recipe import Recipe
+from metier.strategies import LoraStrategy
 from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 
@@ -71,7 +72,7 @@ def _ours(job: Job, compute: str, rows: Sequence[Example]) -> Callable[[], None]
     base = load(
         job.source.directory, NumberFormat(compute, compute), "cpu", multiple=64 if compute == "bfloat16" else 1
     )
-    adapted, _ = attach(base.network, _strategy(job).peft, seed=0)
+    adapted, _ = attach(base.network, _strategy(job), seed=0)
     forward = base.forward.over(adapted.train())
     optimizer = torch.optim.AdamW(trainable(adapted).values(), lr=1e-4)
     steps = [rows[start : start + 16] for start in range(0, len(rows), 16)]
@@ -89,7 +90,7 @@ def _peer(job: Job, compute: str, rows: Sequence[Example], length: int) -> Calla
     network = AutoModelForCausalLM.from_pretrained(
         job.source.directory, dtype=getattr(torch, compute), attn_implementation="sdpa"
     )
-    adapted, _ = attach(network.requires_grad_(False), _strategy(job).peft, seed=0)
+    adapted, _ = attach(network.requires_grad_(False), _strategy(job), seed=0)
     adapted.train()
     optimizer = torch.optim.AdamW(trainable(adapted).values(), lr=1e-4)
     batches = [_packed(bin_) for bin_ in _best_fit(rows, length)]

@@ -25,9 +25,10 @@ from metier.job import Job, prepare
 from metier.model.loading import Base, NumberFormat, load
 from metier.planning import Plan
 from metier.planning import plan as make_plan
-from metier.recipe import Recipe, Untuned
+from metier.recipe import Recipe
 from metier.report.page import write_report
 from metier.run import Run
+from metier.strategies import Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.tuning import Means, make_engine, tune, write_shots

@@ -18,10 +18,14 @@ from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError
 from metier.evaluation.answering import Limits
 from metier.events import Listener, silent
-from metier.model.adapters import Identity, Kind, count, linear_size
+from metier.memory import Shape
+from metier.model.adapters import Identity, Kind, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
-from metier.planning import Shape, resolve
-from metier.recipe import Classical, LoraStrategy, QloraStrategy, Recipe, Tuned
+from metier.model.methods import check_keys
+from metier.model.trials import Trial, count, tried
+from metier.planning import resolve
+from metier.recipe import Recipe
+from metier.strategies import Classical, Full, LastN, PeftStrategy, Strategy, Tuned
 from metier.trees import Example, pack
 
 _TURN_TOKENS = 8  # what a template puts around an answer
@@ -85,6 +89,8 @@ class Job:
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None, on_event: Listener = silent) -> Job:
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
+    if isinstance(recipe.strategy, PeftStrategy):
+        check_keys(recipe.strategy)
     data, passages, source = _all_of(
         lambda: load(recipe),
         lambda: read_passages(recipe),
@@ -110,7 +116,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         renderer=renderer,
         shots=shots,
         config=config,
-        shape=_base_shape(source, config),
+        shape=_base_shape(source, config, recipe.strategy),
         units=units,
         dropped=dropped,
         target_tokens=tokens,
@@ -196,12 +202,13 @@ def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
     return dataclasses.replace(unit, rows=tuple(rows))
 
 
-def _base_shape(source: hub.Source, config: Config) -> Shape:
-    """What the headers and the config tell of the base."""
+def _base_shape(source: hub.Source, config: Config, strategy: Strategy) -> Shape:
+    """What the headers and the config tell of the base, and what small twins of it do."""
     tensors = source.tensors()
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    why_rows = probe(config)
+    trial = tried(config, strategy) if isinstance(strategy, Tuned) else Trial()
+    why_rows = probe(config) or trial.why_rows
     return Shape(
         parameters=sum(tensor.size for tensor in tensors),
         linear_parameters=linear_size(config),
@@ -214,6 +221,7 @@ def _base_shape(source: hub.Source, config: Config) -> Shape:
         context=context(config),
         forks=not why_rows,
         why_rows=why_rows,
+        why_kept=trial.why_kept,
         examples=0,
         packed_tokens=0,
         row_tokens=0,
@@ -247,9 +255,13 @@ def _with_shape(job: Job) -> Job:
     )
     recipe = resolve(job.recipe, shape)
     kinds: Sequence[Kind] = ()
-    if isinstance(recipe.strategy, LoraStrategy | QloraStrategy):
-        kinds = count(job.config, recipe.strategy.peft)
-    shape = dataclasses.replace(shape, trainable=sum(kind.parameters for kind in kinds))
+    if isinstance(recipe.strategy, Tuned):
+        kinds = count(job.config, recipe.strategy)
+    shape = dataclasses.replace(
+        shape,
+        trainable=sum(kind.parameters for kind in kinds),
+        whole=isinstance(recipe.strategy, Full | LastN),
+    )
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
     return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))

@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from metier.errors import DoesNotFit, Fault, RecipeError
 from metier.hardware import Hardware, Rates
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe, Tuned
+from metier.memory import GIB, Shape, peak
+from metier.recipe import Recipe
+from metier.strategies import Full, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 
-GIB = 1 << 30
-# Bytes a parameter: NF4 with double quantisation keeps 4 bits and one 8-bit scale for 64 values.
-_BYTES = {"nf4": 0.5 + 1 / 64, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-_PYTHON = int(0.55 * GIB)  # interpreter, torch, transformers, PEFT and scikit-learn, measured after importing them
-_SLACK = 1.3  # of activations: what the backward pass and the allocator hold beside them, measured (docs/log.md)
-_KERNELS = 300 << 20  # code that oneDNN compiles and keeps for every length of a bfloat16 product (decision 4)
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
-_COMPARED = 5 * 512  # whole distributions that are held while general text is read
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What planning knows of a job, in plain numbers.
-
-    Of the base: parameters, those in linear layers, layers, widths, vocabulary, bytes of its files. Of
-    the data: training examples, tokens and targets of one epoch, the distinct tokens of an epoch and of
-    the largest step, the longest row, the longest pair that is read at once, held-out and validation items to
-    be decoded and scored, tokens of general text.
-    """
-
-    parameters: int
-    linear_parameters: int
-    file_bytes: int
-    layers: int
-    hidden: int
-    intermediate: int
-    cache_width: int  # key and value numbers a layer keeps for one position
-    vocabulary: int
-    context: int
-    forks: bool
-    why_rows: str
-    examples: int
-    packed_tokens: int
-    row_tokens: int
-    targets: int
-    longest_row: int
-    longest_unit: int
-    largest_step: int
-    general_tokens: int
-    decoded_items: int
-    scored_tokens: int
-    validation_items: int
-    trainable: int = 0
-
-    @property
-    def unreached(self) -> int:
-        """Weights in neither linear layers nor embeddings: small norms, and a mixture's experts."""
-        return self.parameters - self.linear_parameters - 2 * self.vocabulary * self.hidden
 
 
 @dataclass(frozen=True)
@@ -79,7 +36,8 @@ class Plan:
     warmup: int
     validate_every: int
     checkpoint_every: int
-    memory: Mapping[str, int]
+    memory: Mapping[str, int]  # in the phase that needs the most
+    largest: str  # that phase
     seconds: Mapping[str, float]
     reasons: Mapping[str, str]
 
@@ -116,17 +74,16 @@ def resolve(recipe: Recipe, shape: Shape) -> Recipe:
     """Replace every "auto" from model size and number of examples alone; the machine has no say."""
     train = recipe.train
     changes: dict[str, Any] = {}
-    paired = isinstance(recipe.strategy, Tuned) and recipe.strategy.objective in ("dpo", "kto")
     if isinstance(recipe.strategy, Tuned) and recipe.strategy.objective == "auto":
         changes["strategy.objective"] = "sft"  # what other data asks for is known before its rows are rendered
-    if isinstance(recipe.strategy, Tuned) and paired and not recipe.strategy.beta:
+    if isinstance(recipe.strategy, Tuned) and _paired(recipe.strategy) and not recipe.strategy.beta:
         changes["strategy.beta"] = 0.1
     if train.num_train_epochs == "auto":
         changes["train.num_train_epochs"] = float(_by_size(shape.examples, {200: 10, 1000: 6, 3000: 4, 20_000: 2}, 1))
     if train.batch_size == "auto":
         changes["train.batch_size"] = _by_size(shape.examples, {1000: 8, 50_000: 16}, 32)
     if train.learning_rate == "auto":
-        changes["train.learning_rate"] = _learning_rate(shape, paired)
+        changes["train.learning_rate"] = _learning_rate(shape, recipe.strategy)
     if isinstance(recipe.strategy, LoraStrategy | QloraStrategy):
         r = recipe.strategy.peft.r
         if r == "auto":
@@ -136,24 +93,30 @@ def resolve(recipe: Recipe, shape: Shape) -> Recipe:
     return recipe.override(**changes)
 
 
+def _paired(strategy: Strategy) -> bool:
+    return isinstance(strategy, Tuned) and strategy.objective in ("dpo", "kto")
+
+
 def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
     return next((value for limit, value in table.items() if rows <= limit), beyond)
 
 
-def _learning_rate(shape: Shape, paired: bool) -> float:
+def _learning_rate(shape: Shape, strategy: Strategy) -> float:
     """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs.
 
-    Preferences take a twentieth, as TRL's defaults have it (1e-6 for DPO and KTO, 2e-5 for SFT).
+    The base's own weights take a tenth. Preferences take a twentieth, as TRL's defaults have it (1e-6 for DPO
+    and KTO, 2e-5 for SFT).
     """
     scaled = 2e-4 * (4096 / shape.hidden) ** 0.75
     scaled *= 0.5 if shape.examples > 50_000 else 1.0
-    scaled *= 0.05 if paired else 1.0
+    scaled *= 0.1 if isinstance(strategy, Full | LastN) else 1.0
+    scaled *= 0.05 if _paired(strategy) else 1.0
     return float(f"{scaled:.1e}")
 
 
 def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, overrides: Mapping[str, Any]) -> Plan:
     """Choose the means for a resolved recipe. Raises `DoesNotFit` with the arithmetic."""
-    _check_overrides(overrides)
+    _check_overrides(overrides, shape)
     epochs, batch = _number(recipe.train.num_train_epochs), _number(recipe.train.batch_size)
     steps = max(1, math.ceil(epochs * shape.examples / batch))
     chosen, reasons = _choose(recipe, shape, hardware)
@@ -163,7 +126,7 @@ def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, 
     if recipe.strategy.method != "qlora":
         chosen["storage"] = chosen["compute"]
     chosen |= _schedule(recipe, steps)
-    draft = Plan(**chosen, memory={}, seconds={}, reasons=reasons)
+    draft = Plan(**chosen, memory={}, largest="", seconds={}, reasons=reasons)
     draft = _fit(draft, recipe, shape, hardware, overrides)
     return dataclasses.replace(draft, seconds=_seconds(draft, recipe, shape, rates) if rates else {})
 
@@ -173,8 +136,10 @@ def _number(value: float | str) -> float:
     return value
 
 
-def _check_overrides(overrides: Mapping[str, Any]) -> None:
+def _check_overrides(overrides: Mapping[str, Any], shape: Shape) -> None:
     faults = []
+    if overrides.get("checkpointing") is True and shape.why_kept:
+        faults.append(Fault("--plan checkpointing", f"cannot be: {shape.why_kept}", "leave it out"))
     for key, value in overrides.items():
         wanted = OVERRIDABLE.get(key)
         if wanted is None:
@@ -197,7 +162,6 @@ _GIVEN = {int: "a whole number from 1 on", str: "a word", bool: "true or false"}
 def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str, Any], dict[str, str]]:
     compute = "bfloat16" if hardware.fast_bf16 else "float32"
     features = ", ".join(hardware.features) or "no vector instructions that matter"
-    dropout = getattr(getattr(recipe.strategy, "peft", None), "lora_dropout", 0.0)
     chosen: dict[str, Any] = {
         "device": "cpu",
         "storage": "nf4" if recipe.strategy.method == "qlora" else compute,
@@ -216,13 +180,19 @@ def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str,
         "threads": "one a physical core",
         "tokens_per_batch": "enough to keep the cores busy" if shape.longest_row <= 2048 else "the longest row",
         "pad_to": "bfloat16 kernels are compiled for each length" if compute == "bfloat16" else "no padding is needed",
-        "checkpointing": "activations fit without",
+        "checkpointing": f"activations stay: {shape.why_kept}" if shape.why_kept else "activations fit without",
         "kernels": "torch's fused attention, block by block" if shape.forks else f"rows alone: {shape.why_rows}",
         "sequences": "decoded together",
     }
-    if dropout and shape.forks:
+    if _drops(recipe.strategy) and shape.forks:
         reasons["kernels"] += "; dropout draws one mask for a shared prefix"
     return chosen, reasons
+
+
+def _drops(strategy: Strategy) -> bool:
+    """Whether an adapter drops something in training, under whatever name."""
+    peft = getattr(strategy, "peft", {})
+    return any("dropout" in key and value for key, value in (dict(peft) if peft else {}).items())
 
 
 def _schedule(recipe: Recipe, steps: int) -> dict[str, int]:
@@ -239,57 +209,38 @@ def _steps(value: float, total: int) -> int:
 
 
 def _fit(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> Plan:
-    """Take the cheapest means that fit: fewer tokens a batch first, then recomputing activations."""
+    """Take the first means that fit."""
+    for attempt in _attempts(draft, recipe, shape, overrides):
+        if attempt.peak <= hardware.available:
+            return _explained(attempt, draft)
+    raise DoesNotFit(_arithmetic(attempt, hardware), hint=_ways(attempt, recipe, shape, hardware, overrides))
+
+
+def _attempts(draft: Plan, recipe: Recipe, shape: Shape, overrides: Mapping[str, Any]) -> Iterator[Plan]:
+    """From the quickest means to the leanest: fewer answers at once, fewer tokens a batch, then recomputing."""
     longest = max(shape.longest_row, shape.longest_unit)
-    smaller = sorted({draft.tokens_per_batch, max(512, longest), longest}, reverse=True)
-    budgets = [draft.tokens_per_batch] if "tokens_per_batch" in overrides else [n for n in smaller if n >= 1]
-    recompute = [draft.checkpointing] if "checkpointing" in overrides else [False, True]
-    attempt = draft
-    for checkpointing in recompute:
-        for tokens in budgets:
-            attempt = dataclasses.replace(draft, tokens_per_batch=tokens, checkpointing=checkpointing)
-            attempt = dataclasses.replace(attempt, memory=_memory(attempt, shape))
-            if attempt.peak <= hardware.available:
-                return _explained(attempt, draft)
-    raise DoesNotFit(_arithmetic(attempt, hardware), hint=_smallest_change(attempt, recipe, hardware))
+    leaner: dict[str, list[Any]] = {
+        "checkpointing": [False] if shape.why_kept or not shape.trainable else [False, True],
+        "tokens_per_batch": sorted({draft.tokens_per_batch, max(512, longest), longest}, reverse=True),
+        "sequences": [each for each in (64, 16, 4, 1) if each <= draft.sequences],
+    }
+    for key in leaner.keys() & overrides.keys():
+        leaner[key] = [overrides[key]]
+    for choices in product(*leaner.values()):
+        attempt = dataclasses.replace(draft, **dict(zip(leaner, choices, strict=True)))
+        largest, held = peak(attempt, shape, recipe.eval.max_new_tokens)
+        yield dataclasses.replace(attempt, memory=held, largest=largest)
 
 
 def _explained(fitting: Plan, draft: Plan) -> Plan:
     reasons = dict(fitting.reasons)
     if fitting.tokens_per_batch < draft.tokens_per_batch:
         reasons["tokens_per_batch"] = f"{draft.tokens_per_batch} would not fit into memory"
+    if fitting.sequences < draft.sequences:
+        reasons["sequences"] = f"decoded together; the caches of {draft.sequences} would not fit"
     if fitting.checkpointing and not draft.checkpointing:
         reasons["checkpointing"] = "activations would not fit otherwise; a third more arithmetic"
     return dataclasses.replace(fitting, reasons=reasons)
-
-
-def _memory(draft: Plan, shape: Shape) -> dict[str, int]:
-    """Forecast peak by purpose, in bytes."""
-    width = _BYTES[draft.compute]
-    rest = (shape.parameters - shape.linear_parameters) * width
-    tokens = min(draft.tokens_per_batch, max(shape.largest_step, 1))
-    # Kept for the backward pass, a layer and token: inputs of norms, attention and MLP in the compute
-    # format, and the float32 copies that float32 adapters work on.
-    adapter = 4 if shape.trainable else 0
-    layer = (10 * width + 3 * adapter) * shape.hidden + (4 * width + 2 * adapter) * shape.intermediate
-    kept = shape.layers * (shape.hidden * width if draft.checkpointing else layer) + layer
-    training = shape.trainable > 0
-    targets = min(tokens, max(1, round(tokens * shape.targets / max(1, shape.packed_tokens))))
-    cached = draft.sequences * min(shape.context, shape.longest_row + 256) * shape.layers * shape.cache_width * width
-    working = {
-        "adapter, gradient, optimizer": 16 * shape.trainable,
-        "activations": int(tokens * (_SLACK * kept if training else layer)),
-        "logits": shape.vocabulary * 4 * (max(3 * targets, _COMPARED) if training else 2 * tokens),
-        "decoding cache": int(cached) if shape.decoded_items else 0,
-    }
-    return {
-        "libraries": _PYTHON,
-        "compiled kernels": _KERNELS if draft.compute == "bfloat16" else 0,
-        "weights": int(shape.linear_parameters * _BYTES[draft.storage] + rest),
-        # Mapped only until the weights are read: they count for what they exceed later needs.
-        "weight files while loading": max(0, shape.file_bytes - sum(working.values())),
-        **working,
-    }
 
 
 def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[str, float]:
@@ -321,14 +272,63 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
 
 
 def _arithmetic(draft: Plan, hardware: Hardware) -> str:
-    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in draft.memory.items() if size)
-    return f"needs {draft.peak / GIB:.1f} GiB: {parts}; this machine has {hardware.available / GIB:.1f} GiB free"
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in draft.memory.items() if size >= 0.05 * GIB)
+    free = f"this machine has {hardware.available / GIB:.1f} GiB free"
+    return f"needs {draft.peak / GIB:.1f} GiB ({draft.largest}): {parts}; {free}"
 
 
-def _smallest_change(draft: Plan, recipe: Recipe, hardware: Hardware) -> str:
-    missing = (draft.peak - hardware.available) / GIB
-    if recipe.strategy.method == "lora" and draft.memory["weights"] * 0.7 > missing * GIB:
-        return f'set strategy.method = "qlora": it saves about {draft.memory["weights"] * 0.7 / GIB:.1f} GiB'
-    return (
-        f"a smaller model, or a shorter train.max_length (now {recipe.train.max_length}): {missing:.1f} GiB are missing"
-    )
+def _ways(leanest: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> str:
+    """Every change that saves something, with what it saves; those that make it fit first."""
+    enough, little = [], []
+    for text, draft, smaller, forced in _changes(leanest, recipe, shape, overrides):
+        *_, least = _attempts(draft, recipe, smaller, forced)
+        saved = leanest.peak - least.peak
+        if least.peak <= hardware.available:
+            enough.append(f"{text} (saves {saved / GIB:.1f} GiB)")
+        elif saved >= 0.05 * GIB:
+            little.append(f"{text} (saves {saved / GIB:.1f} GiB)")
+    if largest := _largest_base(leanest, recipe, shape, hardware, overrides):
+        enough.append(f"a base of at most {largest / 1e9:.2g} B parameters")
+    ways = f"it fits with {', or '.join(enough)}" if enough else "no single change is enough"
+    return f"{ways}; less far {'goes' if len(little) == 1 else 'go'} {', '.join(little)}" if little else ways
+
+
+Change = tuple[str, Plan, Shape, Mapping[str, Any]]
+
+
+def _changes(draft: Plan, recipe: Recipe, shape: Shape, overrides: Mapping[str, Any]) -> Iterator[Change]:
+    """What could be changed: its text, then plan, shape and overrides with it."""
+    replace, strategy = dataclasses.replace, recipe.strategy
+    for key in ("checkpointing", "tokens_per_batch", "sequences"):
+        if key in overrides:
+            yield f"--plan without {key}", draft, shape, {name: overrides[name] for name in overrides if name != key}
+    if isinstance(strategy, Full | LastN):
+        small = replace(shape, trainable=min(shape.trainable, _lora_size(shape)), whole=False)
+        yield 'strategy.method = "lora"', draft, small, overrides
+        yield 'strategy.method = "qlora"', replace(draft, storage="nf4"), small, overrides
+    if isinstance(strategy, LoraStrategy):
+        yield 'strategy.method = "qlora"', replace(draft, storage="nf4"), shape, overrides
+    if isinstance(peft := getattr(strategy, "peft", None), Lora) and (r := int(peft.r)) > 1:
+        yield f"strategy.peft.r = {r // 2}", draft, replace(shape, trainable=shape.trainable // 2), overrides
+    if (half := max(shape.longest_row, shape.longest_unit) // 2) >= 64:
+        step = min(shape.largest_step, max(half, 512))
+        row, unit = min(shape.longest_row, half), min(shape.longest_unit, half)
+        less = replace(shape, longest_row=row, longest_unit=unit, largest_step=step)
+        yield f"train.max_length = {half}", draft, less, overrides
+
+
+def _lora_size(shape: Shape) -> int:
+    """Parameters of LoRA at r = 16 in a layer of attention with four square products and a gated MLP."""
+    return 16 * shape.layers * (8 * shape.hidden + 3 * (shape.hidden + shape.intermediate))
+
+
+def _largest_base(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> float:
+    """Parameters of the largest base of this base's widths that would fit, to a hundredth; 0 where none does."""
+    sized = ("parameters", "linear_parameters", "file_bytes", "layers", "trainable")
+
+    def exceeds(hundredths: int) -> bool:
+        smaller: dict[str, Any] = {name: getattr(shape, name) * hundredths // 100 for name in sized}
+        *_, leanest = _attempts(draft, recipe, dataclasses.replace(shape, **smaller), overrides)
+        return leanest.peak > hardware.available
+
+    return shape.parameters * bisect_left(range(1, 100), True, key=exceeds) / 100

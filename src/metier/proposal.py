@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from metier.bases import Base
 from metier.errors import DoesNotFit
 from metier.hardware import Hardware, Layer, Rates
-from metier.planning import Plan, Shape, plan, resolve
-from metier.recipe import LoraStrategy, QloraStrategy, Recipe
+from metier.memory import Shape
+from metier.planning import Plan, plan, resolve
+from metier.recipe import Recipe
+from metier.strategies import LoraStrategy, QloraStrategy
 
 HOUR = 3600.0
 # One layer of a 1 to 2 billion base: small enough to be timed in seconds, wide enough to stand for larger ones.

@@ -14,87 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from metier.domain import Domain, Listed, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
-
-Auto = Literal["auto"]
-
-
-class Lora(Strict):
-    """PEFT's own names and meanings (peft.LoraConfig)."""
-
-    r: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="rank")
-    lora_alpha: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: twice r")
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="above 0, rows that share a prefix share its mask"
-    )
-    target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="names of linear layers, each of which must match"
-    )
-    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
-    use_dora: bool = Field(False, description="train each weight's magnitude beside its direction; slower")
-
-
-Objective = Literal["sft", "dpo", "kto", "lm"]
-
-
-class Shown(Strict):
-    """What stands in front of every question."""
-
-    num_fewshot: Annotated[int, Field(ge=0)] = Field(0, description="examples from training rows in front")
-    fewshot_sampler: Literal["random", "stratified", "nearest"] = Field(
-        "stratified", description="every label in turn, or for each question the nearest by TF-IDF"
-    )
-
-
-class Untuned(Shown):
-    """The base as it is."""
-
-    method: Literal["none"]
-
-
-class Classical(Strict):
-    """TF-IDF with a linear SVM for labels, the nearest training answer for open answers."""
-
-    method: Literal["classical"]
-
-
-class Tuned(Shown):
-    """What training makes likelier."""
-
-    objective: Objective | Auto = Field(
-        "auto", description="sft | dpo | kto | lm; auto: as the data is, answers, pairs, ratings or plain text"
-    )
-    beta: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of dpo and kto: how strongly the base holds; 0.1 where it is not given"
-    )
-
-    @model_validator(mode="after")
-    def _beta_has_an_effect(self) -> Self:
-        if self.objective in ("sft", "lm") and self.beta:
-            raise ValueError(f"beta: has no effect with objective {self.objective}; remove it")
-        return self
-
-
-class LoraStrategy(Tuned):
-    """Low-rank adapters on a base in 16 or 32 bits."""
-
-    method: Literal["lora"]
-    peft: Lora = Field(default_factory=Lora)
-
-
-class QloraStrategy(Tuned):
-    """Low-rank adapters on a base in NF4 with double quantisation."""
-
-    method: Literal["qlora"]
-    peft: Lora = Field(default_factory=Lora)
-
-
-Strategy = Annotated[Untuned | Classical | LoraStrategy | QloraStrategy, Field(discriminator="method")]
-METHODS: dict[str, type[Strict]] = {
-    "none": Untuned,
-    "classical": Classical,
-    "lora": LoraStrategy,
-    "qlora": QloraStrategy,
-}
+from metier.strategies import METHODS, Auto, LastN, Lora, LoraStrategy, Strategy
 
 
 class Train(Strict):
@@ -261,8 +181,9 @@ _TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydanti
 
 def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     """A key that no model has: meaningless here, misspelt, or invented."""
-    if parents[:1] == ["strategy"] and name in {"peft", *Lora.model_fields}:
-        return Fault(key, "has no meaning with this method", 'remove it, or set strategy.method = "lora" or "qlora"')
+    if parents[:1] == ["strategy"] and name in {"layers", "peft", *Lora.model_fields}:
+        method = "last-n" if name == "layers" else "lora"
+        return Fault(key, "has no meaning with this method", f'remove it, or set strategy.method = "{method}"')
     fields = _fields(parents)
     if not parents and (table := next((key for key in ("train", "eval") if name in _TABLES[key].model_fields), "")):
         return Fault(key, f"is not a field of a recipe by itself; did you mean `{table}.{name}`?", "name its table")
@@ -274,7 +195,7 @@ def _fields(parents: list[str]) -> set[str]:
         case []:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
-            return {"method", "peft", *Tuned.model_fields}
+            return {*LastN.model_fields, *LoraStrategy.model_fields}
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -285,5 +206,7 @@ def _fields(parents: list[str]) -> set[str]:
 
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {
-    name for model in (Recipe, Domain, Permutation, Listed, Tuned, Lora, Train, Eval) for name in model.model_fields
-} | {"peft"}
+    name
+    for model in (Recipe, Domain, Permutation, Listed, LastN, LoraStrategy, Lora, Train, Eval)
+    for name in model.model_fields
+}

@@ -19,9 +19,10 @@ from metier.job import Job
 from metier.model.adapters import attach, restore, save
 from metier.model.forward import Forward
 from metier.model.loading import Base
+from metier.model.trials import recompute
 from metier.planning import Plan
-from metier.recipe import LoraStrategy, QloraStrategy, Tuned
 from metier.run import Run
+from metier.strategies import Tuned
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
@@ -44,16 +45,16 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     """Train, keep the adapter and answer every held-out item; returns the seconds by purpose."""
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
     objective = _objective(job, make_engine(base.forward, base, chosen), means)
-    assert isinstance(strategy, LoraStrategy | QloraStrategy)
-    adapted, kinds = attach(base.network, strategy.peft, settings.seed)
+    assert isinstance(strategy, Tuned)
+    adapted, kinds = attach(base.network, strategy, settings.seed)
     if chosen.checkpointing:
-        adapted.activation_checkpointing_enable({"use_reentrant": False})
+        recompute(adapted)
     forward = base.forward.over(adapted)
     engine = make_engine(forward, base, chosen)
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
     progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
     restore(adapted, progress.best)
-    write_directory(run.adapter, lambda to: save(progress.best, adapted, job.identity(), job.renderer.template, to))
+    write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to))
     write_shots(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)

@@ -25,9 +25,10 @@ from metier.inference.engine import Engine
 from metier.model.adapters import attach, disabled, trainable
 from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, load
-from metier.recipe import Lora, Objective, Recipe
+from metier.recipe import Recipe
 from metier.run import Run
 from metier.scores import auc
+from metier.strategies import Objective
 from metier.training.objectives import Dpo, Kto, Packing, Reference, read_reference
 from metier.trees import Example
 from tests.unit import tiny
@@ -49,7 +50,7 @@ def units(objective: Objective) -> list[Unit]:
 def forward(tmp_path_factory: pytest.TempPathFactory) -> Forward:
     """A tiny base with an adapter that has moved."""
     base = load(tiny.save(tmp_path_factory.mktemp("base")), NumberFormat("float32", "float32"), "cpu")
-    adapted, _ = attach(base.network, Lora(r=4, lora_alpha=8.0), seed=1)
+    adapted, _ = attach(base.network, tiny.lora(), seed=1)
     torch.manual_seed(5)
     for parameter in trainable(adapted).values():
         parameter.data.normal_(0, 0.3)
@@ -130,7 +131,7 @@ def test_kto_over_trees_is_the_published_loss_and_its_gradient(forward: Forward)
 
 def test_before_anything_moved_preferences_are_even(tmp_path: Path) -> None:
     base = load(tiny.save(tmp_path), NumberFormat("float32", "float32"), "cpu")
-    fresh = base.forward.over(attach(base.network, Lora(r=4, lora_alpha=8.0), seed=1)[0].eval())
+    fresh = base.forward.over(attach(base.network, tiny.lora(), seed=1)[0].eval())
     value = Dpo(0.1, reference(fresh, units("dpo")))(fresh, units("dpo"), WIDE)
     assert value["loss"] == pytest.approx(np.log(2), abs=1e-6)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peft import PeftType
+
+from metier.strategies import METHODS, PEFT_METHODS
 from tests.unit.data import test_formats as formats
 
 _TABLE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
+_METHODS = Path(__file__).parents[2] / "docs" / "reference" / "methods.md"
 
 
 def test_every_shape_and_format_is_in_the_table_and_no_other() -> None:
@@ -16,3 +20,18 @@ def test_every_shape_and_format_is_in_the_table_and_no_other() -> None:
     shapes = [*formats.PLAIN, *formats.SYSTEM, formats.alpaca_with_all]
     assert {row[0] for row in rows} == {shape.__name__ for shape in shapes}
     assert all(set(row[2:]) == {"same"} and len(row) == len(head) for row in rows)
+
+
+def test_every_method_is_in_the_table_with_no_empty_cell() -> None:
+    """What the cells say is measured by tests/promises/test_methods.py."""
+    text = _METHODS.read_text()
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    rows = {line[0].strip("`"): line[1:] for line in lines}
+    assert {name for name in rows if not name.startswith("lora, ")} == {*METHODS} - {"none", "classical"}
+    assert all(len(cells) == 6 and all(cells) for cells in rows.values())
+    refused = [name for name, cells in rows.items() if cells[0].startswith("refused: ")]
+    assert all(f"`{name}`" in text.partition("|---")[2].rpartition("|")[2] for name in refused)  # and why, in words
+
+
+def test_the_methods_are_those_of_peft() -> None:
+    assert {*PEFT_METHODS} == {each.value.lower() for each in PeftType} - {"lora"}

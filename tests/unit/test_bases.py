@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from metier.bases import Base, find, known, table
-from metier.model.adapters import count, linear_size
-from metier.recipe import Lora
+from metier.model.adapters import linear_size
+from metier.model.trials import count
+from tests.unit import tiny
 
 ROOT = Path(__file__).parents[2]
 FAMILIES: dict[str, type[PreTrainedConfig]] = {
@@ -101,7 +102,7 @@ def test_the_arithmetic_is_the_model_s(base: Base) -> None:
     small = dataclasses.replace(base, num_hidden_layers=2)
     made = config(small)
     assert linear_size(made) == small.linear_parameters
-    trained = sum(kind.parameters for kind in count(made, Lora(r=16, lora_alpha=32)))
+    trained = sum(kind.parameters for kind in count(made, tiny.lora(r=16, lora_alpha=32.0)))
     fused = "hi-" in base.name or "glm" in base.name
     assert trained <= small.adapter(16) if fused else trained == small.adapter(16)
     assert trained > 0.8 * small.adapter(16)

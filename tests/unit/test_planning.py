@@ -8,8 +8,10 @@ import pytest
 
 from metier.errors import DoesNotFit, RecipeError
 from metier.hardware import Hardware, Rates
-from metier.planning import GIB, Plan, Shape, plan, resolve
-from metier.recipe import QloraStrategy, Recipe
+from metier.memory import GIB, Shape
+from metier.planning import Plan, plan, resolve
+from metier.recipe import Recipe
+from metier.strategies import QloraStrategy
 
 LAPTOP = Hardware("Linux x86_64", 4, 16 * GIB, 12 * GIB, ("avx2",))
 SERVER = Hardware("Linux x86_64", 8, 64 * GIB, 60 * GIB, ("avx2", "avx512f", "avx512_bf16"))
@@ -99,17 +101,74 @@ def test_every_choice_has_its_reason_and_the_peak_is_the_sum() -> None:
     assert sum(made.seconds.values()) > 0
 
 
-def test_less_memory_brings_smaller_batches_then_recomputing() -> None:
-    roomy = planned("qlora", PHI, SERVER)
-    tight = planned("qlora", PHI, dataclasses.replace(SERVER, available=roomy.peak - GIB))
-    assert tight.tokens_per_batch < roomy.tokens_per_batch or tight.checkpointing
-    assert tight.peak <= roomy.peak - GIB
+def tight(shape: Shape, method: str = "qlora", **overrides: Any) -> tuple[Plan, Plan]:
+    """A plan with room, and the plan of a machine that has an eighth of a GiB less."""
+    roomy = planned(method, shape, SERVER, **overrides)
+    machine = dataclasses.replace(SERVER, available=roomy.peak - GIB // 8)
+    return roomy, planned(method, shape, machine, **overrides)
 
 
-def test_what_does_not_fit_shows_the_arithmetic_and_a_way() -> None:
-    with pytest.raises(DoesNotFit, match=r"needs .* GiB: .*weights .*this machine has") as caught:
+def test_less_memory_brings_fewer_answers_at_once_where_their_cache_is_the_peak() -> None:
+    roomy, less = tight(dataclasses.replace(PHI, longest_row=4000))
+    assert roomy.largest == "answers"
+    assert less.sequences < roomy.sequences
+    assert "would not fit" in less.reasons["sequences"]
+    assert not less.checkpointing
+
+
+def test_less_memory_brings_smaller_batches_then_recomputing_where_training_is_the_peak() -> None:
+    shape = dataclasses.replace(PHI, decoded_items=0, layers=64)
+    roomy, less = tight(shape)
+    assert roomy.largest == "training"
+    assert less.tokens_per_batch < roomy.tokens_per_batch
+    least = planned("qlora", shape, SERVER, tokens_per_batch=900)
+    assert tight(dataclasses.replace(shape, longest_row=roomy.tokens_per_batch))[1].checkpointing
+    assert least.peak < roomy.peak
+
+
+def test_general_text_and_checkpoints_can_be_the_peak() -> None:
+    """A great vocabulary before which little moves; all weights of a base that reads short rows."""
+    few: dict[str, Any] = {"decoded_items": 0, "largest_step": 64, "longest_row": 64, "file_bytes": 0}
+    small = dataclasses.replace(NANO, vocabulary=256_000, **few)
+    made = planned("lora", small, LAPTOP, tokens_per_batch=64)
+    assert made.largest == "general text"
+    assert made.memory["whole distributions"] >= 2 * 512 * 256_000 * 4
+    whole = dataclasses.replace(small, vocabulary=100, whole=True, trainable=500_000_000)
+    assert planned("full", whole, SERVER, tokens_per_batch=64).largest == "checkpoint"
+
+
+def test_what_cannot_be_recomputed_never_is() -> None:
+    shape = dataclasses.replace(PHI, why_kept="prefix_tuning: differs")
+    assert "prefix_tuning" in planned("lora", shape, SERVER).reasons["checkpointing"]
+    with pytest.raises(DoesNotFit):
+        planned("lora", shape, LAPTOP)
+    with pytest.raises(RecipeError, match=r"--plan checkpointing: cannot be: prefix_tuning"):
+        planned("lora", shape, SERVER, checkpointing=True)
+
+
+def test_what_does_not_fit_shows_the_arithmetic_and_every_way_with_what_it_saves() -> None:
+    with pytest.raises(DoesNotFit, match=r"needs .* GiB \(\w+\): .*weights .*this machine has 12\.0 GiB") as caught:
         planned("lora", PHI, LAPTOP)
-    assert caught.value.hint
+    ways = caught.value.hint
+    assert ways.startswith('it fits with strategy.method = "qlora" (saves ')
+    assert planned("qlora", PHI, LAPTOP).peak <= LAPTOP.available  # what is promised holds
+    billions = float(ways.partition("a base of at most ")[2].split()[0])
+    assert 0.5 < billions < 3.8
+    with pytest.raises(DoesNotFit) as caught:
+        planned("full", dataclasses.replace(PHI, trainable=PHI.parameters, whole=True), SERVER)
+    assert 'strategy.method = "lora" (saves' in caught.value.hint
+
+
+def test_a_forced_choice_that_does_not_fit_is_named_first() -> None:
+    with pytest.raises(DoesNotFit, match="decoding cache") as caught:
+        planned("qlora", PHI, SERVER, sequences=4096)
+    assert caught.value.hint.startswith("it fits with --plan without sequences (saves ")
+
+
+def test_a_tenth_of_loras_rate_for_the_bases_own_weights() -> None:
+    rates = [float(resolve(recipe(method), PHI).train.learning_rate) for method in ("lora", "full", "last-n", "ia3")]
+    assert rates[1] == rates[2] == pytest.approx(rates[0] / 10, rel=0.02)
+    assert rates[3] == rates[0]
 
 
 def test_overrides_are_obeyed_and_checked() -> None:

@@ -7,7 +7,7 @@ import pytest
 from metier import proposal
 from metier.bases import known
 from metier.hardware import Hardware, Rates
-from metier.planning import GIB
+from metier.memory import GIB
 from metier.proposal import HOUR, Proposal, eligible, propose
 from tests.unit.test_planning import NANO, recipe
 

@@ -9,11 +9,18 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, PreTrainedTokenizerFast
 
+from metier.strategies import Lora, LoraStrategy
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 _TEXT = ["the quick brown fox jumps over the lazy dog", "My card was swallowed! What now?", "good bad fine 0123456789"]
+
+
+def lora(**keys: Any) -> LoraStrategy:
+    """A recipe's LoRA of rank 4, with other keys changed."""
+    return LoraStrategy(method="lora", peft=Lora(**{"r": 4, "lora_alpha": 8.0, **keys}))
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,9 @@ from metier.cli.common import Offline, say
 from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
 from metier.files import write_atomic
-from metier.recipe import Eval, Lora, Recipe, Train
+from metier.recipe import Eval, Recipe, Train
 from metier.report.figures import duration, size
+from metier.strategies import OWN_METHODS, PEFT_METHODS, LastN, Lora, LoraStrategy
 
 if TYPE_CHECKING:
     from tomlkit.items import Table
@@ -130,7 +132,7 @@ def _document(model: str, method: str, domain: dict[str, Any]) -> tomlkit.TOMLDo
     domains = tomlkit.aot()
     domains.append(_table(Domain, {**domain, "heldout": domain.get("heldout", 0.2), "validation": 0.1}))
     document.add("domain", domains)
-    strategy = _table(None, {"method": method}, {"method": "none | classical | lora | qlora"})
+    strategy = _table(None, {"method": method}, {"method": " | ".join(OWN_METHODS)})
     strategy.add("peft", _table(Lora, {"r": "auto", "target_modules": "all-linear"}))
     document.add("strategy", strategy)
     document.add(
@@ -159,12 +161,21 @@ def _every_field() -> tomlkit.TOMLDocument:
     domains = tomlkit.aot()
     domains.append(_defaults(Domain, {"name": "support", "data": "support.csv"}))
     document.add("domain", domains)
-    strategy = _table(None, {"method": "lora"}, {"method": "none | classical | lora | qlora"})
-    strategy.add("peft", _defaults(Lora))
-    document.add("strategy", strategy)
+    document.add("strategy", _strategy())
     document.add("train", _defaults(Train))
     document.add("eval", _defaults(Eval))
     return document
+
+
+def _strategy() -> Table:
+    strategy = _defaults(LoraStrategy, {"method": "lora"})
+    layers = LastN.model_fields["layers"]
+    strategy.add(tomlkit.comment(f'layers = {layers.default}  # {layers.description}; method = "last-n" only'))
+    strategy.add(tomlkit.comment(f"method: {' | '.join(OWN_METHODS)}, or one of PEFT's, whose own keys stand below:"))
+    for line in textwrap.wrap(", ".join(PEFT_METHODS), 110):
+        strategy.add(tomlkit.comment(line))
+    strategy.add("peft", _defaults(Lora))
+    return strategy
 
 
 def _defaults(model: type[Strict], given: dict[str, Any] | None = None) -> Table:
@@ -173,6 +184,8 @@ def _defaults(model: type[Strict], given: dict[str, Any] | None = None) -> Table
     for name, field in model.model_fields.items():
         value = (given or {}).get(name, field.get_default(call_default_factory=True))
         note = field.description or ""
+        if isinstance(value, Strict):
+            continue  # a table of its own
         if value is None or value == {}:
             table.add(tomlkit.comment(f"{name} = …  # {note}"))
         else:

@@ -58,11 +58,11 @@ def show_plan(job: Job, chosen: Plan) -> None:
     fields = asdict(chosen)
     say("\n" + table(("choice", "value", "why"), [(key, str(fields[key]), why) for key, why in chosen.reasons.items()]))
     say("\n" + table(("memory", "forecast"), [(name, size(value)) for name, value in chosen.memory.items() if value]))
-    say(f"{'peak':<10}{size(chosen.peak)}")
+    say(f"peak of {size(chosen.peak)}, in this phase: {chosen.largest}")
     say("\n" + table(("time", "forecast"), [(name, duration(value)) for name, value in chosen.seconds.items()]))
 
 
 def show_kinds(job: Job) -> None:
-    """Which kinds of linear layer are adapted, and what each trains."""
+    """In which kinds of module something moves, and how much in each."""
     if job.kinds:
-        say(f"adapter  {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}")
+        say(f"moves    {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}")

@@ -9,7 +9,8 @@ from metier.data.mixing import Unit
 from metier.data.rendering import Renderer
 from metier.data.replies import Kind
 from metier.errors import Fault, RecipeError
-from metier.recipe import Objective, Recipe, Tuned
+from metier.recipe import Recipe
+from metier.strategies import Objective, Tuned
 from metier.trees import Example
 
 _KINDS: dict[Objective, set[Kind]] = {

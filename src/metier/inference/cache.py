@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metier.kernels.blocks import fused_attention_batch
 from metier.kernels.reference import Scoring, masked_attention
+from metier.model.adapters import behind_prompt
 from metier.model.forward import Forward, TreeAttention
 from metier.trees import Example, pack
 
@@ -171,9 +172,9 @@ class AloneDecoder:
 
     def _run(self, slot: int, tokens: Sequence[int]) -> Tensor:
         past = {} if self._pasts[slot] is None else self._pasts[slot]
-        output = self._forward.network(
-            input_ids=torch.tensor([list(tokens)], device=self._forward.device), use_cache=True, **past
-        )
+        # Behind a past that holds an adapter's virtual tokens, the network that they stand in front of goes on.
+        network = behind_prompt(self._forward.network) if past else self._forward.network
+        output = network(input_ids=torch.tensor([list(tokens)], device=self._forward.device), use_cache=True, **past)
         # Attention models hand on `past_key_values`, recurrent ones `cache_params`.
         names = ("past_key_values", "cache_params")
         self._pasts[slot] = {name: output[name] for name in names if output.get(name) is not None}

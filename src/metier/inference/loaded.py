@@ -16,6 +16,7 @@ from metier.model.adapters import Identity
 from metier.model.adapters import load as load_adapter
 from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, context, load, read_config
+from metier.model.trials import why_rows
 from metier.run import Run
 
 _TOKENS, _SEQUENCES = 2048, 64  # read and decoded at once, where no plan says otherwise
@@ -52,7 +53,8 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     torch.set_num_threads(plan["threads"])
     number_format = NumberFormat(plan["storage"], plan["compute"])
     how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
-    base = load(source.directory, number_format, plan["device"], **how)
+    config = read_config(source.directory)
+    base = load(source.directory, number_format, plan["device"], why_rows=why_rows(config, recipe.strategy), **how)
     network = base.network
     if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
         hint = "restore it, or measure it again: metier eval recipe.toml"
@@ -63,7 +65,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
         forward=base.forward.over(network),
         renderer=renderer,
         boundary=base.boundary,
-        context=context(read_config(source.directory)),
+        context=context(config),
         tokens_per_batch=plan["tokens_per_batch"],
         sequences=plan["sequences"],
     )

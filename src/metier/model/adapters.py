@@ -1,4 +1,4 @@
-"""Adapters: which linear kinds they reach, how many parameters they train, and what they are bound to."""
+"""Adapters: what they reach, how many parameters they train, and what they are bound to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -21,7 +22,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from metier.errors import Fault, ModelError, RecipeError
 from metier.files import read_json, verify, write_atomic, write_json
-from metier.recipe import Lora
+from metier.model import beginnings
+from metier.model.methods import config_of, refused
+from metier.strategies import Lora, Tuned
 
 IDENTITY = "identity.json"
 
@@ -38,7 +41,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of linear layer: how many the base has, how many are adapted, parameters trained in them."""
+    """One kind of module: how many the base has, in how many something moves, parameters trained in them."""
 
     name: str
     layers: int
@@ -49,19 +52,24 @@ class Kind:
         return f"{self.name} {self.adapted}/{self.layers} ({self.parameters:,})"
 
 
-def attach(network: nn.Module, lora: Lora, seed: int) -> tuple[PeftModel, list[Kind]]:
-    """Wrap `network` in a fresh LoRA adapter; its random half is drawn from `seed` alone."""
-    check_targets(network, lora)
-    before = _linear_kinds(network)
+def attach(network: nn.Module, strategy: Tuned, seed: int) -> tuple[PeftModel, list[Kind]]:
+    """Wrap `network` in what the strategy trains; its random part is drawn from `seed`.
+
+    Raises `RecipeError` where PEFT cannot do it on this base.
+    """
+    lora = getattr(strategy, "peft", None)
+    if isinstance(lora, Lora):
+        check_targets(network, lora)
+    modules = _modules(network)
+    linear = _linear_kinds(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapted = _wrap(network, _config(lora))
-    kinds = _kinds(adapted, before)
-    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    if not trained or trained != sum(kind.parameters for kind in kinds):
-        problem = f"{lora.target_modules!r} reaches other layers than the linear ones inside the model"
-        fix = f'write "all-linear", or choose among {", ".join(sorted(before))}'
-        raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
+        adapted = _wrapped(network, strategy)
+        if isinstance(lora, Lora) and lora.begins_in_the_weights:
+            beginnings.take(adapted, str(lora.init_lora_weights))
+    kinds = _kinds(adapted, modules, linear)
+    if isinstance(lora, Lora):
+        _assert_inside(kinds, linear, lora)
     return adapted, kinds
 
 
@@ -71,13 +79,6 @@ def linear_size(config: PreTrainedConfig) -> int:
         warnings.simplefilter("ignore")
         network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return sum(layer.weight.numel() for _, layer in _linear_layers(network))
-
-
-def count(config: PreTrainedConfig, lora: Lora) -> list[Kind]:
-    """What `attach` would train, found on the meta device: no weight is read."""
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return attach(network, lora, seed=0)[1]
 
 
 def check_targets(network: nn.Module, lora: Lora) -> None:
@@ -100,30 +101,46 @@ def check_targets(network: nn.Module, lora: Lora) -> None:
         raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
 
 
-def _wrap(network: nn.Module, config: LoraConfig) -> PeftModel:
-    """PEFT's wrapping, without its use of a name that transformers has deprecated."""
+def _assert_inside(kinds: list[Kind], linear: Mapping[str, int], lora: Lora) -> None:
+    """The head and the embeddings are no targets of an adapter; whole they may be trained."""
+    strange = [kind.name for kind in kinds if kind.name not in {*linear, *(lora.modules_to_save or ())}]
+    if strange or not sum(kind.parameters for kind in kinds):
+        problem = f"{lora.target_modules!r} reaches other layers than the linear ones inside the model"
+        fix = f'write "all-linear", or choose among {", ".join(sorted(linear))}'
+        raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
+
+
+def _wrapped(network: nn.Module, strategy: Tuned) -> PeftModel:
+    config = config_of(strategy, network)
+    config.base_model_name_or_path = None  # or PEFT would look that name up; the identity says more
+    try:
+        return _wrap(network, config)
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:  # PEFT's own refusals
+        raise refused(strategy, error) from None
+
+
+def _wrap(network: nn.Module, config: PeftConfig) -> PeftModel:
+    """PEFT's wrapping, in silence; copies of a tied head and embedding stay tied."""
+    head, embedding = (getattr(network, f"get_{side}_embeddings", lambda: None)() for side in ("output", "input"))
+    tied = head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*(experts|MoE|target_parameters)", category=RuntimeWarning)
-        try:
-            adapted: PeftModel = get_peft_model(network, config)
-        except ValueError as error:  # PEFT knows layers that cannot be adapted
-            fault = Fault("strategy.peft.target_modules", str(error).splitlines()[0], "name other linear layers")
-            raise RecipeError("recipe", [fault]) from None
+        warnings.filterwarnings("ignore", category=UserWarning)  # advice on use, which metier knows or measures
+        adapted: PeftModel = get_peft_model(network, config)
+    if tied:
+        head, embedding = (getattr(network, f"get_{side}_embeddings")() for side in ("output", "input"))
+        if isinstance(head, LNTuningLayer) and isinstance(embedding, LNTuningLayer):
+            head.ln_tuning_layers["default"].weight = embedding.ln_tuning_layers["default"].weight
     return adapted
 
 
-def _config(lora: Lora) -> LoraConfig:
-    targets = lora.target_modules
-    return LoraConfig(
-        r=int(lora.r),
-        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=lora.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-        task_type="CAUSAL_LM",
-    )
+def _modules(network: nn.Module) -> dict[str, str]:
+    """Path of every module of the base → the last part of its name that is no number."""
+    return {
+        name: next((part for part in reversed(name.split(".")) if not part.isdecimal()), "")
+        for name, _ in network.named_modules()
+    }
 
 
 def _linear_kinds(network: nn.Module) -> Counter[str]:
@@ -139,15 +156,22 @@ def _linear_layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
-def _kinds(adapted: PeftModel, before: Mapping[str, int]) -> list[Kind]:
-    layers: Counter[str] = Counter()
+def _kinds(adapted: PeftModel, modules: Mapping[str, str], linear: Mapping[str, int]) -> list[Kind]:
+    """Trained parameters by the module of the base in which they stand, or by their own name outside of it."""
     parameters: Counter[str] = Counter()
-    for name, parameter in adapted.named_parameters():
-        if parameter.requires_grad:
-            kind = name.partition(".lora_")[0].rpartition(".")[2]
-            parameters[kind] += parameter.numel()
-            layers[kind] += ".lora_A." in name
-    return [Kind(kind, before[kind], layers[kind], parameters[kind]) for kind in sorted(before)]
+    reached: dict[str, set[str]] = {}
+    for name, parameter in trainable(adapted).items():
+        path = name.removeprefix("base_model.").removeprefix("model.")
+        while path and path not in modules:
+            path = path.rpartition(".")[0]
+        kind = modules[path] if path else name.removeprefix("base_model.").partition(".")[0]
+        parameters[kind] += parameter.numel()
+        reached.setdefault(kind, set()).add(path)
+    have = Counter(modules.values()) | Counter(linear)
+    return [
+        Kind(kind, max(have[kind], len(reached.get(kind, ()))), len(reached.get(kind, ())), parameters[kind])
+        for kind in sorted({*linear, *parameters})
+    ]
 
 
 def trainable(adapted: nn.Module) -> dict[str, nn.Parameter]:
@@ -155,25 +179,39 @@ def trainable(adapted: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in sorted(adapted.named_parameters()) if each.requires_grad}
 
 
-def state(adapted: PeftModel) -> dict[str, Tensor]:
-    """The adapter's tensors under PEFT's own names, detached from training."""
-    tensors = get_peft_model_state_dict(adapted)
-    return {name: tensors[name].detach().clone().contiguous() for name in sorted(tensors)}
+def state(adapted: nn.Module) -> dict[str, Tensor]:
+    """What moves, detached from training."""
+    return {name: each.detach().clone().contiguous() for name, each in trainable(adapted).items()}
 
 
-def restore(adapted: PeftModel, tensors: Mapping[str, Tensor]) -> None:
-    set_peft_model_state_dict(adapted, dict(tensors))
+def restore(adapted: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `state` took."""
+    for name, each in trainable(adapted).items():
+        each.data.copy_(tensors[name])
 
 
-def save(tensors: Mapping[str, Tensor], adapted: PeftModel, identity: Identity, template: str, directory: Path) -> None:
+def save(adapted: PeftModel, identity: Identity, template: str, directory: Path) -> None:
     """Write an adapter that PEFT loads, with its identity and chat template; same tensors, same bytes."""
+    config = adapted.peft_config["default"]
+    values = {key: _plain(value) for key, value in sorted(config.to_dict().items())}
+    values |= {"inference_mode": True, "base_model_name_or_path": identity.base}
+    tensors = _tensors(adapted, "default")
+    if beginnings.NAME in adapted.peft_config:
+        assert isinstance(config, LoraConfig)
+        tensors = beginnings.without(tensors, _tensors(adapted, beginnings.NAME))
+        values |= beginnings.doubled(config)
     # Serialised in memory: the library's own writing raises nothing that tells of a full disk.
-    (directory / "adapter_model.safetensors").write_bytes(serialize(dict(tensors), metadata={"format": "pt"}))
-    config = {key: _plain(value) for key, value in sorted(adapted.peft_config["default"].to_dict().items())}
-    config |= {"inference_mode": True, "base_model_name_or_path": identity.base}
-    write_json(directory / "adapter_config.json", config)
+    (directory / "adapter_model.safetensors").write_bytes(serialize(tensors, metadata={"format": "pt"}))
+    write_json(directory / "adapter_config.json", values)
     write_json(directory / IDENTITY, asdict(identity))
     write_atomic(directory / "chat_template.jinja", template)
+
+
+def _tensors(adapted: PeftModel, name: str) -> dict[str, Tensor]:
+    """An adapter's tensors under PEFT's own names."""
+    with torch.no_grad():
+        found = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    return {key: found[key].detach().clone().contiguous() for key in sorted(found)}
 
 
 def _plain(value: Any) -> Any:
@@ -200,10 +238,10 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
-    config = LoraConfig.from_pretrained(str(directory))
+    config = PeftConfig.from_pretrained(str(directory))
     config.base_model_name_or_path = getattr(network, "name_or_path", None)  # the identity says more than a name
     adapted = _wrap(network, config)
-    restore(adapted, load_file(directory / "adapter_model.safetensors"))
+    set_peft_model_state_dict(adapted, load_file(directory / "adapter_model.safetensors"))
     adapted.requires_grad_(False).eval()
     return adapted
 
@@ -211,8 +249,19 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
     """The untuned base, for as long as the block lasts."""
-    if isinstance(network, PeftModel):
-        with network.disable_adapter():
-            yield
-    else:
+    if not isinstance(network, PeftModel):
         yield
+        return
+    moving = {id(each) for each in network.parameters() if each.requires_grad}
+    with network.disable_adapter():
+        yield
+    for each in network.parameters():  # PEFT lets all that was disabled move behind the block
+        each.requires_grad_(id(each) in moving)
+
+
+def behind_prompt(network: nn.Module) -> nn.Module:
+    """What goes on behind a past that was read through `network`: PEFT would put virtual tokens in front again."""
+    if isinstance(network, PeftModel) and network.active_peft_config.is_prompt_learning:
+        base: nn.Module = network.get_base_model()
+        return base
+    return network

@@ -137,8 +137,16 @@ class Forward:
         attention = TreeAttention(tree, self.device, reference=self._reference)
         more = -len(nodes) % self._multiple
         asked = torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
-        output = self._run(tree.tokens, tree.positions, asked, tree=wrap(attention) if wrap else attention)
-        return output[: len(nodes)]
+        device = self.device
+        output = self.network(
+            input_ids=torch.as_tensor(tree.tokens, device=device)[None],
+            position_ids=torch.as_tensor(tree.positions, device=device)[None],
+            logits_to_keep=asked,
+            use_cache=False,
+            tree=wrap(attention) if wrap else attention,
+        )
+        logits: Tensor = output.logits[0, : len(nodes)]
+        return logits
 
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""
@@ -147,18 +155,6 @@ class Forward:
         place, token = place.to(self.device), torch.as_tensor(tree.token, device=self.device)
         return logits_UV[place, token] - logits_UV.logsumexp(-1)[place]
 
-    def _run(self, tokens: Any, positions: Any, nodes: Tensor, **keywords: Any) -> Tensor:
-        device = self.device
-        output = self.network(
-            input_ids=torch.as_tensor(tokens, device=device)[None],
-            position_ids=torch.as_tensor(positions, device=device)[None],
-            logits_to_keep=nodes,
-            use_cache=False,
-            **keywords,
-        )
-        logits: Tensor = output.logits[0]
-        return logits
-
     def _logits_of_blocks(self, tree: TokenTree, nodes: Tensor) -> Tensor:
         parts = []
         for block in tree.blocks:
@@ -166,6 +162,12 @@ class Forward:
                 raise ValueError("this model cannot fork; pack its rows with fork=False")
             inside = nodes[(nodes >= block.start) & (nodes < block.stop)] - block.start
             if len(inside):
-                span = slice(block.start, block.stop)
-                parts.append(self._run(tree.tokens[span], tree.positions[span], inside))
+                parts.append(self._alone(tree.tokens[block.start : block.stop], inside))
         return torch.cat(parts)
+
+    def _alone(self, tokens: Any, nodes: Tensor) -> Tensor:
+        """Logits behind `nodes` of one row. They are counted from its end: virtual tokens may stand in front."""
+        first = int(nodes[0])
+        row = torch.as_tensor(tokens, device=self.device)[None]
+        logits_TV: Tensor = self.network(input_ids=row, logits_to_keep=len(tokens) - first, use_cache=False).logits[0]
+        return logits_TV[nodes - first]

@@ -139,16 +139,16 @@ def probe(config: PreTrainedConfig) -> str:
     """
     register()
     vendor_logging.set_verbosity_error()
-    rows = _probe_rows()
+    rows = probe_rows()
     try:
-        twin_config = _twin(config)
+        twin_config = twin(config)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            plain, forked = (_random(twin_config, implementation) for implementation in ("eager", ATTENTION))
+            plain, forked = (random_network(twin_config, implementation) for implementation in ("eager", ATTENTION))
             _assert_causal(plain, config.model_type, rows[0])
             forked.load_state_dict(plain.state_dict())
-            alone = torch.stack([_row_logprob(plain, row) for row in rows])
+            alone = torch.stack([row_logprob(plain, row) for row in rows])
             together = torch.empty_like(alone)
             for tree in pack(rows, 1 << 20, boundary=boundary(twin_config)):
                 logprobs = Forward(forked, forks=True).logprobs(tree).numpy()
@@ -159,7 +159,7 @@ def probe(config: PreTrainedConfig) -> str:
     return "" if worst < _TOLERANCE else f"{config.model_type}: a tree differs from its rows alone by {worst:.2g} nats"
 
 
-def _twin(config: PreTrainedConfig) -> PreTrainedConfig:
+def twin(config: PreTrainedConfig) -> PreTrainedConfig:
     """The config with two layers (one of each kind), a small vocabulary and all contexts shrunk."""
     twin = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or [])
@@ -181,26 +181,35 @@ def _twin(config: PreTrainedConfig) -> PreTrainedConfig:
     return twin
 
 
-def _random(config: PreTrainedConfig, implementation: str) -> nn.Module:
+def random_network(config: PreTrainedConfig, implementation: str) -> nn.Module:
+    """A network of random float32 weights, frozen and in evaluation mode."""
     network: nn.Module = AutoModelForCausalLM.from_config(
         copy.deepcopy(config), attn_implementation=implementation, dtype=torch.float32, trust_remote_code=False
     )
     # Weights at their usual small scale would let what a layer does wrong drown in the residual stream.
-    for parameter in network.parameters():
+    for parameter in network.requires_grad_(False).parameters():
         if parameter.dim() > 1:
             parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
     return network.eval()
 
 
 def _assert_causal(network: nn.Module, kind: str, row: Example) -> None:
-    tokens = torch.tensor([row.tokens, (*row.tokens[:-1], (row.tokens[-1] + 1) % 64)])
-    first, second = network(input_ids=tokens, use_cache=False).logits[:, :-1].float()
-    if float((first - second).abs().max()) > _TOLERANCE:
+    if sees_ahead(network, row):
         problem = f"{kind}: is no causal language model: its predictions see the tokens that follow"
         raise ModelError(problem, hint="name a decoder, such as a Llama, Mistral, Phi or Qwen")
 
 
-def _probe_rows() -> list[Example]:
+def sees_ahead(network: nn.Module, row: Example) -> bool:
+    """Whether another last token changes what is predicted in front of it; each row by itself, as some mix batches."""
+    last = (row.tokens[-1] + 1) % 64
+    first, second = (
+        network(input_ids=torch.tensor([[*row.tokens[:-1], token]]), use_cache=False).logits[0, :-1].float()
+        for token in (row.tokens[-1], last)
+    )
+    return float((first - second).abs().max()) > _TOLERANCE
+
+
+def probe_rows() -> list[Example]:
     """Rows that fork at the root, in the middle and at the end, on both sides of the shrunk context."""
     random = np.random.default_rng(0)
     stem = random.integers(1, 64, 12).tolist()
@@ -211,8 +220,10 @@ def _probe_rows() -> list[Example]:
     return rows
 
 
-def _row_logprob(network: nn.Module, row: Example) -> Tensor:
+def row_logprob(network: nn.Module, row: Example) -> Tensor:
+    """The log-probability of a row behind its first token, in plain transformers."""
     tokens = torch.tensor([row.tokens])
-    logits = network(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+    # Virtual tokens that an adapter puts in front have logits too.
+    logits = network(input_ids=tokens, use_cache=False).logits[0, -len(row.tokens) : -1].float()
     total: Tensor = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).sum()
     return total

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from peft import PeftModel
+from torch import nn
 
 from metier.data.mixing import Unit
 from metier.errors import MetierError, RunError
@@ -17,6 +17,7 @@ from metier.events import Event, Listener
 from metier.model.adapters import state, trainable
 from metier.model.forward import Forward
 from metier.training.checkpoint import Progress, Store
+from metier.training.masters import Masters
 from metier.training.objectives import Objective, Packing
 
 
@@ -64,12 +65,14 @@ def train(
     value and `Stopped` after `hooks.stop`.
     """
     adapted = forward.network
-    assert isinstance(adapted, PeftModel)
-    parameters = trainable(adapted)
+    masters = Masters(trainable(adapted))
+    parameters = masters.parameters
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
     )
+    optimizer.register_step_post_hook(lambda *_: masters.publish())
     progress = store.restore(parameters, optimizer)
+    masters.publish()
     begun = time.monotonic() - progress.seconds
     while progress.step < len(steps) and not progress.stopped_early:
         now = Now(progress.step, len(steps), settings)
@@ -139,7 +142,7 @@ def _cause(loss: float, step: int, settings: Settings) -> str:
     )
 
 
-def _validate(adapted: PeftModel, progress: Progress, settings: Settings, hooks: Hooks, total: int) -> None:
+def _validate(adapted: nn.Module, progress: Progress, settings: Settings, hooks: Hooks, total: int) -> None:
     """Measure on the validation slice, keep the best adapter, and stop where patience is at its end."""
     adapted.eval()
     values = dict(hooks.validate())

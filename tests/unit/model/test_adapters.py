@@ -11,16 +11,16 @@ from transformers import AutoModelForCausalLM
 
 from metier.errors import ModelError, RecipeError
 from metier.files import write_directory
-from metier.model.adapters import Identity, attach, count, disabled, linear_size, load, save, state, trainable
+from metier.model.adapters import Identity, attach, disabled, linear_size, load, save, state, trainable
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
 from metier.model.loading import load as load_base
-from metier.recipe import Lora
+from metier.model.trials import count
 from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 from tests.unit import tiny
 
-LORA = Lora(r=4, lora_alpha=8.0)
+LORA = tiny.lora()
 IDENTITY = Identity("tiny", "b" * 64, "t" * 64, "c" * 64)
 (TREE,) = pack([Example((7, 8, 9, 10, 11), (0, 1, 1, 1, 1)), Example((7, 8, 20, 21), (0, 1, 1, 1))], 100)
 
@@ -64,7 +64,7 @@ def test_base_and_adapter_equal_the_merged_model(tmp_path: Path) -> None:
 
 
 def keep(adapted: PeftModel, directory: Path) -> None:
-    write_directory(directory, lambda to: save(state(adapted), adapted, IDENTITY, tiny.TEMPLATE, to))
+    write_directory(directory, lambda to: save(adapted, IDENTITY, tiny.TEMPLATE, to))
 
 
 def test_saving_and_loading_is_identity_byte_for_byte(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_every_fused_kind_of_phi_is_trained_and_counted(tmp_path: Path) -> None:
 
 
 def test_llamas_names_on_phi_are_an_error_that_says_so(tmp_path: Path) -> None:
-    llama = Lora(r=4, lora_alpha=8.0, target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))
+    llama = tiny.lora(target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))
     with pytest.raises(RecipeError) as caught:
         count(read_config(tiny.save(tmp_path)), llama)
     text = str(caught.value)
@@ -152,7 +152,7 @@ def test_llamas_names_on_phi_are_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
-    kinds = count(read_config(shared / "models/configs/Phi-3.5-mini-instruct"), Lora(r=16, lora_alpha=32.0))
+    kinds = count(read_config(shared / "models/configs/Phi-3.5-mini-instruct"), tiny.lora(r=16, lora_alpha=32.0))
     assert sum(kind.parameters for kind in kinds) == 32 * 16 * (
         (3072 + 9216) + (3072 + 3072) + (3072 + 16384) + (8192 + 3072)
     )
@@ -162,7 +162,7 @@ def test_the_real_phi_config_trains_what_the_formula_says(shared: Path) -> None:
 @pytest.mark.parametrize("storage", ["float32", "nf4"])
 def test_dora_trains_its_magnitudes_too_and_loads_again(tmp_path: Path, storage: str) -> None:
     wide = {"hidden_size": 64, "intermediate_size": 128}
-    lora = Lora(r=4, lora_alpha=8.0, use_dora=True)
+    lora = tiny.lora(use_dora=True)
 
     def fresh() -> Base:
         return load_base(tiny.save(tmp_path / "base", **wide), NumberFormat(storage, "float32"), "cpu")
@@ -191,7 +191,7 @@ def test_dora_trains_its_magnitudes_too_and_loads_again(tmp_path: Path, storage:
 
 @pytest.mark.parametrize("target", [("lm_head",), ("embed_tokens",), ".*lm_head"])
 def test_what_lies_outside_the_layers_is_no_target(tmp_path: Path, target: str | tuple[str, ...]) -> None:
-    lora = Lora(r=4, lora_alpha=8.0, target_modules=target)
+    lora = tiny.lora(target_modules=target)
     with pytest.raises(RecipeError, match="target_modules"):
         attach(base(tmp_path).network, lora, seed=0)
 

@@ -10,7 +10,6 @@ from transformers import BertConfig, BloomConfig, Lfm2Config, LlamaConfig, Mamba
 from metier.errors import ModelError
 from metier.model.adapters import attach
 from metier.model.loading import NumberFormat, load, probe, read_config
-from metier.recipe import Lora
 from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 from tests.unit import tiny
@@ -43,7 +42,7 @@ def test_a_quantised_base_survives_evaluation_and_still_gives_gradients(tmp_path
     gradients are silently zero. Ours must train, evaluate and train again as if nothing had been."""
     loaded = load(tiny.save(tmp_path, **WIDE), NF4, "cpu")
     before = packed_weights(loaded.network)
-    adapted, _ = attach(loaded.network, Lora(r=4, lora_alpha=8.0), seed=0)
+    adapted, _ = attach(loaded.network, tiny.lora(), seed=0)
     forward = loaded.forward.over(adapted)
 
     def gradient() -> torch.Tensor:

@@ -13,11 +13,11 @@ from metier.errors import RunError
 from metier.events import Event, silent
 from metier.model.adapters import attach, state
 from metier.model.forward import ATTENTION, Forward, register
-from metier.recipe import Lora
 from metier.training.checkpoint import Store
 from metier.training.loop import Hooks, Settings, Stopped, rate, train
 from metier.training.objectives import Likelihood
 from metier.trees import Example
+from tests.unit import tiny
 
 SETTINGS = Settings(
     learning_rate=1e-2,
@@ -42,7 +42,7 @@ def forward(dropout: float = 0.1) -> Forward:
     )
     network = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
     network.requires_grad_(False)
-    return Forward(attach(network, Lora(r=4, lora_alpha=8.0, lora_dropout=dropout), seed=3)[0], forks=True)
+    return Forward(attach(network, tiny.lora(lora_dropout=dropout), seed=3)[0], forks=True)
 
 
 def rows(count: int) -> list[list[Unit]]:

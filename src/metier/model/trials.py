@@ -1,0 +1,162 @@
+"""A strategy tried on a small random twin of the base before any weight is read: measured, not listed."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import logging as vendor_logging
+
+from metier.errors import Fault, RecipeError
+from metier.model.adapters import Kind, attach, trainable
+from metier.model.forward import ATTENTION, Forward, register
+from metier.model.loading import boundary, probe, probe_rows, random_network, row_logprob, sees_ahead, twin
+from metier.model.methods import said
+from metier.strategies import LoraStrategy, QloraStrategy, Tuned
+from metier.trees import pack
+
+_TOLERANCE = 1e-3
+_FAILURES = (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, LookupError, UserWarning)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Why rows must run alone, and why activations cannot be recomputed; "" where they need not and can."""
+
+    why_rows: str = ""
+    why_kept: str = ""
+
+
+def tried(config: PreTrainedConfig, strategy: Tuned) -> Trial:
+    """Run a small twin with something random in all that moves: rows alone in plain transformers, the same
+    rows as trees, and their gradients with activations recomputed.
+
+    Raises `RecipeError` where PEFT cannot run the strategy at all, or where a token sees those behind it.
+    """
+    if isinstance(strategy, LoraStrategy | QloraStrategy):
+        return Trial()  # proven once and for all, by tests
+    register()
+    vendor_logging.set_verbosity_error()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        small = twin(config)
+        small.intermediate_size = small.hidden_size  # widths that divide as the base's own do
+        adapted, _ = attach(random_network(small, "eager"), strategy, seed=0)
+        return _measured(adapted.eval(), strategy, boundary(small))
+
+
+def why_rows(config: PreTrainedConfig, strategy: object) -> str:
+    """Why rows must run alone on this base under this strategy, or ""."""
+    return probe(config) or (tried(config, strategy).why_rows if isinstance(strategy, Tuned) else "")
+
+
+def count(config: PreTrainedConfig, strategy: Tuned) -> list[Kind]:
+    """What `attach` would train, found on the meta device: no weight is read."""
+    try:
+        with torch.device("meta"):
+            return attach(AutoModelForCausalLM.from_config(config, trust_remote_code=False), strategy, seed=0)[1]
+    except (NotImplementedError, RuntimeError):  # some methods look at numbers while they are put on
+        return _extrapolated(config, strategy)
+
+
+def _extrapolated(config: PreTrainedConfig, strategy: Tuned) -> list[Kind]:
+    """The same from random networks of one and of two blocks of the base's own widths."""
+    one, two = (attach(_blocks(config, number), strategy, seed=0)[1] for number in (1, 2))
+    more = config.num_hidden_layers - 1
+
+    def grown(first: Kind, second: Kind) -> Kind:
+        numbers = [
+            getattr(first, name) + more * (getattr(second, name) - getattr(first, name))
+            for name in ("layers", "adapted", "parameters")
+        ]
+        return Kind(first.name, *numbers)
+
+    return [grown(first, second) for first, second in zip(one, two, strict=True)]
+
+
+def _blocks(config: PreTrainedConfig, number: int) -> nn.Module:
+    small = twin(config)
+    small.num_hidden_layers, small.intermediate_size = number, config.intermediate_size
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:1] * number
+    return random_network(small, "eager")
+
+
+def _measured(adapted: PeftModel, strategy: Tuned, limit: int | None) -> Trial:
+    try:
+        _disturb(adapted)
+        with torch.no_grad():
+            expected = torch.stack([row_logprob(adapted, row) for row in probe_rows()])
+            ahead = sees_ahead(adapted, probe_rows()[0])
+    except _FAILURES as error:
+        fix = "give what it asks for in [strategy.peft] if that is a key, or choose another method"
+        raise _fault(strategy, f"PEFT does not run it by itself: {said(error)}", fix) from None
+    if ahead:
+        raise _fault(strategy, "lets a token see those that follow: no causal language model", "choose another method")
+    why_kept = _why_kept(adapted)
+    return Trial(_named(strategy, _why_rows(adapted, expected, limit)), _named(strategy, why_kept))
+
+
+def _fault(strategy: Tuned, problem: str, fix: str) -> RecipeError:
+    return RecipeError("recipe", [Fault("strategy.method", f"{strategy.method}: {problem}", fix)])
+
+
+def _named(strategy: Tuned, why: str) -> str:
+    return why and f"{strategy.method}: {why}"
+
+
+@torch.no_grad()
+def _disturb(adapted: PeftModel) -> None:
+    """A fresh adapter is often the base; a disturbed one is not."""
+    for parameter in trainable(adapted).values():
+        parameter.add_(torch.randn_like(parameter) * 0.3 / parameter.shape[-1] ** 0.5)
+
+
+@torch.no_grad()
+def _why_rows(adapted: Any, expected: Tensor, limit: int | None) -> str:
+    """Why a tree is not its rows, or ""; what PEFT warns of is taken as said."""
+    together = torch.empty_like(expected)
+    adapted.get_base_model().set_attn_implementation(ATTENTION)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            for tree in pack(probe_rows(), 1 << 20, boundary=limit):
+                logprobs = Forward(adapted, forks=True).logprobs(tree).numpy()
+                together[torch.as_tensor(tree.rows)] = torch.as_tensor(tree.row_sums(logprobs), dtype=expected.dtype)
+    except _FAILURES as error:
+        return f"fails as a tree ({said(error)})"
+    worst = float((expected - together).abs().max())
+    return "" if worst < _TOLERANCE else f"a tree differs from its rows alone by {worst:.2g} nats"
+
+
+def _why_kept(adapted: PeftModel) -> str:
+    """Why gradients with recomputed activations are others, or ""."""
+    adapted.train()
+    kept = _gradients(adapted)
+    try:
+        recompute(adapted)
+        again = _gradients(adapted)
+    except _FAILURES as error:
+        return f"fails with recomputed activations ({said(error)})"
+    finally:
+        adapted.gradient_checkpointing_disable()
+        adapted.eval()
+    worst = max(float((one - two).abs().max()) for one, two in zip(kept, again, strict=True))
+    return "" if worst < _TOLERANCE else f"recomputed activations change a gradient by {worst:.2g}"
+
+
+def recompute(network: nn.Module) -> None:
+    """Keep no activation of a block; compute it again when its gradient is due."""
+    network.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+
+
+def _gradients(adapted: PeftModel) -> list[Tensor]:
+    torch.manual_seed(0)
+    moving = list(trainable(adapted).values())
+    return list(torch.autograd.grad(row_logprob(adapted, probe_rows()[0]), moving, materialize_grads=True))

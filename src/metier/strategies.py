@@ -1,0 +1,151 @@
+"""What stands in front of a question, and what moves in training: every method that a recipe can name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from metier.domain import Strict
+
+Auto = Literal["auto"]
+Objective = Literal["sft", "dpo", "kto", "lm"]
+# Every PEFT method but LoRA, under PEFT's own name; a test compares the list with PEFT's registry.
+PEFT_METHODS = tuple((Path(__file__).parent / "assets" / "peft_methods.txt").read_text(encoding="utf-8").split())
+
+
+class Lora(Strict):
+    """PEFT's own names and meanings (peft.LoraConfig)."""
+
+    r: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="rank")
+    lora_alpha: Annotated[float, Field(gt=0)] | Auto = Field("auto", description="auto: twice r")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="above 0, rows that share a prefix share its mask"
+    )
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="names of linear layers, each of which must match"
+    )
+    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
+    use_dora: bool = Field(False, description="train each weight's magnitude beside its direction; slower")
+    init_lora_weights: (
+        bool | Literal["gaussian", "orthogonal", "olora", "pissa"] | Annotated[str, Field(pattern=r"^pissa_niter_\d+$")]
+    ) = Field(True, description="true, gaussian, orthogonal, olora, pissa or pissa_niter_16 (a faster one)")
+    modules_to_save: tuple[str, ...] | None = Field(
+        None, description="modules trained whole beside the adapter, such as lm_head"
+    )
+
+    @property
+    def begins_in_the_weights(self) -> bool:
+        """Whether the adapter begins as a part of the base's own weights, and is converted to plain LoRA at the end."""
+        return str(self.init_lora_weights).startswith(("pissa", "olora"))
+
+    @model_validator(mode="after")
+    def _one_decomposition(self) -> Self:
+        if self.use_dora and self.begins_in_the_weights:
+            raise ValueError(
+                f"init_lora_weights: {self.init_lora_weights} does not go with use_dora; choose one of them"
+            )
+        return self
+
+
+class Shown(Strict):
+    """What stands in front of every question."""
+
+    num_fewshot: Annotated[int, Field(ge=0)] = Field(0, description="examples from training rows in front")
+    fewshot_sampler: Literal["random", "stratified", "nearest"] = Field(
+        "stratified", description="every label in turn, or for each question the nearest by TF-IDF"
+    )
+
+
+class Untuned(Shown):
+    """The base as it is."""
+
+    method: Literal["none"]
+
+
+class Classical(Strict):
+    """TF-IDF with a linear SVM for labels, the nearest training answer for open answers."""
+
+    method: Literal["classical"]
+
+
+class Tuned(Shown):
+    """What moves, and what training makes likelier."""
+
+    method: str
+    objective: Objective | Auto = Field(
+        "auto", description="sft | dpo | kto | lm; auto: as the data is, answers, pairs, ratings or plain text"
+    )
+    beta: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of dpo and kto: how strongly the base holds; 0.1 where it is not given"
+    )
+
+    @model_validator(mode="after")
+    def _beta_has_an_effect(self) -> Self:
+        if self.objective in ("sft", "lm") and self.beta:
+            raise ValueError(f"beta: has no effect with objective {self.objective}; remove it")
+        return self
+
+
+class LoraStrategy(Tuned):
+    """Low-rank adapters on a base in 16 or 32 bits."""
+
+    method: Literal["lora"]
+    peft: Lora = Field(default_factory=Lora)
+
+
+class QloraStrategy(Tuned):
+    """Low-rank adapters on a base in NF4 with double quantisation."""
+
+    method: Literal["qlora"]
+    peft: Lora = Field(default_factory=Lora)
+
+    @model_validator(mode="after")
+    def _weights_can_be_decomposed(self) -> Self:
+        if self.peft.begins_in_the_weights:
+            init = self.peft.init_lora_weights
+            raise ValueError(f'peft.init_lora_weights: {init} needs weights of 16 or 32 bits; set method = "lora"')
+        return self
+
+
+class Full(Tuned):
+    """Every weight of the base."""
+
+    method: Literal["full"]
+
+
+class LastN(Tuned):
+    """The last transformer blocks, the final norm, and the output head where it is not the embedding."""
+
+    method: Literal["last-n"]
+    layers: Annotated[int, Field(gt=0)] = Field(2, description="how many of the last blocks move")
+
+
+class PeftStrategy(Tuned):
+    """Any other PEFT method by PEFT's own name; its keys are checked against PEFT's config class."""
+
+    peft: Mapping[str, Any] = Field(default_factory=dict)
+
+
+OWN_METHODS = ("none", "classical", "full", "last-n", "lora", "qlora")
+METHODS = (*OWN_METHODS, *PEFT_METHODS)
+
+
+def _arm(raw: Any) -> Any:
+    """Which class a strategy is: its own, or that of all other PEFT methods."""
+    method = raw.get("method") if isinstance(raw, Mapping) else getattr(raw, "method", None)
+    return "other" if method in PEFT_METHODS else method
+
+
+Strategy = Annotated[
+    Annotated[Untuned, Tag("none")]
+    | Annotated[Classical, Tag("classical")]
+    | Annotated[Full, Tag("full")]
+    | Annotated[LastN, Tag("last-n")]
+    | Annotated[LoraStrategy, Tag("lora")]
+    | Annotated[QloraStrategy, Tag("qlora")]
+    | Annotated[PeftStrategy, Tag("other")],
+    Discriminator(_arm),
+]
