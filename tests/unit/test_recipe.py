@@ -68,10 +68,36 @@ def test_every_fault_is_listed_at_once_with_the_nearest_name() -> None:
         ({**GOOD, "domain": [GOOD["domain"][0]] * 2}, "domain", "used twice"),
         ({**GOOD, "train": {"warmup_steps": 0.4}}, "train.warmup_steps", "explicit count"),
         ({**GOOD, "strategy": {"method": "lora", "peft": {"rank": 4}}}, "strategy.peft.rank", "fields here"),
+        ({**GOOD, "strategy": {"method": "full", "layers": 2}}, "strategy.layers", 'set strategy.method = "last-n"'),
+        ({**GOOD, "strategy": {"method": "last-n", "layers": 0}}, "strategy.layers", "greater than 0"),
+        ({**GOOD, "strategy": {"method": "ia4"}}, "strategy.method", "did you mean `ia3`?"),
+        (
+            {**GOOD, "strategy": {"method": "lora", "peft": {"init_lora_weights": "pisa"}}},
+            "strategy.peft.init_lora_weights",
+            "'pissa'",
+        ),
+        (
+            {**GOOD, "strategy": {"method": "lora", "peft": {"init_lora_weights": "pissa", "use_dora": True}}},
+            "strategy.peft.init_lora_weights",
+            "does not go with use_dora",
+        ),
+        (
+            {**GOOD, "strategy": {"method": "qlora", "peft": {"init_lora_weights": "pissa"}}},
+            "strategy.peft.init_lora_weights",
+            "needs weights of 16 or 32 bits",
+        ),
     ],
 )
 def test_a_fault_names_its_key(raw: dict[str, Any], place: str, says: str) -> None:
     assert says in faults(raw)[place]
+
+
+def test_a_method_of_pefts_keeps_its_keys_as_they_stand() -> None:
+    peft = {"target_modules": ["q_proj"], "n_frequency_pattern": {"q_proj": 8}}
+    made = Recipe.of({**GOOD, "strategy": {"method": "waveft", "peft": peft, "num_fewshot": 1}}, Path("recipe.toml"))
+    assert made.values()["strategy"]["peft"] == peft
+    assert Recipe.of(tomllib.loads(made.to_toml()), made.path) == made
+    assert made.override(**{"strategy.peft.scaling": 2.0}).values()["strategy"]["peft"] == {**peft, "scaling": 2.0}
 
 
 def test_labels_must_be_a_set_that_the_map_stays_in() -> None:
