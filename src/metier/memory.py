@@ -96,7 +96,7 @@ def phases(means: Means, shape: Shape, max_new_tokens: int) -> dict[str, dict[st
     if not shape.trainable:
         return found
     general = {"whole distributions": 4 * _COMPARED * _GENERAL * shape.vocabulary}
-    checkpoint = {"file, before it is written": 16 * shape.trainable}
+    checkpoint = {"file, twice over": 8 * shape.trainable}  # measured; one kind of tensor at a time
     return {**found, "training": _training(means, shape), "checkpoint": checkpoint, "general text": general}
 
 

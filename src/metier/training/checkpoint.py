@@ -43,15 +43,16 @@ class Store:
         self, progress: Progress, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> None:
         """Write the state behind `progress.step` and drop all but the newest two."""
-        tensors = {f"parameter.{name}": each.detach() for name, each in parameters.items()}
+        state: dict[str, dict[str, Tensor]] = {"parameter": {}}
         for name, each in parameters.items():
+            state["parameter"][name] = each.detach().contiguous()
             for moment, value in optimizer.state[each].items():
-                tensors[f"{moment}.{name}"] = value
-        tensors = {name: each.contiguous().clone() for name, each in tensors.items()}
+                state.setdefault(moment, {})[name] = value.contiguous()
 
         def fill(staged: Path) -> None:
-            (staged / "state.safetensors").write_bytes(serialize(tensors))
-            (staged / "best.safetensors").write_bytes(serialize(progress.best))
+            # A file each: what is written is held twice over, which counts where all weights move.
+            for kind, tensors in {**state, "best": progress.best}.items():
+                (staged / f"{kind}.safetensors").write_bytes(serialize(tensors))
             write_json(staged / "progress.json", progress.facts())
 
         write_directory(self.directory / f"step-{progress.step:08d}", fill)
@@ -63,14 +64,12 @@ class Store:
         newest = self._newest()
         if newest is None:
             return Progress()
-        tensors = load_file(newest / "state.safetensors")
+        state = {path.stem: load_file(path) for path in newest.glob("*.safetensors")}
+        best, stored = state.pop("best"), state.pop("parameter")
         for name, each in parameters.items():
-            each.data.copy_(tensors[f"parameter.{name}"])
-            suffix = f".{name}"
-            moments = {key.removesuffix(suffix): value for key, value in tensors.items() if key.endswith(suffix)}
-            moments.pop("parameter")
-            optimizer.state[each] = {key: value.clone() for key, value in moments.items()}
-        return Progress(**read_json(newest / "progress.json"), best=load_file(newest / "best.safetensors"))
+            each.data.copy_(stored[name])
+            optimizer.state[each] = {moment: tensors[name].clone() for moment, tensors in state.items()}
+        return Progress(**read_json(newest / "progress.json"), best=best)
 
     def newest_step(self) -> int:
         """The step behind which training would continue."""

@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(forward(), rows(12), Likelihood(), SETTINGS, store, hooks([0.1], 7)[0])
     assert store.newest_step() == 7
-    (tmp_path / "step-00000007" / "state.safetensors").write_bytes(b"torn")
+    (tmp_path / "step-00000007" / "parameter.safetensors").write_bytes(b"torn")
     assert store.newest_step() == 6
     whole = train(forward(), rows(12), Likelihood(), SETTINGS, Store(tmp_path / "whole"), hooks([0.1, 0.2, 0.3])[0])
     again = train(forward(), rows(12), Likelihood(), SETTINGS, store, hooks([0.2, 0.3])[0])
