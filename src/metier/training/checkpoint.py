@@ -68,7 +68,8 @@ class Store:
         best, stored = state.pop("best"), state.pop("parameter")
         for name, each in parameters.items():
             each.data.copy_(stored[name])
-            optimizer.state[each] = {moment: tensors[name].clone() for moment, tensors in state.items()}
+            moments = {moment: tensors[name].clone() for moment, tensors in state.items() if name in tensors}
+            optimizer.state[each] = moments  # none where no gradient ever came
         return Progress(**read_json(newest / "progress.json"), best=best)
 
     def newest_step(self) -> int:
