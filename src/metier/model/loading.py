@@ -171,7 +171,7 @@ def twin(config: PreTrainedConfig) -> PreTrainedConfig:
     for name, value in small.items():
         if hasattr(twin, name):
             setattr(twin, name, value)
-    if kinds:
+    if kinds and not isinstance(getattr(type(twin), "layer_types", None), property):  # else it follows by itself
         twin.layer_types = [kinds[index] for index in chosen]
     rope = getattr(twin, "rope_parameters", None) or {}
     if rope.get("original_max_position_embeddings"):
