@@ -19,8 +19,8 @@ suite: $(VENV)/ready
 	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/ready
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks scripts
+	$(BIN)/ruff format --check src tests benchmarks scripts
 
 types: $(VENV)/ready
 	$(BIN)/mypy

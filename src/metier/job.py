@@ -25,6 +25,8 @@ from metier.model.methods import check_keys
 from metier.model.trials import Trial, count, tried
 from metier.planning import resolve
 from metier.recipe import Recipe
+from metier.run import Run
+from metier.stages import merged, run_of
 from metier.strategies import Classical, Full, LastN, PeftStrategy, Strategy, Tuned
 from metier.trees import Example, pack
 
@@ -91,11 +93,13 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
     if isinstance(recipe.strategy, PeftStrategy):
         check_keys(recipe.strategy)
-    data, passages, source = _all_of(
+    how: dict[str, Any] = {"offline": offline, "listen": on_event}
+    data, passages, found = _all_of(
         lambda: load(recipe),
         lambda: read_passages(recipe),
-        lambda: hub.find(recipe.model, recipe.directory, offline=offline, listen=on_event),
+        lambda: run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, **how),
     )
+    source = merged(recipe.model, found, **how) if isinstance(found, Run) else found
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in data.domains})
@@ -128,8 +132,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
 
 
 def _all_of(
-    one: Callable[[], Dataset], two: Callable[[], list[Passage]], three: Callable[[], hub.Source]
-) -> tuple[Dataset, list[Passage], hub.Source]:
+    one: Callable[[], Dataset], two: Callable[[], list[Passage]], three: Callable[[], hub.Source | Run]
+) -> tuple[Dataset, list[Passage], hub.Source | Run]:
     """All three, or the complaints of all together."""
     found: list[Any] = []
     complaints: list[MetierError] = []

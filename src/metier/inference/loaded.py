@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from metier import hub
 from metier.data.rendering import Renderer
 from metier.errors import ModelError
 from metier.events import Listener, silent
+from metier.hub import Source
 from metier.inference.engine import Engine
 from metier.model.adapters import Identity
 from metier.model.adapters import load as load_adapter
@@ -18,6 +18,7 @@ from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, context, load, read_config
 from metier.model.trials import why_rows
 from metier.run import Run
+from metier.stages import find_base
 
 _TOKENS, _SEQUENCES = 2048, 64  # read and decoded at once, where no plan says otherwise
 
@@ -47,7 +48,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     Raises `ModelError` where either has changed.
     """
     recipe, plan = run.finished().recipe(), run.plan()
-    source = hub.find(recipe.model, recipe.directory, offline=offline, listen=listen)
+    source = find_base(recipe.model, recipe.directory, offline=offline, listen=listen)
     template = run.adapter / "chat_template.jinja"
     renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
     torch.set_num_threads(plan["threads"])
@@ -73,7 +74,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
 
 def open_base(name: str, number_format: NumberFormat, device: str, *, offline: bool = False) -> Loaded:
     """A base by itself: embedded, a directory, or a hub name. Raises `ModelError` where it cannot be loaded."""
-    source = hub.find(name, Path.cwd(), offline=offline)
+    source = find_base(name, Path.cwd(), offline=offline)
     base = load(source.directory, number_format, device, multiple=64 if number_format.compute == "bfloat16" else 1)
     return Loaded(
         forward=base.forward,
@@ -85,5 +86,5 @@ def open_base(name: str, number_format: NumberFormat, device: str, *, offline: b
     )
 
 
-def _identity(name: str, source: hub.Source, renderer: Renderer) -> Identity:
+def _identity(name: str, source: Source, renderer: Renderer) -> Identity:
     return Identity(name, source.weights_digest, renderer.tokenizer_digest, renderer.template_digest)

@@ -246,6 +246,17 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
     return adapted
 
 
+def merge(adapted: PeftModel) -> nn.Module:
+    """The base with the adapter in its weights. Raises `ModelError` for a method that lies beside them."""
+    try:
+        whole: nn.Module = adapted.merge_and_unload()
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        method = adapted.active_peft_config.peft_type.value.lower()
+        problem = f"an adapter of {method} cannot be merged into its base: {str(error).splitlines()[0]}"
+        raise ModelError(problem, hint="choose a run of another method, such as lora or full") from None
+    return whole
+
+
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
     """The untuned base, for as long as the block lasts."""
