@@ -67,10 +67,10 @@ def _options() -> argparse.Namespace:
 def train_tokenizer(texts: Path, vocabulary: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE: any text has its pieces, and none begins by itself."""
     raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    raw.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=CONTROLS,

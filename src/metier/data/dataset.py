@@ -13,7 +13,7 @@ from metier.data.checks import few_heldout, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, make_items
-from metier.data.sources import columns_of, read_ids, read_rows, show, text_of
+from metier.data.sources import as_prose, columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
@@ -116,6 +116,7 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
     files: dict[str, list[Item]] = {}
     if domain.instructions:  # until one is chosen
         domain = domain.model_copy(update={"instruction": domain.instructions[0]})
+    domain = as_prose(domain, recipe.data_path(domain.data))
     with _collected(faults):
         rows = read_rows(domain, recipe.data_path(domain.data), faults)
         domain = complete(domain, rows)

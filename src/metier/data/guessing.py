@@ -19,9 +19,9 @@ from metier.data.sources import (
     DELIMITED,
     PARQUET,
     Row,
+    as_prose,
     columns_of,
     guess_encoding,
-    is_prose,
     read_bytes,
     read_rows,
     text_of,
@@ -70,11 +70,11 @@ class _Right:
 def propose(path: Path) -> Domain:
     """The domain that `metier init` writes for a file: name, format, and a complete mapping."""
     if path.is_dir():
-        draft = Domain(name=_name(path.stem), data=path.as_posix())
+        draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix()), path)
         return complete(draft, read_rows(draft, path))
     data = read_bytes(path)
     encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
-    draft = Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding)
+    draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding), path)
     if path.suffix.lower() in DELIMITED:
         text = data.decode(encoding).removeprefix("\ufeff")
         if path.suffix.lower() == ".txt" and _in_paragraphs(text):
@@ -95,7 +95,7 @@ def _in_paragraphs(text: str) -> bool:
 
 def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     """The domain with every key of its mapping. Raises `DataError` where the columns do not tell."""
-    if domain.text or is_prose(domain, Path(domain.data)):
+    if domain.text:
         return domain.model_copy(update=_plain_text(domain, rows))
     if not (domain.labels or domain.bins or domain.messages or domain.conversation):
         domain = domain.model_copy(update=recognise(domain, rows))

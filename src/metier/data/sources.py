@@ -71,7 +71,13 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
     return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
 
 
-def is_prose(domain: Domain, path: Path) -> bool:
+def as_prose(domain: Domain, path: Path) -> Domain:
+    """The domain that says that Markdown, and a folder, is plain text."""
+    prose = domain.text is None and (path.suffix.lower() in PROSE or path.is_dir())
+    return domain.model_copy(update={"text": "text"}) if prose else domain
+
+
+def _is_prose(domain: Domain, path: Path) -> bool:
     """Whether a file is plain text, not a table."""
     return path.suffix.lower() in PROSE or (path.suffix.lower() == ".txt" and domain.text is not None)
 
@@ -81,14 +87,13 @@ def _read_folder(domain: Domain, path: Path, collect: list[Fault] | None) -> lis
     files = sorted(each for each in path.rglob("*") if each.suffix.lower() in (*PROSE, ".txt"))
     if not files:
         raise DataError(show(path), [Fault(show(path), "is a folder without text files", "name a file in it")])
-    plain = domain.model_copy(update={"text": domain.text or "text"})
-    rows = [row for each in files for row in read_rows(plain, each, collect)]
+    rows = [row for each in files for row in read_rows(as_prose(domain, path), each, collect)]
     return [replace(row, number=number) for number, row in enumerate(rows)]
 
 
 def _parsed(text: str, domain: Domain, path: Path) -> Iterable[_Values | Fault]:
     """The rows of a text file by its kind."""
-    if is_prose(domain, path):
+    if _is_prose(domain, path):
         return ((text.count("\n", 0, at) + 1, {"text": each, "file": path.name}) for at, each in cut(text))
     if path.suffix.lower() in DELIMITED:
         return _delimited(text, domain, show(path))
