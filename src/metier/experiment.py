@@ -22,16 +22,17 @@ from metier.events import Event, Listener, silent
 from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
 from metier.job import Job, prepare
+from metier.model.adapters import foreign_digest
 from metier.model.loading import Base, NumberFormat, load
 from metier.planning import Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Untuned
+from metier.strategies import Foreign, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
-from metier.tuning import Means, make_engine, tune, write_shots
+from metier.tuning import Means, make_engine, measure_foreign, tune, write_shots
 from metier.wording import choose_wordings, worded
 
 
@@ -91,15 +92,17 @@ def train(
         with _followed(run):
             wordings = untuned.facts.get("wordings", {})
             run.update(wordings=wordings)
-            seconds = tune(run, worded(job, wordings, offline=means.offline), chosen, base, means)
+            work = measure_foreign if job.foreign else tune
+            seconds = work(run, worded(job, wordings, offline=means.offline), chosen, base, means)
             return _finish(run, {"none": untuned, **opponents}, seconds)
 
 
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
-    """A run's scores recomputed from its answers, or the untuned base measured on a recipe's held-out items."""
+    """A run's scores recomputed from its answers, or a recipe's base (or adapter) measured on its held-out items."""
     if isinstance(target, Recipe):
-        untuned = target if isinstance(target.strategy, Untuned) else target.override(strategy={"method": "none"})
-        return train(untuned, offline=offline, on_event=on_event)
+        trained = not isinstance(target.strategy, Untuned | Foreign)
+        measured = target.override(strategy={"method": "none"}) if trained else target
+        return train(measured, offline=offline, on_event=on_event)
     target.finished()
     opponents = {
         role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
@@ -119,7 +122,11 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
     parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest, "format": chosen.number_format}
     parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
     if job.kinds:
-        parts |= {"train": job.data.train_hash, "general": digest([each.text for each in job.passages])}
+        parts["train"] = job.data.train_hash
+    if job.kinds or job.foreign:
+        parts["general"] = digest([each.text for each in job.passages])
+    if job.foreign:
+        parts["adapter"] = foreign_digest(job.foreign)
     return parts
 
 
@@ -151,7 +158,8 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
 
 def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
     """What moves, and what a user may not have meant."""
-    yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
+    if job.kinds:
+        yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
     if chosen.long_warmup:
         yield f"warning: {chosen.long_warmup}"
     if left := [kind.name for kind in job.kinds if not kind.adapted]:

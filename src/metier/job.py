@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from metier import hub
@@ -19,7 +20,7 @@ from metier.errors import DataError, Fault, MetierError
 from metier.evaluation.answering import Limits
 from metier.events import Listener, silent
 from metier.memory import Shape
-from metier.model.adapters import Identity, Kind, linear_size
+from metier.model.adapters import Identity, Kind, check_foreign, foreign_why_rows, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.model.methods import check_keys
 from metier.model.trials import Trial, count, tried
@@ -27,7 +28,7 @@ from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_of
-from metier.strategies import Classical, Full, LastN, PeftStrategy, Strategy, Tuned
+from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
 from metier.trees import Example, pack
 
 _TURN_TOKENS = 8  # what a template puts around an answer
@@ -71,6 +72,11 @@ class Job:
     def limits(self) -> Limits:
         return Limits(self.recipe.train.max_length, self.recipe.eval.max_new_tokens, self.shape.context)
 
+    @property
+    def foreign(self) -> Path | None:
+        """Where the adapter lies that is measured instead of training one."""
+        return _foreign(self.recipe)
+
     def identity(self) -> Identity:
         return Identity(
             base=self.source.name,
@@ -93,6 +99,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
     if isinstance(recipe.strategy, PeftStrategy):
         check_keys(recipe.strategy)
+    if foreign := _foreign(recipe):
+        check_foreign(foreign)
     how: dict[str, Any] = {"offline": offline, "listen": on_event}
     data, passages, found = _all_of(
         lambda: load(recipe),
@@ -120,7 +128,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         renderer=renderer,
         shots=shots,
         config=config,
-        shape=_base_shape(source, config, recipe.strategy),
+        shape=_base_shape(source, config, recipe.strategy, foreign),
         units=units,
         dropped=dropped,
         target_tokens=tokens,
@@ -147,6 +155,10 @@ def _all_of(
     if complaints:
         raise complaints[0]
     return found[0], found[1], found[2]
+
+
+def _foreign(recipe: Recipe) -> Path | None:
+    return recipe.directory / recipe.strategy.adapter if isinstance(recipe.strategy, Foreign) else None
 
 
 def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots]:
@@ -206,12 +218,14 @@ def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
     return dataclasses.replace(unit, rows=tuple(rows))
 
 
-def _base_shape(source: hub.Source, config: Config, strategy: Strategy) -> Shape:
+def _base_shape(source: hub.Source, config: Config, strategy: Strategy, foreign: Path | None) -> Shape:
     """What the headers and the config tell of the base, and what small twins of it do."""
     tensors = source.tensors()
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    trial = tried(config, strategy) if isinstance(strategy, Tuned) else Trial()
+    trial = Trial(foreign_why_rows(foreign) if foreign else "")
+    if isinstance(strategy, Tuned):
+        trial = tried(config, strategy)
     why_rows = probe(config) or trial.why_rows
     return Shape(
         parameters=sum(tensor.size for tensor in tensors),

@@ -71,6 +71,13 @@ class Classical(Strict):
     method: Literal["classical"]
 
 
+class Foreign(Shown):
+    """An adapter that PEFT wrote elsewhere, measured as it is."""
+
+    method: Literal["adapter"]
+    adapter: str = Field(description="its folder, with adapter_config.json; relative to the recipe")
+
+
 class Tuned(Shown):
     """What moves, and what training makes likelier."""
 
@@ -129,7 +136,7 @@ class PeftStrategy(Tuned):
     peft: Mapping[str, Any] = Field(default_factory=dict)
 
 
-OWN_METHODS = ("none", "classical", "full", "last-n", "lora", "qlora")
+OWN_METHODS = ("none", "classical", "adapter", "full", "last-n", "lora", "qlora")
 METHODS = (*OWN_METHODS, *PEFT_METHODS)
 
 
@@ -142,6 +149,7 @@ def _arm(raw: Any) -> Any:
 Strategy = Annotated[
     Annotated[Untuned, Tag("none")]
     | Annotated[Classical, Tag("classical")]
+    | Annotated[Foreign, Tag("adapter")]
     | Annotated[Full, Tag("full")]
     | Annotated[LastN, Tag("last-n")]
     | Annotated[LoraStrategy, Tag("lora")]

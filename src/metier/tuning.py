@@ -16,7 +16,7 @@ from metier.events import Event, Listener, silent
 from metier.files import write_directory
 from metier.inference.engine import Engine
 from metier.job import Job
-from metier.model.adapters import attach, restore, save
+from metier.model.adapters import Adapted, attach, load_foreign, restore, save
 from metier.model.forward import Forward
 from metier.model.loading import Base
 from metier.model.trials import recompute
@@ -54,6 +54,22 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
     progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
     restore(adapted, progress.best)
+    run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
+    return {"training and validation": progress.seconds, **_measure(run, job, chosen, base, adapted, means)}
+
+
+def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
+    """Answer every held-out item with an adapter made elsewhere, and keep it; returns the seconds by purpose."""
+    assert job.foreign
+    adapted = load_foreign(base.network, job.foreign)
+    run.update(status="started", why="")
+    return _measure(run, job, chosen, base, adapted, means)
+
+
+def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, means: Means) -> dict[str, float]:
+    """Keep the adapter, answer what is held out, read general text."""
+    forward = base.forward.over(adapted)
+    engine = make_engine(forward, base, chosen)
     write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to))
     write_shots(run, job)
     begun = time.monotonic()
@@ -61,10 +77,7 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     answered, max_length = time.monotonic(), job.recipe.train.max_length
     answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
     run.write_answers([to_json(each) for each in answers])
-    run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
-    seconds = {"training and validation": progress.seconds, "held-out answers": answered - begun}
-    seconds |= {"general text": time.monotonic() - answered}
-    return seconds
+    return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,20 @@ def test_a_small_base_learns_its_texts(tmp_path: Path, monkeypatch: pytest.Monke
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     texts, made = str(tmp_path / "texts"), tmp_path / "made"
-    sizes = ["--vocabulary", "400", "--layers", "2", "--hidden", "32", "--max-length", "64", "--epochs", "8", "--batch", "2"]
+    sizes = [
+        "--vocabulary",
+        "400",
+        "--layers",
+        "2",
+        "--hidden",
+        "32",
+        "--max-length",
+        "64",
+        "--epochs",
+        "8",
+        "--batch",
+        "2",
+    ]
     monkeypatch.setattr(sys, "argv", ["x", texts, str(made), "--licence", "our own", "--learning-rate", "1e-2", *sizes])
     script.main()
     card = (made / "README.md").read_text()

@@ -12,7 +12,7 @@ from metier.errors import ModelError
 from metier.events import Listener, silent
 from metier.hub import Source
 from metier.inference.engine import Engine
-from metier.model.adapters import Identity
+from metier.model.adapters import Identity, foreign_why_rows
 from metier.model.adapters import load as load_adapter
 from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, context, load, read_config
@@ -55,7 +55,10 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     number_format = NumberFormat(plan["storage"], plan["compute"])
     how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
     config = read_config(source.directory)
-    base = load(source.directory, number_format, plan["device"], why_rows=why_rows(config, recipe.strategy), **how)
+    alone = why_rows(config, recipe.strategy)
+    if run.facts["method"] == "adapter":
+        alone = alone or foreign_why_rows(run.adapter)
+    base = load(source.directory, number_format, plan["device"], why_rows=alone, **how)
     network = base.network
     if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
         hint = "restore it, or measure it again: metier eval recipe.toml"

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from metier.errors import Fault, ModelError, RecipeError
-from metier.files import read_json, verify, write_atomic, write_json
+from metier.files import digest, file_digest, read_json, verify, write_atomic, write_json
 from metier.model import beginnings
-from metier.model.methods import config_of, refused
+from metier.model.methods import config_of, refused, said
 from metier.strategies import Lora, Tuned
 
+Adapted = PeftModel  # for units that do not house PEFT
 IDENTITY = "identity.json"
+_FOREIGN = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -238,12 +240,48 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
+    return _put(network, directory)[0]
+
+
+def load_foreign(network: nn.Module, directory: Path) -> PeftModel:
+    """Put an adapter that PEFT wrote elsewhere on a base; raises `ModelError` where it does not belong on it."""
+    hint = "give an adapter that was made for this base, with the base's own names"
+    try:
+        adapted, strange = _put(network, directory)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError) as error:
+        raise ModelError(f"{directory}: does not go on this base: {said(error)}", hint) from None
+    if strange:
+        problem = f"{len(strange)} of its tensors belong to no layer of this base, {strange[0]} among them"
+        raise ModelError(f"{directory}: {problem}", hint)
+    return adapted
+
+
+def check_foreign(directory: Path) -> None:
+    """Raise `RecipeError` where a folder is no adapter, before anything heavy is loaded."""
+    lacking = [name for name in _FOREIGN if not (directory / name).is_file()]
+    if lacking:
+        fix = "give a folder that PEFT's save_pretrained wrote, as safetensors"
+        raise RecipeError("recipe", [Fault("strategy.adapter", f"{directory} has no {lacking[0]}", fix)])
+
+
+def foreign_digest(directory: Path) -> str:
+    return digest({name: file_digest(directory / name) for name in _FOREIGN})
+
+
+def foreign_why_rows(directory: Path) -> str:
+    """Why rows run alone under an adapter made elsewhere: only low rank is proven over trees."""
+    method = str(read_json(directory / "adapter_config.json").get("peft_type", "?"))
+    return "" if method == "LORA" else f"an adapter of {method.lower()} made elsewhere was not tried over trees"
+
+
+def _put(network: nn.Module, directory: Path) -> tuple[PeftModel, list[str]]:
+    """The network with a saved adapter, and the tensors of its file that found no place."""
     config = PeftConfig.from_pretrained(str(directory))
     config.base_model_name_or_path = getattr(network, "name_or_path", None)  # the identity says more than a name
     adapted = _wrap(network, config)
-    set_peft_model_state_dict(adapted, load_file(directory / "adapter_model.safetensors"))
+    found = set_peft_model_state_dict(adapted, load_file(directory / "adapter_model.safetensors"))
     adapted.requires_grad_(False).eval()
-    return adapted
+    return adapted, list(found.unexpected_keys)  # type: ignore[attr-defined]
 
 
 def merge(adapted: PeftModel) -> nn.Module:
