@@ -7,10 +7,11 @@ from pathlib import Path
 from peft import PeftType
 
 from metier.strategies import METHODS, PEFT_METHODS
+from tests.promises import test_families as families
 from tests.unit.data import test_formats as formats
 
-_TABLE = Path(__file__).parents[2] / "docs" / "reference" / "formats.md"
-_METHODS = Path(__file__).parents[2] / "docs" / "reference" / "methods.md"
+_REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+_TABLE, _FAMILIES, _METHODS = (_REFERENCE / f"{name}.md" for name in ("formats", "families", "methods"))
 
 
 def test_every_shape_and_format_is_in_the_table_and_no_other() -> None:
@@ -35,3 +36,11 @@ def test_every_method_is_in_the_table_with_no_empty_cell() -> None:
 
 def test_the_methods_are_those_of_peft() -> None:
     assert {*PEFT_METHODS} == {each.value.lower() for each in PeftType} - {"lora"}
+
+
+def test_every_family_is_in_the_table_with_what_is_tested() -> None:
+    lines = [line for line in _FAMILIES.read_text().splitlines() if line.startswith("|")]
+    assert lines == families.table()
+    cells = [cell for line in lines[2:] for cell in line.strip("| ").split(" | ")[2:]]
+    assert len(cells) == 4 * len(families.FAMILIES)
+    assert all(cell == "same" or cell.startswith("no: ") for cell in cells)

@@ -86,7 +86,9 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **keywords: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention interface; a keyword that we do not know would be silently wrong."""
-    tree: Attention = keywords.pop("tree")
+    tree: Attention | None = keywords.pop("tree", None)
+    if tree is None:
+        raise NotImplementedError(f"{type(module).__name__} is handed no tree by the layers around it")
     given = {name: keywords.pop(name, None) for name in ("scaling", "sliding_window", "softcap", "s_aux")}
     strange = {name for name in keywords.keys() - _HARMLESS if keywords[name] is not None and keywords[name] != 0}
     if strange or attention_mask is not None:

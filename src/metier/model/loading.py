@@ -21,6 +21,7 @@ from metier.trees import Example, pack
 Config = PreTrainedConfig  # for units that do not house transformers
 PROBE_CONTEXT = 8
 _TOLERANCE = 1e-3
+_EXPERTS = 16  # of a twin: no fewer than any router chooses, two in each of DeepSeek's eight groups
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     _keep_weights_as_stored(network)
     _without_dropout(network)
     network.requires_grad_(False).eval()
+    if number_format.storage != number_format.compute:
+        _assert_quantised(network, config.model_type, tried=not why_rows)
     return Base(Forward(network, forks=not why_rows, **how), why_rows, boundary(config))
 
 
@@ -118,6 +121,29 @@ def _keep_weights_as_stored(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (no attribute of nn.Module's)
+
+
+@torch.no_grad()
+def _assert_quantised(network: nn.Module, kind: str, *, tried: bool) -> None:
+    """Some families bring linear layers of their own, which stay as they were, or read a weight past its layer.
+
+    What passed the probe computes in attention alone; the others are tried on one token.
+    """
+    problem = "" if _quantised(network) else "none of its linear layers is of the kind that bitsandbytes knows"
+    if not problem and not tried:
+        try:
+            network(
+                input_ids=torch.zeros((1, 1), dtype=torch.long, device=next(network.parameters()).device),
+                use_cache=False,
+            )
+        except RuntimeError as error:
+            problem = str(error).splitlines()[0]
+    if problem:
+        raise ModelError(f"{kind}: cannot be stored in fewer bits: {problem}", 'set strategy.method = "lora"')
+
+
+def _quantised(network: nn.Module) -> bool:
+    return any(hasattr(parameter, "quant_state") for parameter in network.parameters())
 
 
 def _without_dropout(network: nn.Module) -> None:
@@ -154,25 +180,33 @@ def probe(config: PreTrainedConfig) -> str:
                 logprobs = Forward(forked, forks=True).logprobs(tree).numpy()
                 together[torch.as_tensor(tree.rows)] = torch.as_tensor(tree.row_sums(logprobs), dtype=alone.dtype)
     except (NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        return f"{config.model_type}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        return f"{config.model_type}: {_reason(error)}"
     worst = float((alone - together).abs().max())
     return "" if worst < _TOLERANCE else f"{config.model_type}: a tree differs from its rows alone by {worst:.2g} nats"
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError) and error.args == (ATTENTION,):
+        return "its attention cannot be exchanged"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def twin(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The config with two layers (one of each kind), a small vocabulary and all contexts shrunk."""
+    """The config with two layers (one of each kind), few experts, a small vocabulary and all contexts shrunk."""
     twin = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or [])
     chosen = sorted({kinds.index(kind) for kind in kinds}) or [0, 1]
     chosen = chosen if len(chosen) > 1 else [0, min(1, max(len(kinds) - 1, 1))]
-    small = {"num_hidden_layers": len(chosen), "vocab_size": 64, "intermediate_size": 64}
+    small = {"num_hidden_layers": len(chosen), "vocab_size": 64, "intermediate_size": 64, "moe_intermediate_size": 64}
+    experts = ("num_experts", "num_local_experts", "n_routed_experts")
+    small |= {name: min(_EXPERTS, each) for name in experts if (each := getattr(config, name, None))}
     contexts = ("sliding_window", "attention_chunk_size", "chunk_size", "original_max_position_embeddings")
     small |= {name: PROBE_CONTEXT for name in contexts if getattr(config, name, None)}
+    if "layer_types" in vars(twin):  # elsewhere it follows from other fields
+        small["layer_types"] = [kinds[index] for index in chosen]
     for name, value in small.items():
         if hasattr(twin, name):
             setattr(twin, name, value)
-    if kinds and not isinstance(getattr(type(twin), "layer_types", None), property):  # else it follows by itself
-        twin.layer_types = [kinds[index] for index in chosen]
     rope = getattr(twin, "rope_parameters", None) or {}
     if rope.get("original_max_position_embeddings"):
         rope["original_max_position_embeddings"] = PROBE_CONTEXT
