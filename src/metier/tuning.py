@@ -142,6 +142,7 @@ def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
         validate_every=chosen.validate_every,
         checkpoint_every=chosen.checkpoint_every,
         patience=train.early_stopping_patience,
+        loss_scaling=chosen.compute == "float16",
     )
 
 

@@ -15,11 +15,11 @@ def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor
 
     Without a mask the queries are the last of the keys' positions, and it is causal.
 
-    On a CPU bfloat16 is computed in float32: torch compiles its bfloat16 kernel anew for every length
-    and keeps megabytes of each, and block lengths hardly ever repeat.
+    On a CPU 16-bit formats are computed in float32: torch compiles its 16-bit kernels anew for every
+    length and keeps megabytes of each, and block lengths hardly ever repeat.
     """
     dtype = q_HTD.dtype
-    if dtype == torch.bfloat16 and q_HTD.device.type == "cpu":
+    if dtype.itemsize < 4 and q_HTD.device.type == "cpu":
         q_HTD, k_GTD, v_GTE = q_HTD.float(), k_GTD.float(), v_GTE.float()
     ahead = k_GTD.shape[1] - q_HTD.shape[1] if seen_TT is None else 0
     if ahead:  # torch aligns causality with the first key: as many idle queries go in front

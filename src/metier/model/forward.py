@@ -117,10 +117,21 @@ class Forward:
         self.forks = forks
         self._reference = reference
         self._multiple = multiple
+        self._scale: Callable[[Tensor], Tensor] | None = None
 
     def over(self, network: nn.Module) -> Forward:
         """The same way of running for another network: this one with an adapter around it."""
         return Forward(network, forks=self.forks, reference=self._reference, multiple=self._multiple)
+
+    def scaled(self, scale: Callable[[Tensor], Tensor]) -> Forward:
+        """The same, whose gradients pass through `scale` before they enter the network.
+
+        Equal to scaling the loss, whatever an objective makes of the log-probabilities, and what it makes
+        in float32 needs no scaling.
+        """
+        forward = self.over(self.network)
+        forward._scale = scale
+        return forward
 
     @property
     def device(self) -> torch.device:
@@ -154,6 +165,8 @@ class Forward:
         """Log-probability of each target, [K], in float32."""
         queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
         logits_UV = self.logits(tree, queries.to(self.device)).float()
+        if self._scale and logits_UV.requires_grad:
+            logits_UV.register_hook(self._scale)
         place, token = place.to(self.device), torch.as_tensor(tree.token, device=self.device)
         return logits_UV[place, token] - logits_UV.logsumexp(-1)[place]
 

@@ -27,6 +27,7 @@ class Progress:
     stale: int = 0  # validations since the best
     seconds: float = 0.0
     stopped_early: bool = False
+    scaler: dict[str, float] = field(default_factory=dict)  # of the loss, where there is one
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def facts(self) -> dict[str, object]:
@@ -69,7 +70,8 @@ class Store:
         for name, each in parameters.items():
             each.data.copy_(stored[name])
             moments = {moment: tensors[name].clone() for moment, tensors in state.items() if name in tensors}
-            optimizer.state[each] = moments  # none where no gradient ever came
+            # None where no gradient ever came. They live where their parameter does; the count stays on the CPU.
+            optimizer.state[each] = {key: value.to(each.device) if value.dim() else value for key, value in moments.items()}
         return Progress(**read_json(newest / "progress.json"), best=best)
 
     def newest_step(self) -> int:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from metier.data.mixing import Unit
 from metier.errors import MetierError, RunError
@@ -40,6 +41,7 @@ class Settings:
     validate_every: int
     checkpoint_every: int
     patience: int
+    loss_scaling: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def train(
     """Train the adapter in `forward` on the units of each step; continue from the newest good checkpoint.
 
     Returns the progress with the best adapter's tensors. Raises `RunError` at the first non-finite
-    value and `Stopped` after `hooks.stop`.
+    value and `Stopped` after `hooks.stop`. With loss scaling a step whose gradients overflow float16 is
+    skipped, and the scale halved (Micikevicius et al. 2018, section 3.2).
     """
     adapted = forward.network
     masters = Masters(trainable(adapted))
@@ -71,12 +74,16 @@ def train(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
     )
     optimizer.register_step_post_hook(lambda *_: masters.publish())
+    scaler = GradScaler(forward.device.type, enabled=settings.loss_scaling)
     progress = store.restore(parameters, optimizer)
     masters.publish()
+    if progress.scaler:
+        scaler.load_state_dict(progress.scaler)
+    forward = forward.scaled(scaler.scale)
     begun = time.monotonic() - progress.seconds
     while progress.step < len(steps) and not progress.stopped_early:
         now = Now(progress.step, len(steps), settings)
-        values = _step(forward, optimizer, objective, steps[progress.step], now)
+        values = _step(forward, optimizer, scaler, objective, steps[progress.step], now)
         progress.step += 1
         progress.seconds = time.monotonic() - begun
         hooks.listen(Event("train", progress.step, len(steps), values))
@@ -85,7 +92,7 @@ def train(
             _validate(adapted, progress, settings, hooks, len(steps))
         asked = hooks.stop()
         if asked or last or progress.stopped_early or progress.step % settings.checkpoint_every == 0:
-            progress.seconds = time.monotonic() - begun
+            progress.seconds, progress.scaler = time.monotonic() - begun, scaler.state_dict()
             store.save(progress, parameters, optimizer)
         if asked and not last:
             raise Stopped(f"stopped after step {progress.step} of {len(steps)}; its checkpoint is written")
@@ -111,7 +118,12 @@ class Now:
 
 
 def _step(
-    forward: Forward, optimizer: torch.optim.Optimizer, objective: Objective, units: Sequence[Unit], now: Now
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    scaler: GradScaler,
+    objective: Objective,
+    units: Sequence[Unit],
+    now: Now,
 ) -> dict[str, float]:
     """One optimizer step over all units, however many trees they take; returns what was measured."""
     begun, settings, step = time.monotonic(), now.settings, now.step
@@ -120,16 +132,21 @@ def _step(
     packing = Packing(settings.tokens_per_batch, forward.forks, settings.boundary)
     values = objective(forward, units, packing)
     loss = values["loss"]
+    scaler.unscale_(optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    overflown = not math.isfinite(norm)
+    if not math.isfinite(loss) or (overflown and scaler.get_scale() <= 1):
         raise RunError(f"step {step + 1}: {_cause(loss, step, settings)}")
     learning_rate = rate(step, now.total, settings)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    measured = {"grad_norm": norm, "learning_rate": learning_rate, "seconds": time.monotonic() - begun}
-    return {**values, **measured}
+    measured = {"skipped": 1.0} if overflown else {"grad_norm": norm}
+    if scaler.is_enabled():
+        measured["loss_scale"] = scaler.get_scale()
+    return {**values, **measured, "learning_rate": learning_rate, "seconds": time.monotonic() - begun}
 
 
 def _cause(loss: float, step: int, settings: Settings) -> str:
