@@ -47,7 +47,7 @@ def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, of
     hardware = probe()
     draft = make_plan(job.recipe, job.shape, hardware, None, overrides or {})
     widths = (job.shape.hidden, job.shape.intermediate)
-    layer = Layer(*widths, draft.tokens_per_batch, draft.sequences, draft.compute, draft.storage == "nf4")
+    layer = Layer(*widths, draft.tokens_per_batch, draft.sequences, draft.compute, draft.storage == "nf4", draft.device)
     return make_plan(job.recipe, job.shape, hardware, measure(layer, draft.threads), overrides or {})
 
 
@@ -177,6 +177,10 @@ def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
         runs.save_plan(run, chosen)
         return chosen
     kept = replace(Plan(**run.plan()), **means.overrides)
+    if kept.device not in (devices := probe().devices):
+        lost = f"warning: begun on {kept.device}, which this machine lacks: continues on {devices[0]} with other bits"
+        means.listen(Event("note", values={"text": lost}))
+        kept = replace(kept, device=devices[0])
     runs.save_plan(run, kept)
     changed = {name: number for name, number in run.facts["versions"].items() if runs.versions().get(name) != number}
     if changed:
@@ -274,7 +278,9 @@ def _followed(run: Run) -> Iterator[None]:
 
 def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:
     _score(run, opponents)
-    run.update(status="finished", why="", measured={"seconds": dict(seconds), "peak_memory": peak_memory()})
+    device = run.plan()["device"] if (run.directory / "plan.json").exists() else "cpu"
+    memory = {"peak_memory": peak_memory(device)} | ({} if device == "cpu" else {"host_memory": peak_memory()})
+    run.update(status="finished", why="", measured={"seconds": dict(seconds), **memory})
     write_report(run)
     Store(run.directory / "checkpoints").clear()
     return run

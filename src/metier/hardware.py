@@ -5,18 +5,50 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+DEVICES = ("cpu", "cuda", "mps")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A CUDA card or a Mac's graphics unit that this torch can use, in bytes.
+
+    `capability` is CUDA's ("8.6"), empty on a Mac; `driver` is the card's, or macOS's own version.
+    """
+
+    kind: str
+    name: str
+    memory: int
+    available: int
+    capability: str
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.memory / (1 << 30):.0f} GiB, driver {self.driver}"
+
+    @property
+    def unified(self) -> bool:
+        """Whether its memory is the machine's own."""
+        return self.kind == "mps"
+
+    @property
+    def fast_bf16(self) -> bool:
+        """CUDA's matrix units have bfloat16 from Ampere on, Metal from macOS 14 on."""
+        version = self.driver if self.kind == "mps" else self.capability
+        return int(version.partition(".")[0]) >= (14 if self.kind == "mps" else 8)
 
 
 @dataclass(frozen=True)
@@ -28,11 +60,35 @@ class Hardware:
     memory: int
     available: int
     features: tuple[str, ...]
+    accelerator: Accelerator | None = None
 
     @property
     def fast_bf16(self) -> bool:
         """Whether bfloat16 arithmetic is done by the processor itself."""
         return "amx_bf16" in self.features or "avx512_bf16" in self.features
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What can compute, the fastest first, in torch's words."""
+        return (self.accelerator.kind, "cpu") if self.accelerator else ("cpu",)
+
+    def room(self, device: str) -> int:
+        """How much memory is free there, in bytes."""
+        if device == "cpu" or self.accelerator is None:
+            return self.available
+        return min(self.accelerator.available, self.available if self.accelerator.unified else sys.maxsize)
+
+    def number_format(self, device: str) -> tuple[str, str]:
+        """What `device` computes in best, and why."""
+        card = self.accelerator
+        if device == "cpu" or card is None:
+            features = ", ".join(self.features) or "no vector instructions that matter"
+            return ("bfloat16" if self.fast_bf16 else "float32"), f"this processor has {features}"
+        if card.kind == "mps":
+            told = f"macOS {card.driver}"
+            return ("bfloat16", told) if card.fast_bf16 else ("float32", f"{told} has no bfloat16, macOS 14 has")
+        told = f"compute capability {card.capability}"
+        return ("bfloat16", told) if card.fast_bf16 else ("float16", f"{told} has no bfloat16: with loss scaling")
 
 
 @dataclass(frozen=True)
@@ -45,6 +101,7 @@ class Layer:
     sequences: int  # decoded at once
     compute: str
     quantized: bool
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -62,6 +119,15 @@ class Rates:
     product: float
 
 
+def padding(device: str, compute: str) -> tuple[int, str]:
+    """To what multiple lengths are best filled up, and why."""
+    if compute == "float32" or device == "mps":
+        return 1, "no padding is needed"
+    if device == "cpu":
+        return 64, f"{compute} kernels are compiled for each length"
+    return 8, "what the card's matrix units take at once"
+
+
 def probe() -> Hardware:
     """Look at this machine. The only place that does."""
     memory = psutil.virtual_memory()
@@ -72,6 +138,7 @@ def probe() -> Hardware:
         memory=min(memory.total, limit),
         available=min(memory.available, limit),
         features=_features(),
+        accelerator=_accelerator(),
     )
 
 
@@ -82,8 +149,15 @@ def measure(layer: Layer, threads: int) -> Rates:
     return Rates(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def peak_memory() -> int:
-    """The most memory this process has held at once, mapped files included, in bytes."""
+def peak_memory(device: str = "cpu") -> int:
+    """The most memory this process has held at once there, on the CPU mapped files included, in bytes.
+
+    Metal keeps no record of a peak: what its driver holds now, which hardly ever shrinks.
+    """
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated() if device == "cuda" else torch.mps.driver_allocated_memory()
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -96,6 +170,45 @@ def _cores() -> int:
     """Physical cores this process may use: hyper-threads share one matrix unit."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+@cache
+def _accelerator() -> Accelerator | None:
+    """What torch finds, asked in a child where there may be something: this process stays light."""
+    if not (shutil.which("nvidia-smi") or shutil.which("rocm-smi") or platform.system() == "Darwin"):
+        return None
+    done = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, check=False, timeout=120)
+    found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    return Accelerator(**found) if found else None
+
+
+_LOOK = "from metier.hardware import look; look()"
+
+
+def look() -> None:
+    """The child: print the accelerator as JSON, or null."""
+    import torch
+
+    found: dict[str, object] | None = None
+    if torch.cuda.is_available():
+        available, memory = torch.cuda.mem_get_info()
+        major, minor = torch.cuda.get_device_capability()
+        found = {"kind": "cuda", "name": torch.cuda.get_device_name(), "memory": memory, "available": available}
+        found |= {"capability": f"{major}.{minor}", "driver": _driver()}
+    elif torch.backends.mps.is_available():
+        memory = torch.mps.recommended_max_memory()
+        found = {"kind": "mps", "name": platform.processor() or "Apple", "memory": memory, "available": memory}
+        found |= {"capability": "", "driver": platform.mac_ver()[0]}
+    print(json.dumps(found))
+
+
+def _driver() -> str:
+    """Of the first NVIDIA card; another maker's goes without."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return done.stdout.partition("\n")[0].strip()
 
 
 def _features() -> tuple[str, ...]:
@@ -120,26 +233,33 @@ def _main(layer: Layer, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    work = _Work(layer)
+    torch.set_default_device(layer.device)
+    work, wait = _Work(layer), _WAIT[layer.device](torch)
     rows = max(1, min(layer.tokens, 1024) // _ROW)
     tokens = torch.randn(rows * _ROW, layer.hidden, dtype=work.dtype)
     with torch.no_grad():
-        read = _median(lambda: work.forward(tokens))
-        decode = _median(lambda: work.forward(tokens[:1].expand(layer.sequences, -1), cached=2 * _ROW))
-        product = _median(lambda: torch.nn.functional.linear(tokens, work.weights[2])) / tokens.shape[0]
+        read = _median(lambda: work.forward(tokens), wait)
+        decode = _median(lambda: work.forward(tokens[:1].expand(layer.sequences, -1), cached=2 * _ROW), wait)
+        product = _median(lambda: torch.nn.functional.linear(tokens, work.weights[2]), wait) / tokens.shape[0]
     tokens.requires_grad_()
-    train = _median(lambda: work.forward(tokens).float().sum().backward())
+    train = _median(lambda: work.forward(tokens).float().sum().backward(), wait)
     unpack = 0.0
     if layer.quantized:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
         packed, state = quantize_4bit(work.weights[2], quant_type="nf4", compress_statistics=True)
-        unpack = _median(lambda: dequantize_4bit(packed, state)) / work.weights[2].numel()
+        unpack = _median(lambda: dequantize_4bit(packed, state), wait) / work.weights[2].numel()
     count = tokens.shape[0]
     rates = Rates(train / count, read / count, decode, unpack, product / work.weights[2].numel())
     print(json.dumps(asdict(rates)))
 
 
+# An accelerator's work goes on behind the call that began it.
+_WAIT: dict[str, Callable[[Any], Callable[[], object]]] = {
+    "cpu": lambda _: lambda: None,
+    "cuda": lambda torch: torch.cuda.synchronize,
+    "mps": lambda torch: torch.mps.synchronize,
+}
 _ROW = 128  # tokens of a row in the timed batch
 _RANK = 16
 
@@ -185,13 +305,15 @@ class _Work:
         return tokens @ self.weights[index].T + (tokens.float() @ down.T @ up.T).to(self.dtype)
 
 
-def _median(work: Callable[[], object]) -> float:
+def _median(work: Callable[[], object], wait: Callable[[], object]) -> float:
     """Seconds, of at most twenty timings in at most a second, after a first that nobody counts."""
     work()
+    wait()
     timings: list[float] = []
     while len(timings) < 20 and sum(timings) < 1:
         begun = time.perf_counter()
         work()
+        wait()
         timings.append(time.perf_counter() - begun)
     return statistics.median(timings)
 

@@ -62,6 +62,8 @@ class Means(Protocol):
     """The choices of a plan on which memory depends."""
 
     @property
+    def device(self) -> str: ...
+    @property
     def storage(self) -> str: ...
     @property
     def compute(self) -> str: ...
@@ -78,8 +80,8 @@ def held(means: Means, shape: Shape) -> dict[str, int]:
     width = BYTES[means.compute]
     rest = (shape.parameters - shape.linear_parameters) * width
     return {
-        "libraries": _PYTHON,
-        "compiled kernels": _KERNELS if means.compute == "bfloat16" else 0,
+        "libraries": 0 if beside(means) else _PYTHON,
+        "compiled kernels": _KERNELS if means.device == "cpu" and means.compute != "float32" else 0,
         "weights": int(shape.linear_parameters * BYTES[means.storage] + rest),
         # Float32 with AdamW's two moments; whole modules have a copy in the compute format beside it.
         "what moves, optimizer": int((12 + width * (shape.whole and width < 4)) * shape.trainable),
@@ -87,12 +89,18 @@ def held(means: Means, shape: Shape) -> dict[str, int]:
     }
 
 
+def beside(means: Means) -> dict[str, int]:
+    """What the host holds where a card has memory of its own; a Mac's graphics unit shares the machine's."""
+    return {"libraries": _PYTHON} if means.device == "cuda" else {}
+
+
 def phases(means: Means, shape: Shape, max_new_tokens: int) -> dict[str, dict[str, int]]:
     """What each phase of a run needs on top of that; the largest makes the peak."""
     answers = _answers(means, shape, max_new_tokens)
     # Mapped only until the weights are read, when nothing moves yet.
     later = held(means, shape)["what moves, optimizer"] + held(means, shape)["best so far"]
-    found = {"loading": {"weight files": max(0, shape.file_bytes - later)}, "answers": answers}
+    mapped = 0 if beside(means) else max(0, shape.file_bytes - later)
+    found = {"loading": {"weight files": mapped}, "answers": answers}
     if not shape.trainable:
         return found
     general = {"whole distributions": 4 * _COMPARED * _GENERAL * shape.vocabulary}

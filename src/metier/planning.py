@@ -6,13 +6,13 @@ import dataclasses
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from metier.errors import DoesNotFit, Fault, RecipeError
-from metier.hardware import Hardware, Rates
-from metier.memory import GIB, Shape, peak
+from metier.hardware import DEVICES, Hardware, Rates, padding
+from metier.memory import GIB, Shape, beside, peak
 from metier.recipe import Recipe
 from metier.strategies import Full, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 
@@ -40,10 +40,11 @@ class Plan:
     largest: str  # that phase
     seconds: Mapping[str, float]
     reasons: Mapping[str, str]
+    host_memory: Mapping[str, int] = field(default_factory=dict)  # beside a card's own
 
     @property
     def peak(self) -> int:
-        """Forecast peak memory, bytes."""
+        """Forecast peak memory of the device, bytes."""
         return sum(self.memory.values())
 
     @property
@@ -59,6 +60,7 @@ class Plan:
 
 
 OVERRIDABLE: dict[str, type] = {
+    "device": str,
     "compute": str,
     "threads": int,
     "tokens_per_batch": int,
@@ -116,10 +118,10 @@ def _learning_rate(shape: Shape, strategy: Strategy) -> float:
 
 def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, overrides: Mapping[str, Any]) -> Plan:
     """Choose the means for a resolved recipe. Raises `DoesNotFit` with the arithmetic."""
-    _check_overrides(overrides, shape)
+    _check_overrides(overrides, shape, hardware)
     epochs, batch = _number(recipe.train.num_train_epochs), _number(recipe.train.batch_size)
     steps = max(1, math.ceil(epochs * shape.examples / batch))
-    chosen, reasons = _choose(recipe, shape, hardware)
+    chosen, reasons = _choose(recipe, shape, hardware, overrides)
     chosen["checkpoint_every"] = max(1, min(50, steps // 6))
     for key, value in overrides.items():
         chosen[key], reasons[key] = value, "as --plan says"
@@ -136,7 +138,7 @@ def _number(value: float | str) -> float:
     return value
 
 
-def _check_overrides(overrides: Mapping[str, Any], shape: Shape) -> None:
+def _check_overrides(overrides: Mapping[str, Any], shape: Shape, hardware: Hardware) -> None:
     faults = []
     if overrides.get("checkpointing") is True and shape.why_kept:
         faults.append(Fault("--plan checkpointing", f"cannot be: {shape.why_kept}", "leave it out"))
@@ -148,10 +150,14 @@ def _check_overrides(overrides: Mapping[str, Any], shape: Shape) -> None:
             )
         elif type(value) is not wanted or (isinstance(value, int) and not isinstance(value, bool) and value < 1):
             faults.append(Fault(f"--plan {key}", f"is {value!r}", f"give {_GIVEN[wanted]}"))
-    choices = {"compute": ("float32", "bfloat16", "float16"), "kernels": ("fused", "reference")}
+    choices = {"compute": ("float32", "bfloat16", "float16"), "kernels": ("fused", "reference"), "device": DEVICES}
     for key, allowed in choices.items():
         if isinstance(value := overrides.get(key), str) and value not in allowed:
             faults.append(Fault(f"--plan {key}", f"is {value!r}", f"choose from {', '.join(allowed)}"))
+    if (device := overrides.get("device")) in DEVICES and device not in hardware.devices:
+        problem = f"is {device!r}, but torch finds only {' and '.join(hardware.devices)} on this machine"
+        fix = "leave it out, or install a torch made for your card (pytorch.org/get-started) and its driver"
+        faults.append(Fault("--plan device", problem, fix))
     if faults:
         raise RecipeError("--plan", faults)
 
@@ -159,33 +165,39 @@ def _check_overrides(overrides: Mapping[str, Any], shape: Shape) -> None:
 _GIVEN = {int: "a whole number from 1 on", str: "a word", bool: "true or false"}
 
 
-def _choose(recipe: Recipe, shape: Shape, hardware: Hardware) -> tuple[dict[str, Any], dict[str, str]]:
-    compute = "bfloat16" if hardware.fast_bf16 else "float32"
-    features = ", ".join(hardware.features) or "no vector instructions that matter"
+def _choose(
+    recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    device = overrides.get("device", hardware.devices[0])
+    compute, why = hardware.number_format(device)
+    compute = overrides.get("compute", compute)
+    pad_to, why_padded = padding(device, compute)
     chosen: dict[str, Any] = {
-        "device": "cpu",
+        "device": device,
         "storage": "nf4" if recipe.strategy.method == "qlora" else compute,
         "compute": compute,
         "threads": hardware.cores,
         "tokens_per_batch": max(2048, shape.longest_row, shape.longest_unit),
-        "pad_to": 64 if compute == "bfloat16" else 1,
+        "pad_to": pad_to,
         "checkpointing": False,
         "kernels": "fused",
         "sequences": 64,
     }
     reasons = {
-        "device": "no accelerator is used in this release",
+        "device": str(hardware.accelerator or "torch finds no accelerator"),
         "storage": "NF4 with double quantisation, as qlora asks" if chosen["storage"] == "nf4" else "as it computes",
-        "compute": f"this processor has {features}",
+        "compute": why,
         "threads": "one a physical core",
-        "tokens_per_batch": "enough to keep the cores busy" if shape.longest_row <= 2048 else "the longest row",
-        "pad_to": "bfloat16 kernels are compiled for each length" if compute == "bfloat16" else "no padding is needed",
+        "tokens_per_batch": "enough to keep it busy" if shape.longest_row <= 2048 else "the longest row",
+        "pad_to": why_padded,
         "checkpointing": f"activations stay: {shape.why_kept}" if shape.why_kept else "activations fit without",
         "kernels": "torch's fused attention, block by block" if shape.forks else f"rows alone: {shape.why_rows}",
         "sequences": "decoded together",
     }
     if _drops(recipe.strategy) and shape.forks:
         reasons["kernels"] += "; dropout draws one mask for a shared prefix"
+    if device == "mps" and chosen["storage"] == "nf4":
+        reasons["storage"] += "; on a Mac bitsandbytes unpacks it in plain torch: lora is faster where it fits"
     return chosen, reasons
 
 
@@ -211,7 +223,7 @@ def _steps(value: float, total: int) -> int:
 def _fit(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> Plan:
     """Take the first means that fit."""
     for attempt in _attempts(draft, recipe, shape, overrides):
-        if attempt.peak <= hardware.available:
+        if _fits(attempt, hardware):
             return _explained(attempt, draft)
     raise DoesNotFit(_arithmetic(attempt, hardware), hint=_ways(attempt, recipe, shape, hardware, overrides))
 
@@ -229,7 +241,11 @@ def _attempts(draft: Plan, recipe: Recipe, shape: Shape, overrides: Mapping[str,
     for choices in product(*leaner.values()):
         attempt = dataclasses.replace(draft, **dict(zip(leaner, choices, strict=True)))
         largest, held = peak(attempt, shape, recipe.eval.max_new_tokens)
-        yield dataclasses.replace(attempt, memory=held, largest=largest)
+        yield dataclasses.replace(attempt, memory=held, largest=largest, host_memory=beside(attempt))
+
+
+def _fits(draft: Plan, hardware: Hardware) -> bool:
+    return draft.peak <= hardware.room(draft.device) and sum(draft.host_memory.values()) <= hardware.available
 
 
 def _explained(fitting: Plan, draft: Plan) -> Plan:
@@ -273,7 +289,10 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
 
 def _arithmetic(draft: Plan, hardware: Hardware) -> str:
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in draft.memory.items() if size >= 0.05 * GIB)
-    free = f"this machine has {hardware.available / GIB:.1f} GiB free"
+    where = hardware.accelerator.name if hardware.accelerator and draft.host_memory else "this machine"
+    free = f"{where} has {hardware.room(draft.device) / GIB:.1f} GiB free"
+    if host := sum(draft.host_memory.values()):
+        free += f"; beside it {host / GIB:.1f} of the machine's own {hardware.available / GIB:.1f} GiB"
     return f"needs {draft.peak / GIB:.1f} GiB ({draft.largest}): {parts}; {free}"
 
 
@@ -283,7 +302,7 @@ def _ways(leanest: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overr
     for text, draft, smaller, forced in _changes(leanest, recipe, shape, overrides):
         *_, least = _attempts(draft, recipe, smaller, forced)
         saved = leanest.peak - least.peak
-        if least.peak <= hardware.available:
+        if _fits(least, hardware):
             enough.append(f"{text} (saves {saved / GIB:.1f} GiB)")
         elif saved >= 0.05 * GIB:
             little.append(f"{text} (saves {saved / GIB:.1f} GiB)")
@@ -329,6 +348,6 @@ def _largest_base(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware,
     def exceeds(hundredths: int) -> bool:
         smaller: dict[str, Any] = {name: getattr(shape, name) * hundredths // 100 for name in sized}
         *_, leanest = _attempts(draft, recipe, dataclasses.replace(shape, **smaller), overrides)
-        return leanest.peak > hardware.available
+        return not _fits(leanest, hardware)
 
     return shape.parameters * bisect_left(range(1, 100), True, key=exceeds) / 100

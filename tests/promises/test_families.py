@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from metier.errors import ModelError
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, boundary, load
-from metier.training.loop import accumulate
+from metier.training.objectives import accumulate
 from metier.trees import Example, pack
 from tests.promises.test_trees import alone, assert_same_gradients, depth, forest, gradients
 

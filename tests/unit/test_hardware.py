@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
+import torch
 
-from metier.hardware import Layer, measure, probe
+from metier import hardware
+from metier.hardware import Accelerator, Layer, look, measure, peak_memory, probe
 
 
 def test_a_machine_has_cores_and_memory() -> None:
@@ -19,3 +23,53 @@ def test_every_rate_of_a_layer_is_measured(quantized: bool) -> None:
     rates = asdict(measure(Layer(96, 128, 256, 4, "float32", quantized), threads=1))
     assert (rates.pop("unpack") > 0) == quantized
     assert all(rate > 0 for rate in rates.values())
+
+
+@pytest.fixture
+def looked_anew() -> Iterator[None]:
+    hardware._accelerator.cache_clear()
+    yield
+    hardware._accelerator.cache_clear()
+
+
+def found(capsys: pytest.CaptureFixture[str]) -> Accelerator:
+    look()
+    return Accelerator(**json.loads(capsys.readouterr().out))
+
+
+def test_a_cuda_card_is_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (14 << 30, 15 << 30))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    card = found(capsys)
+    assert card == Accelerator("cuda", "Tesla T4", 15 << 30, 14 << 30, "7.5", card.driver)
+    assert not card.unified
+    assert not card.fast_bf16
+
+
+def test_a_mac_is_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 << 30)
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    unit = found(capsys)
+    assert (unit.kind, unit.driver, unit.memory) == ("mps", "15.1", 12 << 30)
+    assert unit.unified
+    assert unit.fast_bf16
+
+
+@pytest.mark.usefixtures("looked_anew")
+def test_a_driver_without_a_torch_for_it_is_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child is asked where a tool of the driver's is there; what counts is what torch finds."""
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
+    machine = probe()
+    assert (machine.accelerator is not None) == (torch.cuda.is_available() or torch.backends.mps.is_available())
+    assert machine.devices[-1] == "cpu"
+
+
+def test_a_cards_peak_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 123)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 456)
+    assert (peak_memory("cuda"), peak_memory("mps")) == (123, 456)
+    assert peak_memory() > 1 << 20

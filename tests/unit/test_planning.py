@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metier.errors import DoesNotFit, RecipeError
-from metier.hardware import Hardware, Rates
+from metier.hardware import Accelerator, Hardware, Rates
 from metier.memory import GIB, Shape
 from metier.planning import Plan, plan, resolve
 from metier.recipe import Recipe
@@ -15,6 +15,10 @@ from metier.strategies import QloraStrategy
 
 LAPTOP = Hardware("Linux x86_64", 4, 16 * GIB, 12 * GIB, ("avx2",))
 SERVER = Hardware("Linux x86_64", 8, 64 * GIB, 60 * GIB, ("avx2", "avx512f", "avx512_bf16"))
+T4 = Accelerator("cuda", "Tesla T4", 15 * GIB, 14 * GIB, "7.5", "550.54.15")
+COLAB = dataclasses.replace(LAPTOP, accelerator=T4)
+A100 = dataclasses.replace(SERVER, accelerator=Accelerator("cuda", "A100", 40 * GIB, 39 * GIB, "8.0", "580.1"))
+MAC = Hardware("Darwin arm64", 8, 16 * GIB, 11 * GIB, (), Accelerator("mps", "Apple", 12 * GIB, 12 * GIB, "", "15.1"))
 RATES = Rates(train=1e-3, read=4e-4, decode=0.02, unpack=5e-10, product=1e-11)
 PHI = Shape(
     parameters=3_821_000_000,
@@ -183,3 +187,66 @@ def test_overrides_are_obeyed_and_checked() -> None:
 def test_a_model_that_cannot_fork_says_so() -> None:
     made = planned("lora", dataclasses.replace(NANO, forks=False, why_rows="bloom: differs"), SERVER)
     assert "rows alone: bloom" in made.reasons["kernels"]
+
+
+def test_a_card_with_bfloat16_computes_in_it() -> None:
+    made = planned("qlora", PHI, A100)
+    assert (made.device, made.number_format, made.pad_to) == ("cuda", "nf4/bfloat16", 8)
+    assert "A100" in made.reasons["device"]
+    assert "8.0" in made.reasons["compute"]
+
+
+def test_an_older_card_computes_in_float16_with_loss_scaling() -> None:
+    made = planned("qlora", PHI, COLAB, sequences=4)
+    assert (made.device, made.number_format) == ("cuda", "nf4/float16")
+    assert "loss scaling" in made.reasons["compute"]
+    assert planned("lora", NANO, COLAB).number_format == "float16/float16"
+
+
+def test_a_mac_computes_in_bfloat16_from_macos_14_on() -> None:
+    made = planned("qlora", NANO, MAC)
+    assert (made.device, made.number_format, made.pad_to) == ("mps", "nf4/bfloat16", 1)
+    assert "plain torch" in made.reasons["storage"]
+    assert MAC.accelerator
+    older = dataclasses.replace(MAC, accelerator=dataclasses.replace(MAC.accelerator, driver="13.6.1"))
+    assert planned("lora", NANO, older).compute == "float32"
+
+
+def test_the_device_can_be_chosen_among_those_that_are_there() -> None:
+    made = planned("qlora", NANO, COLAB, device="cpu")
+    assert (made.device, made.compute, made.host_memory) == ("cpu", "float32", {})
+    assert made.reasons["device"] == "as --plan says"
+    for machine, device in ((LAPTOP, "cuda"), (COLAB, "mps"), (MAC, "cuda")):
+        with pytest.raises(RecipeError, match=f"is '{device}', but torch finds only .*cpu") as caught:
+            planned("qlora", NANO, machine, device=device)
+        assert "install a torch" in caught.value.faults[0].fix
+    with pytest.raises(RecipeError, match="choose from cpu, cuda, mps"):
+        planned("qlora", NANO, COLAB, device="tpu")
+
+
+def test_steps_are_the_same_on_every_device() -> None:
+    plans = [planned("qlora", NANO, machine) for machine in (LAPTOP, SERVER, COLAB, A100, MAC)]
+    assert len({(made.steps, made.warmup, made.validate_every) for made in plans}) == 1
+
+
+def test_a_card_holds_the_model_and_the_host_the_libraries() -> None:
+    on_card, on_cpu = planned("qlora", PHI, A100), planned("qlora", PHI, A100, device="cpu")
+    assert on_card.memory["weights"] == on_cpu.memory["weights"]
+    assert on_card.host_memory["libraries"] == on_cpu.memory["libraries"]
+    assert not any(on_card.memory[name] for name in ("libraries", "compiled kernels"))
+
+
+def test_what_does_not_fit_on_a_card_names_it() -> None:
+    small = dataclasses.replace(COLAB, accelerator=dataclasses.replace(T4, available=GIB))
+    with pytest.raises(DoesNotFit, match=r"weights .*; Tesla T4 has 1.0 GiB free; beside it .* of the machine's own"):
+        planned("qlora", PHI, small)
+    assert planned("qlora", PHI, small, device="cpu", sequences=4).device == "cpu"
+    with pytest.raises(DoesNotFit):
+        planned("qlora", PHI, dataclasses.replace(COLAB, available=GIB // 4), sequences=4)
+
+
+def test_a_macs_memory_is_counted_once() -> None:
+    """What its graphics unit takes is the machine's own memory."""
+    peak = planned("qlora", PHI, MAC, sequences=4).peak
+    with pytest.raises(DoesNotFit):
+        planned("qlora", PHI, dataclasses.replace(MAC, available=peak // 4), sequences=4)

@@ -45,9 +45,9 @@ def read_general_text(
 def _compared(forward: Forward, tree: TokenTree) -> tuple[Floats, Floats, Floats]:
     """For each target of a tree: log-probability tuned and untuned, and KL(base ‖ tuned) at its query."""
     queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
-    tuned_UV = forward.logits(tree, queries.to(forward.device)).float().log_softmax(-1)
+    tuned_UV = forward.logits(tree, queries).float().log_softmax(-1)
     with disabled(forward.network):
-        base_UV = forward.logits(tree, queries.to(forward.device)).float().log_softmax(-1)
+        base_UV = forward.logits(tree, queries).float().log_softmax(-1)
     divergence_U = (base_UV.exp() * (base_UV - tuned_UV)).sum(-1)
     token = torch.as_tensor(tree.token)
     columns = (tuned_UV.cpu()[place, token], base_UV.cpu()[place, token], divergence_U.cpu()[place])

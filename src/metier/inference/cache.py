@@ -58,7 +58,7 @@ class TreeDecoder:
         for tree in pack(rows, sum(map(len, prompts)), boundary=self._boundary):
             capture = _Capture()
             ends, place = torch.unique(torch.as_tensor(tree.row_end), return_inverse=True)
-            behind = self._forward.logits(tree, ends.to(self._forward.device), capture.around)
+            behind = self._forward.logits(tree, ends, capture.around)
             for number, row in enumerate(tree.rows.tolist()):
                 logits[row] = behind[place[number]]
                 self._fill(first + row, torch.as_tensor(tree.path(number)), capture)

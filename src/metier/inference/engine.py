@@ -68,7 +68,7 @@ class Engine:
         scores = [0.0] * len(rows)
         trees = pack(rows, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary)
         for tree in trees:
-            sums = tree.row_sums(self._forward.logprobs(tree).double().cpu().numpy())
+            sums = tree.row_sums(self._forward.logprobs(tree).cpu().double().numpy())
             for row, value in zip(tree.rows.tolist(), sums.tolist(), strict=True):
                 scores[row] = value
         return scores

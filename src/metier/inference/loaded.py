@@ -10,6 +10,7 @@ import torch
 from metier.data.rendering import Renderer
 from metier.errors import ModelError
 from metier.events import Listener, silent
+from metier.hardware import padding, probe
 from metier.hub import Source
 from metier.inference.engine import Engine
 from metier.model.adapters import Identity, foreign_why_rows
@@ -58,7 +59,9 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     alone = why_rows(config, recipe.strategy)
     if run.facts["method"] == "adapter":
         alone = alone or foreign_why_rows(run.adapter)
-    base = load(source.directory, number_format, plan["device"], why_rows=alone, **how)
+    devices = probe().devices
+    device = plan["device"] if plan["device"] in devices else devices[0]
+    base = load(source.directory, number_format, device, why_rows=alone, **how)
     network = base.network
     if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
         hint = "restore it, or measure it again: metier eval recipe.toml"
@@ -78,7 +81,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
 def open_base(name: str, number_format: NumberFormat, device: str, *, offline: bool = False) -> Loaded:
     """A base by itself: embedded, a directory, or a hub name. Raises `ModelError` where it cannot be loaded."""
     source = find_base(name, Path.cwd(), offline=offline)
-    base = load(source.directory, number_format, device, multiple=64 if number_format.compute == "bfloat16" else 1)
+    base = load(source.directory, number_format, device, multiple=padding(device, number_format.compute)[0])
     return Loaded(
         forward=base.forward,
         renderer=Renderer.load(source.directory),

@@ -5,7 +5,6 @@ Shapes: B sequences, H query heads, G key-value heads, T queries, M keys, D and 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 

@@ -36,6 +36,7 @@ class TreeAttention:
     """Every node attends to its ancestors and itself."""
 
     def __init__(self, tree: TokenTree, device: torch.device, *, reference: bool = False) -> None:
+        self._tree = tree
         self._positions = torch.as_tensor(tree.positions, device=device)
         self._ends = torch.as_tensor(tree.ends, device=device)
         self._reference = reference
@@ -71,7 +72,7 @@ class TreeAttention:
     def _seen(self, span: Span, window: int | None) -> Tensor | None:
         """The mask of a span, made once a forward; a path within its window is simply causal."""
         length, depth = span.stop - span.start, len(span.above)
-        if window is not None and window >= int(self._positions[span.start : span.stop].max()) + 1:
+        if window is not None and window > self._tree.positions[span.start : span.stop].max():
             window = None
         if not span.forks and window is None and 2 * depth <= length:
             return None
@@ -140,7 +141,7 @@ class Forward:
     def logits(
         self, tree: TokenTree, nodes: Tensor, wrap: Callable[[TreeAttention], Attention] | None = None
     ) -> Tensor:
-        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order.
+        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order, on the CPU.
 
         `wrap` may put an attention of its own around the tree's, to see keys and values go by.
         """
@@ -154,7 +155,7 @@ class Forward:
         output = self.network(
             input_ids=torch.as_tensor(tree.tokens, device=device)[None],
             position_ids=torch.as_tensor(tree.positions, device=device)[None],
-            logits_to_keep=asked,
+            logits_to_keep=asked.to(device),
             use_cache=False,
             tree=wrap(attention) if wrap else attention,
         )
@@ -164,7 +165,7 @@ class Forward:
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""
         queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
-        logits_UV = self.logits(tree, queries.to(self.device)).float()
+        logits_UV = self.logits(tree, queries).float()
         if self._scale and logits_UV.requires_grad:
             logits_UV.register_hook(self._scale)
         place, token = place.to(self.device), torch.as_tensor(tree.token, device=self.device)
@@ -185,4 +186,4 @@ class Forward:
         first = int(nodes[0])
         row = torch.as_tensor(tokens, device=self.device)[None]
         logits_TV: Tensor = self.network(input_ids=row, logits_to_keep=len(tokens) - first, use_cache=False).logits[0]
-        return logits_TV[nodes - first]
+        return logits_TV[(nodes - first).to(self.device)]

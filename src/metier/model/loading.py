@@ -88,14 +88,14 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
     if not why_rows:
         keywords["attn_implementation"] = ATTENTION
+    if device != "cpu" or number_format.storage == "nf4":
+        keywords["device_map"] = {"": device}  # shard by shard, never whole on the host
     if number_format.storage == "nf4":
-        keywords |= {"quantization_config": _nf4(number_format), "device_map": {"": device}}
+        keywords["quantization_config"] = _nf4(number_format)
     try:
         network: nn.Module = AutoModelForCausalLM.from_pretrained(directory, config=config, **keywords)
     except (OSError, ValueError) as error:
         raise ModelError(f"{directory}: cannot be loaded: {str(error).splitlines()[0]}") from None
-    if number_format.storage != "nf4":
-        network.to(device)
     _keep_weights_as_stored(network)
     _without_dropout(network)
     network.requires_grad_(False).eval()
@@ -197,12 +197,17 @@ def twin(config: PreTrainedConfig) -> PreTrainedConfig:
     kinds = list(getattr(config, "layer_types", None) or [])
     chosen = sorted({kinds.index(kind) for kind in kinds}) or [0, 1]
     chosen = chosen if len(chosen) > 1 else [0, min(1, max(len(kinds) - 1, 1))]
-    small = {"num_hidden_layers": len(chosen), "vocab_size": 64, "intermediate_size": 64, "moe_intermediate_size": 64}
+    small: dict[str, Any] = {
+        "num_hidden_layers": len(chosen),
+        "vocab_size": 64,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 64,
+    }
     experts = ("num_experts", "num_local_experts", "n_routed_experts")
     small |= {name: min(_EXPERTS, each) for name in experts if (each := getattr(config, name, None))}
     contexts = ("sliding_window", "attention_chunk_size", "chunk_size", "original_max_position_embeddings")
     small |= {name: PROBE_CONTEXT for name in contexts if getattr(config, name, None)}
-    if "layer_types" in vars(twin):  # elsewhere it follows from other fields
+    if kinds and "layer_types" in vars(twin):  # elsewhere it follows from other fields
         small["layer_types"] = [kinds[index] for index in chosen]
     for name, value in small.items():
         if hasattr(twin, name):

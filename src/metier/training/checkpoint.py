@@ -71,7 +71,9 @@ class Store:
             each.data.copy_(stored[name])
             moments = {moment: tensors[name].clone() for moment, tensors in state.items() if name in tensors}
             # None where no gradient ever came. They live where their parameter does; the count stays on the CPU.
-            optimizer.state[each] = {key: value.to(each.device) if value.dim() else value for key, value in moments.items()}
+            optimizer.state[each] = {
+                key: value.to(each.device) if value.dim() else value for key, value in moments.items()
+            }
         return Progress(**read_json(newest / "progress.json"), best=best)
 
     def newest_step(self) -> int:

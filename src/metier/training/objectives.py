@@ -126,7 +126,7 @@ class Kto:
             return 0.0
         gains = 0.0
         for tree in packing.trees(rows):
-            sums = tree.row_sums(forward.logprobs(tree).double().cpu().numpy())
+            sums = tree.row_sums(forward.logprobs(tree).cpu().double().numpy())
             gains += float(sums.sum()) - sum(self.reference[rows[row]] for row in tree.rows.tolist())
         return max(0.0, gains / len(rows))
 
@@ -144,9 +144,9 @@ def row_logprobs(forward: Forward, trees: Sequence[TokenTree]) -> Tensor:
         logprob_K = forward.logprobs(tree)
         device = logprob_K.device
         target_M = torch.as_tensor(tree.row_target, device=device)
-        weight_M = torch.as_tensor(tree.row_weight, device=device, dtype=logprob_K.dtype)
-        starts = torch.as_tensor(tree.row_start, device=device)
-        row_M = torch.repeat_interleave(torch.arange(len(tree.rows), device=device), starts.diff())
+        weight_M = torch.as_tensor(tree.row_weight, dtype=logprob_K.dtype).to(device)  # Metal has no float64
+        lengths = torch.as_tensor(tree.row_start).diff()
+        row_M = torch.repeat_interleave(torch.arange(len(tree.rows)), lengths).to(device)
         sums.append(torch.zeros(len(tree.rows), device=device).index_add(0, row_M, weight_M * logprob_K[target_M]))
         order += tree.rows.tolist()
     place_R = torch.empty(len(order), dtype=torch.long)
@@ -162,7 +162,8 @@ def accumulate(forward: Forward, trees: Sequence[TokenTree]) -> float:
     weight = sum(float(tree.weight.sum()) for tree in trees)
     loss = 0.0
     for tree in trees:
-        part = likelihood(forward.logprobs(tree), torch.as_tensor(tree.weight, device=forward.device)) / weight
+        weight_K = torch.as_tensor(tree.weight, dtype=torch.float32).to(forward.device)
+        part = likelihood(forward.logprobs(tree), weight_K) / weight
         part.backward()
         loss += float(part.detach())
     return loss

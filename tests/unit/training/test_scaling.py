@@ -95,7 +95,7 @@ def test_it_learns_once_the_scale_has_settled(tmp_path: Path) -> None:
     train(half(0.0), test_loop.rows(1) * 50, Likelihood(), settings, Store(tmp_path), hook)
     skipped = ["skipped" in event.values for event in trained(events)]
     assert skipped[0]
-    assert not any(skipped[30:])
+    assert sum(skipped[25:]) <= 3
     losses = [float(event.values["loss"]) for event in trained(events)]
     assert losses[-1] < 0.95 * losses[0]
 
