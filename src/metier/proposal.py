@@ -36,8 +36,9 @@ class Proposal:
 
 def layer(hardware: Hardware) -> Layer:
     """The one layer that is timed; the others' times are scaled from it by their weights."""
-    compute = "bfloat16" if hardware.fast_bf16 else "float32"
-    return Layer(_HIDDEN, _INTERMEDIATE, _TOKENS, _SEQUENCES, compute, "qlora" in methods())
+    device = hardware.devices[0]
+    compute, _ = hardware.number_format(device)
+    return Layer(_HIDDEN, _INTERMEDIATE, _TOKENS, _SEQUENCES, compute, "qlora" in methods(), device)
 
 
 def methods() -> Sequence[str]:
