@@ -8,7 +8,7 @@ from typing import Protocol
 
 GIB = 1 << 30
 # Bytes a parameter: NF4 with double quantisation keeps 4 bits and one 8-bit scale for 64 values.
-BYTES = {"nf4": 0.5 + 1 / 64, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+BYTES = {"nf4": 0.5 + 1 / 64, "int8": 1.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _PYTHON = int(0.55 * GIB)  # interpreter, torch, transformers, PEFT and scikit-learn, measured after importing them
 _SLACK = 1.3  # of activations: what the backward pass and the allocator hold beside them, measured (docs/log.md)
 _KERNELS = 300 << 20  # code that oneDNN compiles and keeps for every length of a bfloat16 product (decision 4)

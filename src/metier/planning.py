@@ -125,8 +125,6 @@ def plan(recipe: Recipe, shape: Shape, hardware: Hardware, rates: Rates | None, 
     chosen["checkpoint_every"] = max(1, min(50, steps // 6))
     for key, value in overrides.items():
         chosen[key], reasons[key] = value, "as --plan says"
-    if recipe.strategy.method != "qlora":
-        chosen["storage"] = chosen["compute"]
     chosen |= _schedule(recipe, steps)
     draft = Plan(**chosen, memory={}, largest="", seconds={}, reasons=reasons)
     draft = _fit(draft, recipe, shape, hardware, overrides)
@@ -171,10 +169,11 @@ def _choose(
     device = overrides.get("device", hardware.devices[0])
     compute, why = hardware.number_format(device)
     compute = overrides.get("compute", compute)
+    storage, why_stored = _storage(recipe.strategy, device, compute)
     pad_to, why_padded = padding(device, compute)
     chosen: dict[str, Any] = {
         "device": device,
-        "storage": "nf4" if recipe.strategy.method == "qlora" else compute,
+        "storage": storage,
         "compute": compute,
         "threads": hardware.cores,
         "tokens_per_batch": max(2048, shape.longest_row, shape.longest_unit),
@@ -185,7 +184,7 @@ def _choose(
     }
     reasons = {
         "device": str(hardware.accelerator or "torch finds no accelerator"),
-        "storage": "NF4 with double quantisation, as qlora asks" if chosen["storage"] == "nf4" else "as it computes",
+        "storage": why_stored,
         "compute": why,
         "threads": "one a physical core",
         "tokens_per_batch": "enough to keep it busy" if shape.longest_row <= 2048 else "the longest row",
@@ -196,9 +195,17 @@ def _choose(
     }
     if _drops(recipe.strategy) and shape.forks:
         reasons["kernels"] += "; dropout draws one mask for a shared prefix"
-    if device == "mps" and chosen["storage"] == "nf4":
-        reasons["storage"] += "; on a Mac bitsandbytes unpacks it in plain torch: lora is faster where it fits"
     return chosen, reasons
+
+
+def _storage(strategy: Strategy, device: str, compute: str) -> tuple[str, str]:
+    """How the base's linear layers are kept, and why."""
+    if not isinstance(strategy, QloraStrategy):
+        return compute, "as it computes"
+    slow = "; on a Mac bitsandbytes unpacks it in plain torch: lora is faster where it fits" if device == "mps" else ""
+    if strategy.quantization_bit == 8:
+        return "int8", f"LLM.int8, as quantization_bit = 8 asks{slow}"
+    return "nf4", f"NF4 with double quantisation, as qlora asks{slow}"
 
 
 def _drops(strategy: Strategy) -> bool:
@@ -325,6 +332,8 @@ def _changes(draft: Plan, recipe: Recipe, shape: Shape, overrides: Mapping[str, 
         small = replace(shape, trainable=min(shape.trainable, _lora_size(shape)), whole=False)
         yield 'strategy.method = "lora"', draft, small, overrides
         yield 'strategy.method = "qlora"', replace(draft, storage="nf4"), small, overrides
+    if draft.storage == "int8":
+        yield "strategy.quantization_bit = 4", replace(draft, storage="nf4"), shape, overrides
     if isinstance(strategy, LoraStrategy):
         yield 'strategy.method = "qlora"', replace(draft, storage="nf4"), shape, overrides
     if isinstance(peft := getattr(strategy, "peft", None), Lora) and (r := int(peft.r)) > 1:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from metier.domain import Domain, Listed, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
-from metier.strategies import METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, Strategy
+from metier.strategies import METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, QloraStrategy, Strategy
 
 
 class Train(Strict):
@@ -181,8 +181,8 @@ _TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydanti
 
 def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     """A key that no model has: meaningless here, misspelt, or invented."""
-    if parents[:1] == ["strategy"] and name in {"layers", "adapter", "peft", *Lora.model_fields}:
-        method = {"layers": "last-n", "adapter": "adapter"}.get(name, "lora")
+    if parents[:1] == ["strategy"] and name in {*_METHODS_OWN, "peft", *Lora.model_fields}:
+        method = _METHODS_OWN.get(name, "lora")
         return Fault(key, "has no meaning with this method", f'remove it, or set strategy.method = "{method}"')
     fields = _fields(parents)
     if not parents and (table := next((key for key in ("train", "eval") if name in _TABLES[key].model_fields), "")):
@@ -190,12 +190,15 @@ def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     return Fault(key, f"is not a field of a recipe{nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
 
 
+_METHODS_OWN = {"layers": "last-n", "adapter": "adapter", "quantization_bit": "qlora"}
+
+
 def _fields(parents: list[str]) -> set[str]:
     match [part for part in parents if not part.isdecimal()]:
         case []:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
-            return {*LastN.model_fields, *Foreign.model_fields, *LoraStrategy.model_fields}
+            return {*LastN.model_fields, *Foreign.model_fields, *QloraStrategy.model_fields}
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -207,6 +210,6 @@ def _fields(parents: list[str]) -> set[str]:
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {
     name
-    for model in (Recipe, Domain, Permutation, Listed, LastN, Foreign, LoraStrategy, Lora, Train, Eval)
+    for model in (Recipe, Domain, Permutation, Listed, LastN, Foreign, QloraStrategy, Lora, Train, Eval)
     for name in model.model_fields
 }

@@ -104,9 +104,10 @@ class LoraStrategy(Tuned):
 
 
 class QloraStrategy(Tuned):
-    """Low-rank adapters on a base in NF4 with double quantisation."""
+    """Low-rank adapters on a base stored in few bits: NF4 with double quantisation, or LLM.int8."""
 
     method: Literal["qlora"]
+    quantization_bit: Literal[4, 8] = Field(4, description="bits of a stored weight: 4 (NF4) or 8 (LLM.int8)")
     peft: Lora = Field(default_factory=Lora)
 
     @model_validator(mode="after")

@@ -40,7 +40,8 @@ def test_the_methods_are_those_of_peft() -> None:
 
 def test_every_family_is_in_the_table_with_what_is_tested() -> None:
     lines = [line for line in _FAMILIES.read_text().splitlines() if line.startswith("|")]
-    assert lines == families.table()
-    cells = [cell for line in lines[2:] for cell in line.strip("| ").split(" | ")[2:]]
+    table = families.table()
+    assert lines[: len(table)] == table
+    cells = [cell for line in table[2:] for cell in line.strip("| ").split(" | ")[2:]]
     assert len(cells) == 4 * len(families.FAMILIES)
     assert all(cell == "same" or cell.startswith("no: ") for cell in cells)

@@ -250,3 +250,15 @@ def test_a_macs_memory_is_counted_once() -> None:
     peak = planned("qlora", PHI, MAC, sequences=4).peak
     with pytest.raises(DoesNotFit):
         planned("qlora", PHI, dataclasses.replace(MAC, available=peak // 4), sequences=4)
+
+
+def test_eight_bits_are_asked_for_and_named() -> None:
+    asked = recipe("qlora", **{"strategy.quantization_bit": 8})
+    made = plan(resolve(asked, PHI), PHI, A100, RATES, {})
+    assert made.number_format == "int8/bfloat16"
+    four, sixteen = planned("qlora", PHI, A100), planned("lora", PHI, A100)
+    assert four.memory["weights"] < made.memory["weights"] < sixteen.memory["weights"]
+    with pytest.raises(RecipeError, match="quantization_bit"):
+        recipe("qlora", **{"strategy.quantization_bit": 3})
+    with pytest.raises(RecipeError, match="quantization_bit"):
+        recipe("lora", **{"strategy.quantization_bit": 8})

@@ -26,13 +26,17 @@ _EXPERTS = 16  # of a twin: no fewer than any router chooses, two in each of Dee
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """How weights are stored and what arithmetic computes in: `nf4/bfloat16`, `float32/float32`, …"""
+    """How weights are stored and what arithmetic computes in: `nf4/bfloat16`, `int8/float16`, `float32/float32`, …"""
 
     storage: str
     compute: str
 
     def __str__(self) -> str:
         return f"{self.storage}/{self.compute}"
+
+    @property
+    def quantized(self) -> bool:
+        return self.storage != self.compute
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,10 +92,10 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
     if not why_rows:
         keywords["attn_implementation"] = ATTENTION
-    if device != "cpu" or number_format.storage == "nf4":
+    if device != "cpu" or number_format.quantized:
         keywords["device_map"] = {"": device}  # shard by shard, never whole on the host
-    if number_format.storage == "nf4":
-        keywords["quantization_config"] = _nf4(number_format)
+    if number_format.quantized:
+        keywords["quantization_config"] = _quantization(number_format)
     try:
         network: nn.Module = AutoModelForCausalLM.from_pretrained(directory, config=config, **keywords)
     except (OSError, ValueError) as error:
@@ -99,14 +103,17 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     _keep_weights_as_stored(network)
     _without_dropout(network)
     network.requires_grad_(False).eval()
-    if number_format.storage != number_format.compute:
-        _assert_quantised(network, config.model_type, tried=not why_rows)
-    return Base(Forward(network, forks=not why_rows, **how), why_rows, boundary(config))
+    forward = Forward(network, forks=not why_rows, **how)
+    if number_format.quantized:
+        _assert_quantised(forward, config.model_type, known=not why_rows and number_format.storage == "nf4")
+    return Base(forward, why_rows, boundary(config))
 
 
-def _nf4(number_format: NumberFormat) -> Any:
+def _quantization(number_format: NumberFormat) -> Any:
     from transformers import BitsAndBytesConfig
 
+    if number_format.storage == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -124,18 +131,16 @@ def _keep_weights_as_stored(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _assert_quantised(network: nn.Module, kind: str, *, tried: bool) -> None:
+def _assert_quantised(forward: Forward, kind: str, *, known: bool) -> None:
     """Some families bring linear layers of their own, which stay as they were, or read a weight past its layer.
 
-    What passed the probe computes in attention alone; the others are tried on one token.
+    Families that run trees are known to bear NF4 (docs/reference/families.md); others are tried on two tokens.
     """
-    problem = "" if _quantised(network) else "none of its linear layers is of the kind that bitsandbytes knows"
-    if not problem and not tried:
+    problem = "" if _quantised(forward.network) else "none of its linear layers is of the kind that bitsandbytes knows"
+    if not problem and not known:
+        (tree,) = pack([Example((0, 0), (0.0, 1.0))], 2)
         try:
-            network(
-                input_ids=torch.zeros((1, 1), dtype=torch.long, device=next(network.parameters()).device),
-                use_cache=False,
-            )
+            forward.logprobs(tree)
         except RuntimeError as error:
             problem = str(error).splitlines()[0]
     if problem:
@@ -143,7 +148,7 @@ def _assert_quantised(network: nn.Module, kind: str, *, tried: bool) -> None:
 
 
 def _quantised(network: nn.Module) -> bool:
-    return any(hasattr(parameter, "quant_state") for parameter in network.parameters())
+    return any(type(parameter).__name__ in ("Params4bit", "Int8Params") for parameter in network.parameters())
 
 
 def _without_dropout(network: nn.Module) -> None:

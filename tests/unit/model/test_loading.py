@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import BertConfig, BloomConfig, Lfm2Config, LlamaConfig, MambaConfig, PreTrainedConfig
 
 from metier.errors import ModelError
@@ -15,6 +15,7 @@ from metier.trees import Example, pack
 from tests.unit import tiny
 
 NF4 = NumberFormat("nf4", "bfloat16")
+INT8 = NumberFormat("int8", "float32")
 TREES = pack([Example(tuple(range(6, 26)), (0.0, *[1.0] * 19)), Example(tuple(range(30, 40)), (0.0, *[1.0] * 9))], 100)
 # bitsandbytes blocks are 64 wide: a base as narrow as the other tests' would not be quantised as real ones are.
 WIDE = {"hidden_size": 128, "intermediate_size": 256}
@@ -32,15 +33,19 @@ CONVOLUTION = Lfm2Config(
 
 def packed_weights(network: torch.nn.Module) -> list[torch.Tensor]:
     """In the order of the layers; an adapter changes their names."""
-    found = [each.weight.data.clone() for each in network.modules() if isinstance(each, Linear4bit)]
+    packed = (Linear4bit, Linear8bitLt)
+    found = [each.weight.data.clone() for each in network.modules() if isinstance(each, packed)]
     assert found
     return found
 
 
-def test_a_quantised_base_survives_evaluation_and_still_gives_gradients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number_format", [NF4, INT8], ids=str)
+def test_a_quantised_base_survives_evaluation_and_still_gives_gradients(
+    tmp_path: Path, number_format: NumberFormat
+) -> None:
     """bitsandbytes' CPU path repacks weights in place at the first forward in eval mode; after that
     gradients are silently zero. Ours must train, evaluate and train again as if nothing had been."""
-    loaded = load(tiny.save(tmp_path, **WIDE), NF4, "cpu")
+    loaded = load(tiny.save(tmp_path, **WIDE), number_format, "cpu")
     before = packed_weights(loaded.network)
     adapted, _ = attach(loaded.network, tiny.lora(), seed=0)
     forward = loaded.forward.over(adapted)
