@@ -59,6 +59,8 @@ def show_plan(job: Job, chosen: Plan) -> None:
     say("\n" + table(("choice", "value", "why"), [(key, str(fields[key]), why) for key, why in chosen.reasons.items()]))
     say("\n" + table(("memory", "forecast"), [(name, size(value)) for name, value in chosen.memory.items() if value]))
     say(f"peak of {size(chosen.peak)}, in this phase: {chosen.largest}")
+    if host := sum(chosen.host_memory.values()):
+        say(f"beside it {size(host)} of the machine's own memory")
     say("\n" + table(("time", "forecast"), [(name, duration(value)) for name, value in chosen.seconds.items()]))
 
 
