@@ -168,6 +168,8 @@ def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots
         return {}
     for domain in data.domains:
         first = domain.train[0]
+        if first.kind == "passage":  # nothing is asked of plain text
+            continue
         longest = max(len(renderer.encode(label)) for label in first.replies) if first.kind == "label" else 0
         room = recipe.train.max_length - (longest or recipe.eval.max_new_tokens) - _TURN_TOKENS
         shots[domain.domain.name] = Shots.choose(

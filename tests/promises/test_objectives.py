@@ -22,6 +22,7 @@ from metier.data.units import choose_objective, make_units
 from metier.errors import RecipeError
 from metier.experiment import train
 from metier.inference.engine import Engine
+from metier.job import prepare
 from metier.model.adapters import attach, disabled, trainable
 from metier.model.forward import Forward
 from metier.model.loading import NumberFormat, load
@@ -242,3 +243,14 @@ def test_a_run_on_plain_text_lowers_its_held_out_loss(tmp_path: Path) -> None:
     assert difference(run, "loss")["verdict"] == "better"
     assert "classical" not in run.scores()["against"]
     assert run.report.exists()
+
+
+def test_nothing_stands_in_front_of_plain_text(tmp_path: Path) -> None:
+    tiny.save(tmp_path / "base")
+    (tmp_path / "notes.md").write_text("\n\n".join(f"{n}. My card {n} was swallowed! " * 70 for n in range(12)))
+    raw = {
+        "model": "base",
+        "domain": [{"name": "d", "data": "notes.md"}],
+        "strategy": {"method": "lora", "num_fewshot": 2},
+    }
+    assert prepare(Recipe.of(raw, tmp_path / "recipe.toml"), offline=True).shots == {}
