@@ -167,11 +167,12 @@ def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots
     if isinstance(strategy, Classical) or not strategy.num_fewshot:
         return {}
     for domain in data.domains:
-        first = domain.train[0]
-        if first.kind == "passage":  # nothing is asked of plain text
+        kind = domain.train[0].kind
+        if kind == "passage":  # nothing is asked of plain text
             continue
-        longest = max(len(renderer.encode(label)) for label in first.replies) if first.kind == "label" else 0
-        room = recipe.train.max_length - (longest or recipe.eval.max_new_tokens) - _TURN_TOKENS
+        closed = {reply for item in domain.train for reply in item.replies} if kind in ("label", "choice") else set()
+        longest = max((len(renderer.encode(reply)) for reply in closed), default=recipe.eval.max_new_tokens)
+        room = recipe.train.max_length - longest - _TURN_TOKENS
         shots[domain.domain.name] = Shots.choose(
             domain.train, strategy.num_fewshot, strategy.fewshot_sampler, room=room, seed=recipe.train.seed
         )
