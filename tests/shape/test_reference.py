@@ -8,6 +8,7 @@ from peft import PeftType
 
 from metier.strategies import METHODS, PEFT_METHODS
 from tests.promises import test_families as families
+from tests.unit.data import foreign
 from tests.unit.data import test_formats as formats
 
 _REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -18,8 +19,7 @@ def test_every_shape_and_format_is_in_the_table_and_no_other() -> None:
     lines = [line.strip("| ").split(" | ") for line in _TABLE.read_text().splitlines() if line.startswith("|")]
     head, _, *rows = lines
     assert head[2:] == formats.FORMATS
-    shapes = [*formats.PLAIN, *formats.SYSTEM, formats.alpaca_with_all]
-    assert {row[0] for row in rows} == {shape.__name__ for shape in shapes}
+    assert [row[0] for row in rows] == list(foreign.SHAPES)
     assert all(set(row[2:]) == {"same"} and len(row) == len(head) for row in rows)
 
 

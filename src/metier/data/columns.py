@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from metier.data.objects import listed
 from metier.data.sources import Row, columns_of, text_of
 
 _KEYS = {"id", "ids", "uuid", "guid", "index", "idx", "number", "nr", "no", "count", "length", "url", "link"}
@@ -16,6 +18,7 @@ _UNREAD = re.compile(r"\W*\d[\d.,:%\s-]*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|https
 _UNNAMED = (("unnamed",), ("column",))
 _MOST = 0.9
 _SAMPLED = 1000  # values that are looked at one by one
+_PARSED = 20  # values that are tried as JSON
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,17 @@ def survey(rows: Sequence[Row]) -> list[Column]:
     found = []
     for name in columns_of(rows):
         values = [row.values.get(name) for row in rows]
-        if not any(isinstance(value, list | dict) for value in values) and not re.search(r"[{}]", name):
+        if not _is_nested(values) and not re.search(r"[{}]", name):
             texts = (text_of(value).strip() for value in values)
             found.append(Column(name, tuple(text for text in texts if text), len(rows)))
     return found
+
+
+def _is_nested(values: Sequence[Any]) -> bool:
+    """Whether a column holds lists or objects, which in a csv file are JSON text."""
+    sample = [value for value in values if value][:_PARSED]
+    folded = bool(sample) and all(isinstance(listed(value), list | dict) for value in sample)
+    return folded or any(isinstance(value, list | dict) for value in values)
 
 
 def named(

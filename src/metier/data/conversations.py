@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from metier.data.messages import is_learned, message_list, said, speaker
+from metier.data.objects import listed
 from metier.data.replies import Unreadable, letters, read_choices
 from metier.data.sources import Row, columns_of, text_of
 from metier.data.templates import (
@@ -20,7 +22,7 @@ from metier.data.templates import (
     template_faults,
 )
 from metier.data.times import kind_of, moments
-from metier.data.tools import CALLS, RESULTS, calls_of, parsed, write_calls, write_result, write_tools
+from metier.data.tools import RESULTS, tools_of, write_result, write_tools
 from metier.domain import Domain
 from metier.errors import Fault, nearest
 
@@ -43,7 +45,7 @@ class Turn:
     """One message; `place` and `field` tell where it stands.
 
     `key` is what the row itself says, whatever the template around it; `id` is the row's own, where there
-    is a column for it.
+    is a column for it. What is not `learned` is only read, as part of the history.
     """
 
     role: str
@@ -52,6 +54,7 @@ class Turn:
     field: str
     key: str
     id: str
+    learned: bool = True
 
     def fault(self, problem: str, fix: str) -> Fault:
         return Fault(f"{self.place}: {self.field}", problem, fix)
@@ -163,8 +166,8 @@ def _from_history(field: str, row: Row) -> Iterator[Turn | Fault]:
         yield Fault(f"{row.place}: {field}", "is no list of exchanges", 'write [["question", "answer"], …]')
         return
     for index, exchange in enumerate(exchanges):
-        for role, said in zip(("user", "assistant"), exchange, strict=True):
-            text = text_of(said).strip()
+        for role, content in zip(("user", "assistant"), exchange, strict=True):
+            text = text_of(content).strip()
             yield Turn(role, text, row.place, f"{field}[{index}]", text, "")
 
 
@@ -172,7 +175,7 @@ def exchange_list(value: Any) -> list[list[Any]] | None:
     """The [question, answer] pairs of a cell, none in an empty one; None where it holds something else."""
     if value in (None, ""):
         return []
-    value = _parsed(value)
+    value = listed(value)
     pairs = isinstance(value, list) and all(isinstance(each, list) and len(each) == 2 for each in value)
     return value if pairs else None
 
@@ -193,53 +196,17 @@ def _from_list(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
 
 def _from_column(domain: Domain, row: Row, field: str, messages: list[dict[str, Any]]) -> Iterator[Turn | Fault]:
     for index, message in enumerate(messages):
-        name = text_of(message.get("role", message.get("from")))
+        name = speaker(message)
         place = f"{row.place}: {field}[{index}]"
         role = role_of(name, domain)
-        text = _said(message)
+        text = said(message)
         if role is None:
             yield _unknown_role(f"{place}.role", name)
         elif text is None:
             yield Fault(f"{place}.content", "is no text", "write it as text")
         else:
-            yield Turn(role, text, row.place, f"{field}[{index}]", text, _cell(row, domain.id))
-
-
-def _said(message: dict[str, Any]) -> str | None:
-    """The text of a message, calls and results of tools included; None where it is something else."""
-    content = message.get("content", message.get("value"))
-    if isinstance(content, list) and all(isinstance(each, dict) and "text" in each for each in content):
-        content = "\n".join(text_of(each["text"]) for each in content)  # OpenAI's parts
-    name = text_of(message.get("role", message.get("from"))).strip().lower()
-    if calls := calls_of(message):
-        return write_calls("" if name == CALLS else text_of(content).strip(), calls)
-    if isinstance(content, list | dict):
-        return None
-    return write_result(text_of(content).strip()) if name in RESULTS else text_of(content).strip()
-
-
-def message_list(value: Any) -> list[dict[str, Any]] | None:
-    """The messages of a cell, which in a csv file is JSON text; None where it holds none.
-
-    A single message may stand alone, and a list within {messages: […]}.
-    """
-    value = _parsed(value)
-    if isinstance(value, dict):
-        value = value.get("messages", [value])
-    if not isinstance(value, list) or not value:
-        return None
-    shaped = all(isinstance(each, dict) and ("role" in each or "from" in each) for each in value)
-    return value if shaped else None
-
-
-def _parsed(value: Any) -> Any:
-    """A list or an object that stands in a csv file as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return value
+            own = _cell(row, domain.id)
+            yield Turn(role, text, row.place, f"{field}[{index}]", text, own, learned=is_learned(message))
 
 
 def _unknown_role(place: str, name: str) -> Fault:
@@ -330,8 +297,8 @@ def _conversation(
         return faults
     if domain.system and not (turns and turns[0].role == "system"):
         turns = [*_system_turn(domain, row), *turns]
-    if domain.tools and turns and parsed(row.values.get(domain.tools)):
-        turns = _with_tools(turns, row.values[domain.tools])
+    if domain.tools and turns and (tools := tools_of(row.values.get(domain.tools))):
+        turns = _with_tools(turns, tools)
     return Conversation(number, _cell(row, domain.group) or name, _merged(turns))
 
 
@@ -359,7 +326,7 @@ def _merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 
 def _joined(turns: list[Turn]) -> Turn:
     content, key = ("\n".join(getattr(turn, field) for turn in turns) for field in ("content", "key"))
-    return replace(turns[0], content=content, key=key)
+    return replace(turns[0], content=content, key=key, learned=all(turn.learned for turn in turns))
 
 
 def _checked(found: Conversation | list[Fault]) -> Iterator[Conversation | Fault]:

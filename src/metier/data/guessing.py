@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.columns import Column, named, survey
-from metier.data.conversations import exchange_list, message_list, role_of
+from metier.data.conversations import exchange_list, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.items import Item
+from metier.data.messages import message_list
 from metier.data.shapes import recognise
 from metier.data.sources import (
     DELIMITED,
@@ -28,6 +29,7 @@ from metier.data.sources import (
 )
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.data.times import moments
+from metier.data.tools import tools_of
 from metier.domain import Domain
 from metier.errors import DataError, Fault
 
@@ -47,8 +49,13 @@ _VOCABULARY = {
 }
 _NAMES = {use: names.split() for use, names in _VOCABULARY.items()}
 _PARTIES = {"agent", "assistant", "bot", "customer", "user"}  # whose words or whose names?
-_BESIDE = {"instruction": "{instruction}\n\n{input}", "question": "{context}\n\n{question}"}
+_BESIDE = {
+    "instruction": [f"{{instruction}}\n\n{{{name}}}" for name in ("input", "context")],
+    "question": [f"{{{name}}}\n\n{{question}}" for name in ("context", "article", "passage")],
+}
 
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_TOOLS = ("tools", "functions", "input")  # the last as OpenAI's preference files have it
 _ASK = "Which label fits the text?"
 _CHOOSE = " Please choose an answer from {labels}."
 _LISTED = 12  # labels that an instruction lists
@@ -131,15 +138,23 @@ def _around(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     update: dict[str, Any] = {}
     columns = columns_of(rows)
     taken = f"{domain.prompt}{domain.answer}"
-    texts = [row.values.get("system") for row in rows]
-    if domain.system is None and "{system}" not in taken and any(texts):
-        update["system"] = "{system}" if all(isinstance(text, str | None) for text in texts) else None
-    if domain.tools is None and "tools" in columns and "{tools}" not in taken and domain.messages:
-        update["tools"] = "tools"
+    named = next((name for name in _SYSTEMS if name in columns and f"{{{name}}}" not in taken), None)
+    texts = [row.values.get(named) for row in rows] if named else []
+    if domain.system is None and any(texts):
+        update["system"] = f"{{{named}}}" if all(isinstance(text, str | None) for text in texts) else None
+    if domain.tools is None and domain.messages:
+        described = (name for name in _TOOLS if any(_describes(row.values.get(name)) for row in rows))
+        update["tools"] = next(described, None)
     if domain.history is None and domain.prompt and "history" in columns and "{history}" not in taken:
         exchanges = [exchange_list(row.values.get("history")) for row in rows]
         update["history"] = "history" if all(each is not None for each in exchanges) else None
     return update
+
+
+def _describes(value: Any) -> bool:
+    """Whether a cell describes tools."""
+    found = tools_of(value)
+    return bool(found) and isinstance(found, list | dict)
 
 
 def explain(domain: Domain, items: Sequence[Item]) -> str:
@@ -192,8 +207,8 @@ def _message_columns(rows: Sequence[Row]) -> str | tuple[str, ...] | None:
         values = [value for row in rows[:20] if (value := row.values.get(name))]
         if values and all(message_list(value) for value in values):
             found.append(name)
-    if {"prompt", "completion"} <= set(found):
-        return ("prompt", "completion")
+    if "completion" in found and (before := {"prompt", "chosen"} & set(found)):  # Axolotl's argilla_chat asks in chosen
+        return (before.pop(), "completion")
     return found[0] if found else None
 
 
@@ -317,9 +332,9 @@ def _one(found: list[Column]) -> Column | None:
 def _prompt(domain: Domain, left: Column, free: list[Column]) -> str:
     """The prompt's column, with the one that belongs to it."""
     prompt = f"{{{left.name}}}"
-    template = _BESIDE.get(left.name, prompt)
-    if {f"{{{column.name}}}" for column in free if column.values} >= set(re.findall(r"\{\w+\}", template)):
-        prompt = template
+    there = {f"{{{column.name}}}" for column in free if column.values}
+    beside = (each for each in _BESIDE.get(left.name, []) if there >= set(re.findall(r"\{\w+\}", each)))
+    prompt = next(beside, prompt)
     return prompt if domain.instruction is None else f"{{instruction}}\n\n{prompt}"
 
 

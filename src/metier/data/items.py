@@ -98,6 +98,8 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
         if turn.role != "assistant" or (single and index < len(turns) - 1):
             continue
         answered += 1
+        if not turn.learned:
+            continue
         own = f"{turn.id}/{answered}" if shared[turn.id] > 1 else turn.id
         before = [each.key for each in turns[:index] if each.role != "assistant" and each.key]
         try:

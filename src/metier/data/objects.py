@@ -18,7 +18,7 @@ def read_objects(text: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] |
         place = f"{shown}:{line}"
         if isinstance(value, dict):
             if _is_text(value):
-                yield line, value
+                yield line, {name: _inner(each) for name, each in value.items()}
             else:
                 yield Fault(place, "holds half of a surrogate pair", "write the character itself")
         elif isinstance(value, ValueError):
@@ -87,8 +87,40 @@ def _gap(text: str, position: int) -> int:
 
 
 _SEPARATORS = re.compile(r"\s*,?\s*")
-# Numbers as written, and NaN as the missing value that a table's export means by it.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
+
+
+def listed(value: Any) -> Any:
+    """A list or an object that stands in a csv file as JSON text; None where such text is broken."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value
+
+
+class _Number(str):
+    """A number as the file writes it."""
+
+
+# NaN is the missing value that a table's export means by it.
+_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=lambda _: None)
+
+
+def _inner(value: Any) -> Any:
+    """A cell: its own number stays as written, those within a list or an object are numbers, as tools want them."""
+    if isinstance(value, dict):
+        return {name: _value(_inner(each)) for name, each in value.items()}
+    return [_value(_inner(each)) for each in value] if isinstance(value, list) else value
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, _Number):
+        return value
+    try:
+        return int(value) if value.lstrip("-").isdecimal() else float(value)
+    except ValueError:  # more digits than Python takes
+        return str(value)
 
 
 def _plain(error: ValueError | RecursionError) -> ValueError:

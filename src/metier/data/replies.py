@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal
 
+from metier.data.messages import message_list, said
 from metier.data.sources import Row, text_of
 from metier.data.templates import closed_set
 from metier.domain import Domain
@@ -53,7 +54,7 @@ def read_replies(domain: Domain, row: Row, answer: str) -> Replies:
     if domain.choices:
         return _among_choices(domain, row, answer)
     if domain.rejected:
-        return _pair(domain.rejected, row, answer)
+        return _pair(domain, row, answer)
     if domain.rating:
         return Replies("rated", (answer,), liked=_liked(domain.rating, row))
     if labels := closed_set(domain):
@@ -131,8 +132,12 @@ def _chosen(domain: Domain, texts: tuple[str, ...], right: int) -> Replies:
     return Replies("choice", texts, right)
 
 
-def _pair(column: str, row: Row, answer: str) -> Replies:
-    other = last_text(row.values.get(column)).strip()
+def _pair(domain: Domain, row: Row, answer: str) -> Replies:
+    column = str(domain.rejected)
+    *asked, other = _spoken(row.values.get(column)) or [""]
+    liked = _spoken(row.values.get(domain.messages[-1])) if isinstance(domain.messages, tuple) else []
+    if asked and liked and asked != liked[:-1]:
+        raise Unreadable(column, "answers another question than the liked answer", "remove the row")
     if not other:
         raise Unreadable(column, "is empty", "remove the row or fill it in")
     if other == answer.strip():
@@ -140,18 +145,10 @@ def _pair(column: str, row: Row, answer: str) -> Replies:
     return Replies("preference", (answer, other))
 
 
-def last_text(value: Any) -> str:
-    """A text, or what the last message of a conversation says."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return last_text(json.loads(value))
-        except (ValueError, RecursionError):
-            return value
-    if isinstance(value, list):
-        return last_text(value[-1]) if value else ""
-    if isinstance(value, dict):
-        return text_of(value.get("content", value.get("value")))
-    return text_of(value)
+def _spoken(value: Any) -> list[str]:
+    """What the messages of a conversation say, or a text by itself."""
+    messages = message_list(value)
+    return [text_of(value).strip()] if messages is None else [said(message) or "" for message in messages]
 
 
 def rating_of(value: Any) -> bool | None:

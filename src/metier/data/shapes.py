@@ -10,19 +10,19 @@ from string import ascii_uppercase
 from typing import Any
 
 from metier.data.columns import survey
-from metier.data.conversations import message_list
-from metier.data.replies import Choice, Unreadable, choice_list, rating_of, read_choices
+from metier.data.messages import message_list
+from metier.data.replies import Choice, Unreadable, choice_list, rating_of, read_choices, read_replies
 from metier.data.sources import Row, columns_of, text_of
 from metier.domain import Domain
 
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
-_PAIRS += [("chosen_response", "rejected_response"), ("winner", "loser"), ("accepted", "rejected")]
+_PAIRS += [("preferred_completion", "non_preferred_completion"), ("chosen_response", "rejected_response")]
+_PAIRS += [("winner", "loser"), ("accepted", "rejected")]
 _RATINGS = ["kto_tag", "thumbs", "thumb", "rating", "feedback", "liked", "desirable", "is_desirable", "label"]
 _HISTORIES = ["prompt", "messages", "conversations", "input"]
-_CHOICES = ["choices", "options", "endings", "candidates", "answers", "mc1_targets"]
-_RIGHT = (
-    "answer_key answerkey answer_idx answer_index correct_index correct_answer correct gold cop label target answer"
-)
+_CHOICES = ["choices", "options", "endings", "candidates", "answers"]
+_RIGHT = "answer_key answerkey answer_idx answer_index correct_index correct_answer correct gold cop label target "
+_RIGHT += "solution answer"
 _SERIES = re.compile(r"(?P<stem>choice|option|opt?|ending|sol|answer)?[_ ]?(?P<letter>[a-h]|\d)", re.IGNORECASE)
 
 
@@ -91,7 +91,17 @@ def _choices(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
         return {}
     if domain.label_map is None and right and (mapped := _numbered(domain.model_copy(update=update), rows, right)):
         update["label_map"] = mapped
-    return update
+    return update if right is None or _answered(domain.model_copy(update=update), rows, right) else {}
+
+
+def _answered(domain: Domain, rows: Sequence[Row], right: str) -> bool:
+    """Whether the column does tell the right choice, in most rows: it may hold an explanation instead."""
+    found = 0
+    for row in rows:
+        with suppress(Unreadable):
+            read_replies(domain, row, text_of(row.values.get(right)))
+            found += 1
+    return 2 * found > len(rows)
 
 
 def _series(columns: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
+from metier.data.dialects import translate
 from metier.data.objects import read_objects
 from metier.data.prose import cut
 from metier.domain import Domain
@@ -68,7 +70,11 @@ def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) ->
     if collect is not None:
         collect += faults
     kept = _kept(domain, entries, shown)
-    return [Row(f"{shown}:{line}", number, values) for number, (line, values) in enumerate(kept)]
+    plain = translate([values for _, values in kept])
+    return [
+        Row(f"{shown}:{line}", number, values)
+        for number, ((line, _), values) in enumerate(zip(kept, plain, strict=True))
+    ]
 
 
 def as_prose(domain: Domain, path: Path) -> Domain:
@@ -252,14 +258,17 @@ def _table(data: bytes, shown: str) -> Iterator[_Values | Fault]:
         yield Fault(shown, f"is no parquet file: {str(error).splitlines()[0]}", "write it again")
         return
     for number, row in enumerate(rows, start=1):
-        yield number, {name: _as_json(value) for name, value in row.items()}
+        cells = {name: _as_json(value) for name, value in row.items()}
+        yield number, {name: str(cell) if _is_number(cell) else cell for name, cell in cells.items()}
 
 
 def _as_json(value: Any) -> Any:
-    """As the same value would come from JSON: numbers in their text, no keys that a struct lacks."""
+    """As the same value would come from JSON: no keys that a struct lacks, and no value that is no number."""
     match value:
-        case None | bool() | str():
+        case None | bool() | str() | int():
             return value
+        case float():
+            return None if math.isnan(value) else value
         case dict():
             return {name: _as_json(each) for name, each in value.items() if each is not None}
         case list():
@@ -267,6 +276,10 @@ def _as_json(value: Any) -> Any:
         case bytes():
             return value.decode("utf-8", errors="replace")
     return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _nul_faults(text: str, shown: str) -> Iterator[Fault]:

@@ -28,9 +28,9 @@ def calls_of(message: dict[str, Any]) -> list[Any]:
     return []
 
 
-def write_calls(said: str, calls: list[Any]) -> str:
+def write_calls(text: str, calls: list[Any]) -> str:
     """What the assistant says, with its calls behind."""
-    return "\n".join([*([said] if said else []), *(f"<tool_call>\n{_call(each)}\n</tool_call>" for each in calls)])
+    return "\n".join([*([text] if text else []), *(f"<tool_call>\n{_call(each)}\n</tool_call>" for each in calls)])
 
 
 def write_result(said: str) -> str:
@@ -40,8 +40,7 @@ def write_result(said: str) -> str:
 
 def write_tools(system: str, tools: Any) -> str:
     """A system prompt with the descriptions of the tools that may be called."""
-    found = parsed(tools)
-    described = [_plain(each) for each in (found if isinstance(found, list) else [found])]
+    described = [_plain(each) for each in (tools if isinstance(tools, list) else [tools])]
     asked = (
         "You may call these tools. To call one, answer with <tool_call> and </tool_call> around a JSON object "
         'such as {"name": "…", "arguments": {…}}.'
@@ -49,11 +48,17 @@ def write_tools(system: str, tools: Any) -> str:
     return "\n\n".join([*([system] if system else []), "\n".join([asked, "<tools>", *described, "</tools>"])])
 
 
+def tools_of(value: Any) -> Any:
+    """The tools that a cell describes; OpenAI's preference files keep them beside the messages."""
+    found = parsed(value)
+    return found.get("tools") if isinstance(found, dict) and "messages" in found else found
+
+
 def parsed(value: Any) -> Any:
     """JSON that stands as text; anything else as it is."""
     if isinstance(value, str):
         try:
-            return json.loads(value, parse_int=str, parse_float=str)
+            return json.loads(value)
         except (ValueError, RecursionError):
             return value
     return value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow
@@ -18,57 +19,9 @@ from metier.data.items import Item, make_items
 from metier.data.sources import read_rows
 from metier.errors import DataError
 from metier.recipe import Recipe
+from tests.unit.data import foreign
+from tests.unit.data.foreign import COUNT, FAMILIES, SHAPES, Shape, asked, rows, said, worse
 
-COUNT = 24
-ASKED = [f"How do I reset device {number} after the last update?" for number in range(COUNT)]
-SAID = [f"Hold its button for {number} seconds, then wait for the light." for number in range(COUNT)]
-
-
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
-
-
-def alpaca(asked: str, said: str) -> dict[str, Any]:
-    return {"instruction": asked, "input": "", "output": said}
-
-
-def alpaca_with_all(asked: str, said: str) -> dict[str, Any]:
-    """As LLaMA-Factory has it."""
-    return {**alpaca(asked, said), "system": "Be kind.", "history": [["Hello?", "Good day."]]}
-
-
-def sharegpt(asked: str, said: str) -> dict[str, Any]:
-    return {"conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]}
-
-
-def sharegpt_with_system(asked: str, said: str) -> dict[str, Any]:
-    return {**sharegpt(asked, said), "system": "Be kind."}
-
-
-def openai(asked: str, said: str) -> dict[str, Any]:
-    return {"messages": [user(asked), assistant(said)]}
-
-
-def openai_with_system(asked: str, said: str) -> dict[str, Any]:
-    return {"messages": [{"role": "system", "content": "Be kind."}, user(asked), assistant(said)]}
-
-
-def completion(asked: str, said: str) -> dict[str, Any]:
-    return {"prompt": asked, "completion": said}
-
-
-def chat_completion(asked: str, said: str) -> dict[str, Any]:
-    """TRL's conversational prompt and completion."""
-    return {"prompt": [user(asked)], "completion": [assistant(said)]}
-
-
-Shape = Callable[[str, str], dict[str, Any]]
-PLAIN = [alpaca, sharegpt, openai, completion, chat_completion]
-SYSTEM = [sharegpt_with_system, openai_with_system]
 FORMATS = ["jsonl", "json", "parquet", "csv", "tsv"]
 
 
@@ -89,13 +42,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def rows(shape: Shape) -> list[dict[str, Any]]:
-    return [shape(*pair) for pair in zip(ASKED, SAID, strict=True)]
-
-
 def items(path: Path) -> list[Item]:
     domain = propose(path)
     return make_items(domain, read_rows(domain, path))
+
+
+def first(path: Path, shape: Shape) -> Item:
+    return items(write(path / "x.jsonl", rows(shape)))[0]
 
 
 def hashes(path: Path) -> tuple[str, str]:
@@ -104,27 +57,94 @@ def hashes(path: Path) -> tuple[str, str]:
     return data.train_hash, data.heldout_hash
 
 
+@cache
+def reference(family: int) -> tuple[str, str]:
+    """The hashes of a family's first shape, as JSON lines."""
+    with TemporaryDirectory() as folder:
+        return hashes(write(Path(folder) / "y.jsonl", rows(next(iter(FAMILIES[family].values())))))
+
+
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("shape", [*PLAIN, *SYSTEM], ids=lambda shape: shape.__name__)
-def test_every_shape_is_the_same_data_in_every_format(tmp_path: Path, shape: Shape, kind: str) -> None:
-    reference = SYSTEM[0] if shape in SYSTEM else PLAIN[0]
-    assert hashes(write(tmp_path / f"x.{kind}", rows(shape))) == hashes(write(tmp_path / "y.jsonl", rows(reference)))
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_the_same_data_in_every_format(tmp_path: Path, name: str, kind: str) -> None:
+    (family,) = (number for number, shapes in enumerate(FAMILIES) if name in shapes)
+    assert hashes(write(tmp_path / f"x.{kind}", rows(SHAPES[name]))) == reference(family)
+
+
+def test_families_differ() -> None:
+    assert len({reference(family) for family in range(len(FAMILIES))}) == len(FAMILIES)
+
+
+def test_an_answer_is_open_and_its_prompt_is_asked(tmp_path: Path) -> None:
+    item = first(tmp_path, foreign.ANSWERS["completion"])
+    assert (item.kind, item.replies) == ("open", (said(0),))
+    assert [(each.role, each.content) for each in item.messages] == [("user", asked(0))]
+
+
+def test_a_pair_has_both_answers(tmp_path: Path) -> None:
+    item = first(tmp_path, foreign.PAIRS["preference"])
+    assert (item.kind, item.replies, item.answer) == ("preference", (said(0), worse(0)), 0)
+
+
+def test_a_rating_tells_who_was_liked(tmp_path: Path) -> None:
+    found = items(write(tmp_path / "x.jsonl", rows(foreign.RATINGS["unpaired_preference"])))
+    assert [item.liked for item in found[:3]] == [True, False, True]
+    assert {item.kind for item in found} == {"rated"}
+
+
+def test_choices_are_lettered_in_the_prompt(tmp_path: Path) -> None:
+    found = items(write(tmp_path / "x.jsonl", rows(foreign.CHOICES["medmcqa"])))
+    assert found[0].messages[-1].content.endswith("\nC. Call us\nD. Read the manual\nAnswer:")
+    assert [item.reference for item in found[:5]] == ["A", "B", "C", "D", "A"]
+    assert found[0].options == ("Hold its button", "Wait for the light", "Call us", "Read the manual")
+
+
+@pytest.mark.parametrize("name", [*foreign.TOOLS, *foreign.FUNCTIONS])
+def test_calls_keep_their_numbers(tmp_path: Path, name: str) -> None:
+    found = items(write(tmp_path / "x.jsonl", rows(SHAPES[name])))
+    call, result = found[2], found[3]
+    assert call.reference == '<tool_call>\n{"name": "reset", "arguments": {"device": 1, "share": 0.5}}\n</tool_call>'
+    assert '"name": "reset", "description": "Reset a device"' in call.messages[0].content
+    assert result.messages[-1].content == "<tool_response>\ndone\n</tool_response>"
+    assert result.reference == said(1)
+
+
+def test_what_has_no_weight_is_read_but_not_learned(tmp_path: Path) -> None:
+    found = items(write(tmp_path / "x.jsonl", rows(foreign.READ_FIRST["openai_weight"])))
+    assert len(found) == COUNT
+    assert [message.content for message in found[1].messages] == ["Hello?", "Good day.", asked(1)]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_alpacas_system_and_history_become_turns(tmp_path: Path, kind: str) -> None:
-    first = items(write(tmp_path / f"x.{kind}", rows(alpaca_with_all)))
-    said = [(message.role, message.content) for message in first[1].messages]
-    assert said == [("system", "Be kind."), ("user", "Hello?"), ("assistant", "Good day."), ("user", ASKED[0])]
-    assert (first[0].reference, first[1].reference) == ("Good day.", SAID[0])
+    found = items(write(tmp_path / f"x.{kind}", rows(foreign.HISTORIES["alpaca_with_all"])))
+    turns = [(message.role, message.content) for message in found[1].messages]
+    assert turns == [("system", "Be kind."), ("user", "Hello 0?"), ("assistant", "Good day."), ("user", asked(0))]
+    assert (found[0].reference, found[1].reference) == ("Good day.", said(0))
 
 
 def test_a_row_without_its_own_system_prompt_has_none(tmp_path: Path) -> None:
-    made = rows(sharegpt_with_system)
+    made = rows(foreign.WITH_SYSTEM["sharegpt_with_system"])
     made[0]["system"] = ""
     found = items(write(tmp_path / "x.jsonl", made))
     assert [message.role for message in found[0].messages] == ["user"]
     assert [message.role for message in found[1].messages] == ["system", "user"]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "md"])
+def test_plain_text_is_cut_into_passages(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"x.{suffix}").write_text("\n\n".join(f"{asked(i)} {said(i)} " * 20 for i in range(COUNT)))
+    found = items(tmp_path / f"x.{suffix}")
+    assert {item.kind for item in found} == {"passage"}
+    assert len(found) > 5
+    assert "".join(item.reference for item in found).count(asked(3)) == 20
+
+
+def test_a_folder_of_texts_keeps_each_file_on_one_side(tmp_path: Path) -> None:
+    for number in range(12):
+        text = "\n\n".join(f"{asked(number)} {said(line)} " * 20 for line in range(4))
+        (tmp_path / f"{number}.md").write_text(text)
+    assert len({item.group for item in items(tmp_path)}) == 12
 
 
 def test_a_file_that_is_no_parquet_is_said(tmp_path: Path) -> None:
@@ -134,6 +154,36 @@ def test_a_file_that_is_no_parquet_is_said(tmp_path: Path) -> None:
 
 
 def test_a_fault_in_parquet_names_its_row(tmp_path: Path) -> None:
-    made = [*rows(completion), {"prompt": "Why?", "completion": None}]
+    made = [*rows(foreign.ANSWERS["completion"]), {"prompt": "Why?", "completion": None}]
     with pytest.raises(DataError, match=rf"x\.parquet:{COUNT + 1}: completion: is empty"):
         items(write(tmp_path / "x.parquet", made))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "Why?", "chosen": "So.", "rejected": ""}, "rejected: is empty"),
+        ({"prompt": "Why?", "chosen": "So.", "rejected": "So."}, "rejected: is the same as the liked answer"),
+        (
+            {
+                "chosen": [foreign.user("Why?"), foreign.assistant("So.")],
+                "rejected": [foreign.user("When?"), foreign.assistant("Now.")],
+            },
+            "rejected: answers another question",
+        ),
+        ({"prompt": "Why?", "completion": "So.", "label": "perhaps"}, "label: 'perhaps' is no rating"),
+        ({"question": "Why?", "choices": ["So."], "answer": 0}, "choices: holds 1 choices"),
+        ({"question": "Why?", "choices": ["So.", ""], "answer": 0}, "choices: holds 1 choices"),
+        ({"question": "Why?", "choices": ["So.", "", "No."], "answer": 0}, "choices: choice B is empty"),
+    ],
+)
+def test_a_row_that_lacks_something_is_a_fault_with_its_place(tmp_path: Path, row: foreign.Row, said: str) -> None:
+    (name,) = (
+        name
+        for name in ("preference", "implicit_chat_preference", "unpaired_preference", "choice_list")
+        if set(SHAPES[name](0)) == set(row) and (name != "implicit_chat_preference" or "prompt" not in row)
+    )
+    domain = propose(write(tmp_path / "x.jsonl", rows(SHAPES[name])))
+    write(tmp_path / "x.jsonl", [*rows(SHAPES[name]), row])
+    with pytest.raises(DataError, match=rf"x\.jsonl:{COUNT + 1}: {said}"):
+        make_items(domain, read_rows(domain, tmp_path / "x.jsonl"))
