@@ -203,7 +203,8 @@ def _from_column(domain: Domain, row: Row, field: str, messages: list[dict[str, 
         if role is None:
             yield _unknown_role(f"{place}.role", name)
         elif text is None:
-            yield Fault(f"{place}.content", "is no text", "write it as text")
+            fix = "write it as text; pictures and sound are not read: remove the part, or the row"
+            yield Fault(f"{place}.content", "is no text", fix)
         else:
             own = _cell(row, domain.id)
             yield Turn(role, text, row.place, f"{field}[{index}]", text, own, learned=is_learned(message))

@@ -356,6 +356,9 @@ def _headless(rows: Sequence[Row]) -> DataError:
 def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
     """The columns as they are, and an example of what to write."""
     place = rows[0].place.rpartition(":")[0]
+    if "input_ids" in columns_of(rows):
+        fix = "give the text or the messages that they were made from: every base has its own tokens"
+        return DataError(place, [Fault(place, "holds tokens (input_ids), not text", fix)])
     shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns_of(rows))
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]
