@@ -37,7 +37,10 @@ class Domain(Strict):
     """One domain: where its rows are, and how a row becomes a conversation with its answer."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
-    data: str = Field(description="csv, tsv, jsonl, json or parquet file, or sample:NAME")
+    data: str = Field(
+        description="csv, tsv, jsonl, json, parquet or text file, sample:NAME, or hub:owner/name[/config][@rev][:split]"
+    )
+    optional: bool = Field(False, description="skip the domain, and say so, where its data is absent")
     heldout: Heldout = Field(
         0.2,
         description="a share, a file, { ids = FILE } or { permutation = SEED, share = S }",

@@ -94,6 +94,33 @@ def _snapshot(name: str, revision: str | None, *, local: bool) -> Path:
     )
 
 
+def cached_data(name: str, revision: str | None) -> Path | None:
+    """The snapshot of a data set that lies on this machine. Opens no socket."""
+    try:
+        return _data_snapshot(name, revision, local=True)
+    except LocalEntryNotFoundError:
+        return None
+
+
+def fetch_data(name: str, revision: str | None, listen: Listener) -> Path:
+    """Bring a data set's files into the cache; never code. Raises `ModelError` with the remedy."""
+    disable_progress_bars()
+    listen(Event("note", values={"text": f"fetching the data set {name}; its licence stands on {page(name)}"}))
+    return _patiently(f"datasets/{name}", lambda: _data_snapshot(name, revision, local=False))
+
+
+def page(name: str) -> str:
+    """Where people read of a data set."""
+    return f"{constants.ENDPOINT}/datasets/{name}"
+
+
+def _data_snapshot(name: str, revision: str | None, *, local: bool) -> Path:
+    found = snapshot_download(
+        name, repo_type="dataset", revision=revision, local_files_only=local, ignore_patterns=["*.py"]
+    )
+    return Path(found)
+
+
 def barrier() -> str:
     """Why the hub is out of reach, or nothing: one attempt of two seconds; a proxy's word is taken for it."""
     if is_offline_mode():
@@ -295,7 +322,11 @@ def _asked_for(error: BaseException) -> float:
 def _refusal(name: str, error: BaseException) -> ModelError:
     """The hub's no in a sentence, with the way in."""
     problem, hint = _explained(name, error)
-    return ModelError(f"model: {name}: {problem}", hint)
+    return ModelError(f"{_kind(name)}: {name}: {problem}", hint)
+
+
+def _kind(name: str) -> str:
+    return "data set" if name.startswith("datasets/") else "model"
 
 
 def _explained(name: str, error: BaseException) -> tuple[str, str]:
@@ -305,7 +336,7 @@ def _explained(name: str, error: BaseException) -> tuple[str, str]:
         token = f"set HF_TOKEN to a token from {constants.ENDPOINT}/settings/tokens"
         return f"is gated, and {there}", f"accept its licence on {page}, then {token}"
     if isinstance(error, RepositoryNotFoundError):
-        return "the hub has no such model, or it is private", "check the name; for a private one set HF_TOKEN"
+        return f"the hub has no such {_kind(name)}, or it is private", "check the name; for a private one set HF_TOKEN"
     if isinstance(error, RevisionNotFoundError):
         return "has no such revision", f"{page}/commits/main lists them"
     if isinstance(error, HFValidationError):

@@ -152,6 +152,8 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"data": counts, "hashes": dict(parts), "revision": job.source.revision}
     facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
     facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
+    facts |= {"skipped": [str(fault) for fault in job.data.skipped]}
+    facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
     facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
 

@@ -18,7 +18,7 @@ from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError
 from metier.evaluation.answering import Limits
-from metier.events import Listener, silent
+from metier.events import Event, Listener, silent
 from metier.memory import Shape
 from metier.model.adapters import Identity, Kind, check_foreign, foreign_why_rows, linear_size
 from metier.model.loading import Config, boundary, context, probe, read_config
@@ -103,11 +103,13 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         check_foreign(foreign)
     how: dict[str, Any] = {"offline": offline, "listen": on_event}
     data, passages, found = _all_of(
-        lambda: load(recipe),
+        lambda: load(recipe, **how),
         lambda: read_passages(recipe),
         lambda: run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, **how),
     )
     source = merged(recipe.model, found, **how) if isinstance(found, Run) else found
+    for fault in data.skipped:
+        on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in data.domains})

@@ -90,7 +90,8 @@ def _facts(job: Job) -> dict[str, object]:
         for each in job.data.domains
     ]
     kinds = [asdict(kind) for kind in job.kinds]
-    return {"domains": domains, "dropped": [str(fault) for fault in job.dropped], "trained": kinds}
+    skipped = [str(fault) for fault in job.data.skipped]
+    return {"domains": domains, "skipped": skipped, "dropped": [str(fault) for fault in job.dropped], "trained": kinds}
 
 
 def show_row(renderer: Renderer, row: Example) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from metier.data import online
 from metier.data.checks import few_heldout, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, make_items
+from metier.data.online import Online
 from metier.data.sources import as_prose, columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
+from metier.events import Listener, silent
 from metier.files import digest, read_json, write_json
 from metier.recipe import Recipe
 
 _FORMAT = 1
+_NO_MATTER = "the recipe goes on with its other domains"
 _SIDES = ("heldout", "validation", "train")
 _KEYS = {"heldout", "validation", *(f"{side}_ids" for side in _SIDES)}
 
@@ -35,14 +39,17 @@ class DomainData:
     heldout: tuple[Item, ...]
     left_out: tuple[Fault, ...]
     warnings: tuple[Fault, ...]
+    revisions: Mapping[str, str] = field(default_factory=dict)  # data set of the hub → the commit that was read
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a recipe trains and is measured on; `notes` tell what of the files is not used."""
+    """What a recipe trains and is measured on; `notes` tell what of the files is not used, `skipped` which
+    optional domains are absent."""
 
     domains: tuple[DomainData, ...]
     notes: tuple[Fault, ...]
+    skipped: tuple[Fault, ...] = ()
 
     @cached_property
     def heldout_hash(self) -> str:
@@ -65,7 +72,7 @@ class Passage:
     place: str
 
 
-def load(recipe: Recipe) -> Dataset:
+def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent) -> Dataset:
     """Everything that a run reads. Raises `DataError` with the faults of all domains.
 
     The split is drawn once: what `remember` wrote beside the recipe is reused.
@@ -74,15 +81,25 @@ def load(recipe: Recipe) -> Dataset:
     domains: list[DomainData] = []
     faults: list[Fault] = []
     notes: list[Fault] = []
+    skipped: list[Fault] = []
     for domain in recipe.domain:
         with _collected(faults):
-            domains.append(_load(recipe, domain, memory.get(domain.name, {}), notes.append))
+            try:
+                places = _places(recipe, domain, offline, listen)
+            except DataError as error:
+                if not domain.optional:
+                    raise
+                skipped.append(Fault(f"domain {domain.name}", f"is skipped: {error.faults[0]}", _NO_MATTER))
+                continue
+            domains.append(_load(recipe, domain, places, memory.get(domain.name, {}), notes.append))
+    if not domains and not faults:
+        faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
     if not faults:
         domains = [_apart_from_others(each, domains) for each in domains]
         faults += [fault for each in domains for fault in _emptied(each)]
     if faults:
         raise DataError(str(recipe.path), list(dict.fromkeys(faults)))
-    return Dataset(tuple(domains), tuple(notes))
+    return Dataset(tuple(domains), tuple(notes), tuple(skipped))
 
 
 def read_passages(recipe: Recipe) -> list[Passage]:
@@ -110,7 +127,24 @@ def _collected(faults: list[Fault]) -> Iterator[None]:
         faults.extend(error.faults)
 
 
-def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note) -> DomainData:
+def _places(recipe: Recipe, domain: Domain, offline: bool, listen: Listener) -> dict[str, Path | Online]:
+    """Where everything lies that a domain names. Raises `DataError` for what is not to be had."""
+    names = [domain.data, domain.heldout, domain.validation]
+    names += [domain.heldout.ids] if isinstance(domain.heldout, Listed) else []
+    places: dict[str, Path | Online] = {}
+    for name in (each for each in names if isinstance(each, str)):
+        if name.startswith(online.PREFIX):
+            places[name] = online.find(name, offline=offline, listen=listen)
+        else:
+            places[name] = path = recipe.data_path(name)
+            if domain.optional and not path.exists():
+                raise DataError(show(path), [Fault(show(path), "does not exist", "put it there")])
+    return places
+
+
+def _load(
+    recipe: Recipe, domain: Domain, places: Mapping[str, Path | Online], memory: Mapping[str, Any], note: Note
+) -> DomainData:
     faults: list[Fault] = []
     items: list[Item] = []
     files: dict[str, list[Item]] = {}
@@ -118,14 +152,14 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
         domain = domain.model_copy(update={"instruction": domain.instructions[0]})
     domain = as_prose(domain, recipe.data_path(domain.data))
     with _collected(faults):
-        rows = read_rows(domain, recipe.data_path(domain.data), faults)
+        rows = read_rows(domain, places[domain.data], faults)
         domain = complete(domain, rows)
         items = make_items(domain, rows, note)
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
         if isinstance(name, str):
             with _collected(faults):
-                rows = read_rows(domain, recipe.data_path(name), faults)
+                rows = read_rows(domain, places[name], faults)
                 files[side] = make_items(domain, rows, note) if items else []
     if faults:
         raise DataError(str(recipe.path), faults)
@@ -134,7 +168,8 @@ def _load(recipe: Recipe, domain: Domain, memory: Mapping[str, Any], note: Note)
     found = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
     everything = [*found.train, *found.validation, *found.heldout]
     told = (*warnings(domain, everything), *few_heldout(domain, found.heldout))
-    return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told)
+    revisions = {name: place.revision for name, place in places.items() if isinstance(place, Online)}
+    return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told, revisions)
 
 
 def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:

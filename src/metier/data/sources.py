@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from metier.data import online
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
 from metier.data.dialects import translate
 from metier.data.objects import read_objects
+from metier.data.online import Online
 from metier.data.prose import cut
 from metier.domain import Domain
 from metier.errors import DataError, Fault, nearest
@@ -41,23 +43,25 @@ class Row:
     values: dict[str, Any]
 
 
-def read_rows(domain: Domain, path: Path, collect: list[Fault] | None = None) -> list[Row]:
-    """The rows of `path` that `domain.where` keeps.
+def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None = None) -> list[Row]:
+    """The rows of a file, a folder of texts or a data set of the hub that `domain.where` keeps.
 
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
     instead, so that those which others find are told together with them.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return _read_folder(domain, path, collect)
-    shown, data = show(path), read_bytes(path)
-    if path.suffix.lower() == PARQUET:
-        found, faults = list(_table(data, shown)), list[Fault]()
+    shown, faults = show(path) if isinstance(path, Path) else path.spec, list[Fault]()
+    if isinstance(path, Online):
+        found: list[_Values | Fault] = list(_plain_rows(online.read(path)))
+    elif path.suffix.lower() == PARQUET:
+        found = list(_table(read_bytes(path), shown))
     else:
-        text = _decode(data, domain.encoding, shown)
+        text = _decode(read_bytes(path), domain.encoding, shown)
         if not text.strip():
             raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
         found = list(_parsed(text, domain, path))
-        faults = list(_nul_faults(text, shown))
+        faults += _nul_faults(text, shown)
     if domain.explode:
         found = list(_exploded(found, domain.explode, shown))
     entries = [each for each in found if not isinstance(each, Fault)]
@@ -257,6 +261,11 @@ def _table(data: bytes, shown: str) -> Iterator[_Values | Fault]:
     except (ArrowException, OSError) as error:
         yield Fault(shown, f"is no parquet file: {str(error).splitlines()[0]}", "write it again")
         return
+    yield from _plain_rows(rows)
+
+
+def _plain_rows(rows: Iterable[dict[str, Any]]) -> Iterator[_Values]:
+    """Rows of a table, counted from 1, as JSON lines would have them."""
     for number, row in enumerate(rows, start=1):
         cells = {name: _as_json(value) for name, value in row.items()}
         yield number, {name: str(cell) if _is_number(cell) else cell for name, cell in cells.items()}
