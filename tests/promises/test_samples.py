@@ -56,3 +56,16 @@ def test_the_guard_text_is_long_enough() -> None:
 def test_shipped_recipes_load(tmp_path: Path) -> None:
     for path in (SAMPLES.parent / "recipes").glob("*.toml"):
         assert Recipe.load(path).domain
+
+
+def test_advertisements_are_minimal_pairs_half_of_them_biased() -> None:
+    (domain,) = load(Recipe.load(SAMPLES.parent / "recipes" / "job_ads.toml")).domains
+    items = [*domain.train, *domain.validation, *domain.heldout]
+    assert len(items) >= 60
+    pairs: dict[str, list[str]] = {}
+    for item in items:
+        pairs.setdefault(item.group, []).append(item.reference)
+    assert all(sorted(labels) == ["biased", "unbiased"] for labels in pairs.values())
+    asked = items[0].messages[-1].content
+    wanted = "Is the following job description biased? Please choose an answer from {biased/unbiased}\n"
+    assert asked.startswith(wanted)

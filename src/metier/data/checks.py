@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from metier.data.items import Item
 from metier.domain import Domain
@@ -13,6 +13,18 @@ from metier.errors import Fault
 _SHOWN = 3  # places named of each kind
 _FEW, _TIMES, _WORDS = 20, 5, 4  # a closed set in disguise: so few answers, each so often, so short
 
+_REMAINS = (
+    (
+        re.compile(r"\{\{[^{}]+\}\}"),
+        "{{placeholders}}",
+        "fill them in, or in whatever shows the answers: the model will write them as they stand",
+    ),
+    (
+        re.compile(r"(?:-->|>>|»|read more|click here)\W*\Z", re.IGNORECASE),
+        "the end of a web page's link",
+        "cut it off: the model will end its answers so",
+    ),
+)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?!example\.)(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}")
 _CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
 # Separated as people separate them: a year, an amount or an order number is no phone number.
@@ -28,8 +40,9 @@ _PHONE = re.compile(
 
 
 def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
-    """Personal data with its places, answers that look like labels, labels that look like one another."""
-    return [*_personal_data(domain, items), *_hidden_labels(domain, items), *_twin_labels(domain, items)]
+    """Personal data, answers that nobody would want to hear, prompts that repeat, labels that look odd; with places."""
+    told = [*_personal_data(domain, items), *_unfinished(domain, items), *_repeated(domain, items)]
+    return [*told, *_hidden_labels(domain, items), *_twin_labels(domain, items)]
 
 
 def few_heldout(domain: Domain, heldout: Sequence[Item]) -> list[Fault]:
@@ -46,12 +59,34 @@ def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     for name, has in _KINDS.items():
         places = [item.place for item in items if any(map(has, _texts(item)))]
         if places:
-            listed = ", ".join(places[:_SHOWN])
-            more = f", and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-            problem = f"{name} in {len(places)} of {len(items):,} items: {listed}{more}"
+            problem = f"{name} in {len(places)} of {len(items):,} items: {_listed(places)}"
             fix = "replace what belongs to real people: a model can repeat what it was trained on"
             found.append(Fault(f"domain {domain.name}", problem, fix))
     return found
+
+
+def _listed(places: Sequence[str]) -> str:
+    more = f", and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    return ", ".join(places[:_SHOWN]) + more
+
+
+def _unfinished(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
+    """What a template's author or a web page left in answers."""
+    for pattern, name, fix in _REMAINS:
+        places = [item.place for item in items if item.kind == "open" and pattern.search(item.reference)]
+        if places:
+            problem = f"{name} in {len(places)} of {len(items):,} answers: {_listed(places)}"
+            yield Fault(f"domain {domain.name}", problem, fix)
+
+
+def _repeated(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
+    """One question with several answers: what is measured against is one of them by chance."""
+    first: dict[Hashable, str] = {}
+    places = [item.place for item in items if item.kind == "open" and first.setdefault(item.prompt, item.id) != item.id]
+    if places:
+        problem = f"{len(places)} of {len(items):,} items ask what another one asks: {_listed(places)}"
+        fix = "they stay on one side of the split; keep the better answer of each"
+        yield Fault(f"domain {domain.name}", problem, fix)
 
 
 def _texts(item: Item) -> tuple[str, str]:

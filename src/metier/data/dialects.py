@@ -71,7 +71,10 @@ def _two_outputs(values: Values) -> Values:
 
 def _ranked(values: Values) -> Values:
     """Nectar's answers with their ranks: the best is held against the second, as in Axolotl's zephyr.nectar."""
-    answers = sorted(_objects(values.get("answers"), "answer", "rank"), key=lambda each: str(each["rank"]).zfill(9))
+    answers = _objects(values.get("answers"), "answer", "rank")
+    if not all(isinstance(each["rank"], int | float) for each in answers):
+        return {}
+    answers = sorted(answers, key=lambda each: float(each["rank"]))
     return {"chosen": answers[0]["answer"], "rejected": answers[1]["answer"]} if len(answers) > 1 else {}
 
 

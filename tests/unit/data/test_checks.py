@@ -51,16 +51,16 @@ def test_cards_pass_their_checksum_and_addresses_have_a_domain() -> None:
 
 
 def test_three_places_are_named_and_the_others_counted() -> None:
-    (fault,) = warnings(DOMAIN, [item(number, "mail a@b.org", f"reply {number}") for number in range(1, 6)])
+    (fault,) = warnings(DOMAIN, [item(number, f"mail a@b.org {number}", f"reply {number}") for number in range(1, 6)])
     assert fault.place == "domain d"
     assert fault.problem == "an e-mail address in 5 of 5 items: x.csv:1, x.csv:2, x.csv:3, and 2 more"
 
 
 def test_open_answers_that_look_like_labels_are_told() -> None:
-    (fault,) = warnings(DOMAIN, [item(number, "q", ("yes", "no")[number % 2]) for number in range(10)])
+    (fault,) = warnings(DOMAIN, [item(number, f"q{number}", ("yes", "no")[number % 2]) for number in range(10)])
     assert 'labels = ["no", "yes"]' in fault.fix
-    assert warnings(DOMAIN, [item(number, "q", ("yes", "no")[number % 2]) for number in range(9)]) == []
-    assert warnings(DOMAIN, [item(number, "q", "this is one long reply to all") for number in range(10)]) == []
+    assert warnings(DOMAIN, [item(number, f"q{number}", ("yes", "no")[number % 2]) for number in range(9)]) == []
+    assert warnings(DOMAIN, [item(number, f"q{number}", "this is one long reply to all") for number in range(10)]) == []
 
 
 def test_labels_that_look_like_one_are_told() -> None:
@@ -71,3 +71,26 @@ def test_labels_that_look_like_one_are_told() -> None:
         "if they are one, write "
         'label_map = { "Positive" = "Positive", "negative" = "negative", "positive " = "Positive" }'
     ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "named"),
+    [
+        ("Log in at {{WEBSITE_URL}} and pay.", "{{placeholders}} in 1 of 1 answers"),
+        ("Take care. Consult a surgeon online -->", "the end of a web page's link in 1 of 1 answers"),
+        ("That is so. Read more »", "the end of a web page's link in 1 of 1 answers"),
+    ],
+)
+def test_what_a_template_or_a_web_page_left_is_told(reply: str, named: str) -> None:
+    (fault,) = warnings(DOMAIN, [item(1, "q", reply)])
+    assert fault.problem.startswith(named)
+
+
+@pytest.mark.parametrize("reply", ["Write x --> y for a map.", "f{1} and {{}} are code", "Go on."])
+def test_arrows_and_braces_within_an_answer_are_its_own(reply: str) -> None:
+    assert not warnings(DOMAIN, [item(1, "q", reply)])
+
+
+def test_a_question_that_repeats_is_told_once_for_each_copy() -> None:
+    (fault,) = warnings(DOMAIN, [item(1, "q", "a"), item(2, "q", "b"), item(3, "q", "c"), item(4, "r", "d")])
+    assert fault.problem.startswith("2 of 4 items ask what another one asks: ")
