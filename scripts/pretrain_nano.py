@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -40,10 +41,11 @@ def main() -> None:
     if options.to.exists():
         raise MetierError(f"{options.to}: exists already", "remove it, or name another folder")
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / "init").is_dir():
+    begin = work / f"init-{options.vocabulary}-{options.layers}-{options.hidden}"
+    if not begin.is_dir():
         tokenizer = train_tokenizer(options.texts, options.vocabulary)
-        write_directory(work / "init", lambda to: write_random(tokenizer, options, to))
-    run = train(recipe(options, work), offline=True, on_event=tell)
+        write_directory(begin, lambda to: write_random(tokenizer, options, to))
+    run = train(recipe(options, work, begin.name), offline=True, on_event=tell)
     source = find_base(str(run.directory.resolve()), work, offline=True)
     write_directory(options.to, lambda to: publish(source.directory, card(options, run), to))
     print(f"{options.to}: loss on held-out passages {scores(run)['after']:.3f} nats a token")
@@ -108,10 +110,10 @@ def write_random(tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
     tokenizer.save_pretrained(to)
 
 
-def recipe(options: argparse.Namespace, work: Path) -> Recipe:
+def recipe(options: argparse.Namespace, work: Path, begin: str) -> Recipe:
     """Every weight moves, on plain text; a twentieth of the passages is held out."""
     raw: dict[str, Any] = {
-        "model": "init",
+        "model": begin,
         "domain": [{"name": "texts", "data": str(options.texts.resolve()), "heldout": 0.05, "validation": 0.05}],
         "strategy": {"method": "full", "objective": "lm"},
         "train": {
@@ -153,7 +155,8 @@ A base language model made by `scripts/pretrain_nano.py` on {date.today().isofor
 
 - Architecture: `Phi3ForCausalLM`, {size}, tied embeddings, trained at {options.max_length} tokens.
 - Texts: {len(files)} files ({named}), licence: {options.licence};
-  {counts["train"]} passages of {counts["target_tokens"]:,} tokens trained on, {counts["heldout"]} held out.
+  {counts["train"]} passages of {counts["target_tokens"]:,} tokens trained on, {counts["heldout"]} held out
+  (the tokenizer was made from all of them).
 - Training: {run.facts["steps"]} steps of {options.batch} passages, AdamW, {plan["compute"]}, learning rate
   {options.learning_rate:g} falling as a cosine, {seconds:.0f} seconds on {plan["threads"]} threads.
 - Loss on held-out passages, nats a token: {reached["before"]:.3f} with random weights, {reached["after"]:.3f} trained.
@@ -168,4 +171,7 @@ def publish(base: Path, text: str, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MetierError as error:
+        sys.exit(f"{error}; {error.hint}")

@@ -127,6 +127,10 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
         parts["general"] = digest([each.text for each in job.passages])
     if job.foreign:
         parts["adapter"] = foreign_digest(job.foreign)
+    if job.shots:
+        parts["shots"] = digest({domain: shots.to_json() for domain, shots in job.shots.items()})
+    if asked := {domain.name: domain.instructions for domain in job.recipe.domain if domain.instructions}:
+        parts["wordings"] = digest([asked, job.data.train_hash])  # validation, on which one is chosen, included
     return parts
 
 

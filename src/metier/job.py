@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from metier import hub
-from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages
+from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages, unseen
 from metier.data.items import Item
 from metier.data.mixing import Unit, batches, shares
 from metier.data.rendering import Renderer
 from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
-from metier.errors import DataError, Fault, MetierError
+from metier.errors import DataError, Fault, MetierError, RecipeError
 from metier.evaluation.answering import Limits
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
@@ -41,7 +41,8 @@ class Job:
 
     `units` holds for each domain its training examples as the objective takes them. `dropped` are those that
     are longer than max_length; `weights` is what a domain's target token counts, or its pair; `shots` are by
-    domain the examples that the strategy puts in front of questions; `kinds` is what it would train.
+    domain the examples that the strategy puts in front of questions; `kinds` is what it would train; `seen` are
+    fingerprints of what earlier stages learned from.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class Job:
     weights: Mapping[str, float]
     kinds: Sequence[Kind]
     passages: Sequence[Passage]
+    seen: Mapping[str, Sequence[str]]
 
     @cached_property
     def heldout(self) -> list[Item]:
@@ -107,6 +109,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         lambda: read_passages(recipe),
         lambda: run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, **how),
     )
+    seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
+    data = unseen(data, seen, recipe.model)
     source = merged(recipe.model, found, **how) if isinstance(found, Run) else found
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
@@ -137,6 +141,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         weights=weights,
         kinds=(),
         passages=passages,
+        seen=seen,
     )
     return _with_shape(job)
 
@@ -175,6 +180,12 @@ def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots
         closed = {reply for item in domain.train for reply in item.replies} if kind in ("label", "choice") else set()
         longest = max((len(renderer.encode(reply)) for reply in closed), default=recipe.eval.max_new_tokens)
         room = recipe.train.max_length - longest - _TURN_TOKENS
+        if room < 1:
+            problem = (
+                f"leaves no room for examples: an answer may have {longest} of max_length = {recipe.train.max_length}"
+            )
+            fix = "raise train.max_length, or lower eval.max_new_tokens"
+            raise RecipeError(str(recipe.path), [Fault("strategy.num_fewshot", problem, fix)])
         shots[domain.domain.name] = Shots.choose(
             domain.train, strategy.num_fewshot, strategy.fewshot_sampler, room=room, seed=recipe.train.seed
         )
@@ -245,6 +256,7 @@ def _base_shape(source: hub.Source, config: Config, strategy: Strategy, foreign:
         forks=not why_rows,
         why_rows=why_rows,
         why_kept=trial.why_kept,
+        foreign=foreign is not None,
         examples=0,
         packed_tokens=0,
         row_tokens=0,

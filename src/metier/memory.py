@@ -50,6 +50,7 @@ class Shape:
     validation_items: int
     trainable: int = 0
     why_kept: str = ""  # why activations cannot be recomputed
+    foreign: bool = False  # whether an adapter made elsewhere is measured
     whole: bool = False  # whether whole modules of the base move
 
     @property
@@ -101,9 +102,9 @@ def phases(means: Means, shape: Shape, max_new_tokens: int) -> dict[str, dict[st
     later = held(means, shape)["what moves, optimizer"] + held(means, shape)["best so far"]
     mapped = 0 if beside(means) else max(0, shape.file_bytes - later)
     found = {"loading": {"weight files": mapped}, "answers": answers}
-    if not shape.trainable:
-        return found
     general = {"whole distributions": 4 * _COMPARED * _GENERAL * shape.vocabulary}
+    if not shape.trainable:
+        return {**found, "general text": general} if shape.foreign else found
     checkpoint = {"file, twice over": 8 * shape.trainable}  # measured; one kind of tensor at a time
     return {**found, "training": _training(means, shape), "checkpoint": checkpoint, "general text": general}
 

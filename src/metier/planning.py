@@ -290,7 +290,7 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
         "training": training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) if moves else 0.0,
         "validation": validations * decoding(shape.validation_items),
         "held-out answers": reading(shape.scored_tokens, shape.scored_tokens / 2) + decoding(shape.decoded_items),
-        "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves else 0.0,
+        "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves or shape.foreign else 0.0,
     }
 
 

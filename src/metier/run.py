@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -93,6 +93,14 @@ class Run:
         scores: dict[str, Any] = read_json(self.directory / "scores.json")
         return scores
 
+    def seen(self) -> dict[str, list[str]]:
+        """Fingerprints of the items that this run and the stages before it learned from ("train"), or chose by."""
+        seen: dict[str, list[str]] = read_json(self.directory / "seen.json")
+        return seen
+
+    def write_seen(self, seen: Mapping[str, Collection[str]]) -> None:
+        write_json(self.directory / "seen.json", {side: sorted(each) for side, each in seen.items()})
+
     def answers(self) -> list[dict[str, Any]]:
         """Every held-out answer, as rows."""
         lines = (self.directory / "answers.jsonl").read_bytes().split(b"\n")
@@ -169,7 +177,7 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     method = recipe.strategy.method
     # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
     values["domain"] = [{"name": domain["name"], "weight": domain["weight"]} for domain in values["domain"]]
-    if method in ("none", "classical"):
+    if method in ("none", "classical", "adapter"):
         values["train"] = {"max_length": recipe.train.max_length}
         values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]
     if method == "classical":
@@ -178,6 +186,7 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
         values["eval"] = {"limit": recipe.eval.limit}
     for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
         values["eval"].pop(name, None)
+    values["strategy"].pop("adapter", None)  # its bytes are hashed
     if not values["strategy"].get("num_fewshot"):
         values["strategy"].pop("fewshot_sampler", None)
     values.pop("model", None)  # the base's hash stands for it

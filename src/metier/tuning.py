@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metier.data.items import Item
+from metier.data.items import Item, fingerprint
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
 from metier.evaluation.forgetting import read_general_text
@@ -54,6 +54,8 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
     progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
     restore(adapted, progress.best)
+    sides = {side: [item for each in job.data.domains for item in getattr(each, side)] for side in job.seen}
+    run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
     return {"training and validation": progress.seconds, **_measure(run, job, chosen, base, adapted, means)}
 
@@ -63,6 +65,7 @@ def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) 
     assert job.foreign
     adapted = load_foreign(base.network, job.foreign)
     run.update(status="started", why="")
+    run.write_seen(job.seen)
     return _measure(run, job, chosen, base, adapted, means)
 
 

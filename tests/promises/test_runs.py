@@ -168,6 +168,12 @@ def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str)
     assert "".join(Conversation(run).reply([Message("user", "share 1 rises")])) is not None
 
 
+def test_other_examples_are_another_run(copy: Path) -> None:
+    strategy = {"method": "none", "num_fewshot": 2, "fewshot_sampler": "random"}
+    one, other = (train(Recipe.load(copy / "recipe.toml", {"strategy": strategy, "train.seed": n})) for n in (1, 2))
+    assert one.directory != other.directory
+
+
 @pytest.mark.parametrize("sampler", ["stratified", "nearest"])
 def test_who_chats_is_asked_what_was_measured(copy: Path, sampler: str) -> None:
     """With as many examples as there was room for, chosen by the same message, in every turn."""

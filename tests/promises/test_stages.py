@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from metier.data.items import Message
+from metier.data.items import Message, fingerprint
 from metier.errors import ModelError, RunError
 from metier.experiment import train
 from metier.inference.conversation import Conversation
 from metier.inference.loaded import open_base, open_run
+from metier.job import prepare
 from metier.model.loading import NumberFormat
 from metier.recipe import Recipe
 from metier.run import Run
@@ -101,3 +102,13 @@ def test_what_lies_beside_the_weights_cannot_be_merged(home: Path) -> None:
     run = stage(home, "soft", "base", {"data": "notes.md"}, method="prompt_tuning", peft={"num_virtual_tokens": 4})
     with pytest.raises(ModelError, match="prompt_tuning cannot be merged"):
         stage(home, "no", f"runs/{run.name}", {"data": "notes.md"})
+
+
+def test_what_an_earlier_stage_learned_is_never_held_out(home: Path) -> None:
+    first = stage(home, "even", "base", {"data": "pairs.csv"})
+    split = {"data": "pairs.csv", "heldout": {"permutation": 42, "share": 0.3}}
+    second = stage(home, "odd", f"runs/{first.name}", split)
+    known = {*first.seen()["train"], *first.seen()["validation"]}
+    job = prepare(second.recipe().override(model=f"runs/{first.name}"), offline=True)
+    assert not known & {fingerprint(item) for item in job.data.domains[0].heldout}
+    assert any("was learned by" in str(fault) for fault in job.data.domains[0].left_out)

@@ -76,6 +76,15 @@ def test_heldout_answers_have_no_say(home: Path) -> None:
     assert again.facts["wordings"] == untuned.facts["wordings"]
 
 
+def test_another_list_is_another_choice(home: Path) -> None:
+    before = train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}))
+    wordings = [WORDINGS[0], "my card was swallowed"]
+    changes = {"strategy": {"method": "none"}, "domain.mood.instructions": wordings}
+    again = train(Recipe.load(home / "recipe.toml", changes))
+    assert again.directory != before.directory
+    assert again.facts["wordings"]["mood"] in wordings
+
+
 @pytest.mark.parametrize(
     ("keys", "says"),
     [('["a", "a"]', "two different"), ('["a"]', "two different"), ('["a", "b"]\ninstruction = "c"', "does not go")],

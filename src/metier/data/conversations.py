@@ -104,6 +104,10 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
         yield from template_faults(domain, columns)
     if domain.system and shared_system(domain) is None:
         named.append(("system", domain.system[1:-1]))
+    for key in ("rejected", "rating", "choices") if domain.conversation else ():
+        if getattr(domain, key) is not None:
+            problem = "tells nothing of a conversation that has a row a message"
+            yield Fault(f"domain {domain.name}: {key}", problem, "remove it, or give a row a conversation")
     named += [(key, getattr(domain, key)) for key in ("rejected", "rating", "tools", "id", "group")]
     named += [
         ("choices", name) for name in ([domain.choices] if isinstance(domain.choices, str) else domain.choices or ())
@@ -145,7 +149,10 @@ def _from_templates(domain: Domain, row: Row, templates: Mapping[str, Template])
             yield Fault(f"{row.place}: {error.field}", error.problem, error.fix)
             continue
         field = template.columns[0] if len(template.columns) == 1 else "prompt" if role == "user" else "answer"
-        yield Turn(role, template.fill(cells), row.place, field, "\n".join(cells.values()), _cell(row, domain.id))
+        said = dict(cells)
+        if domain.choices and "choices" in said:  # in whatever order they are lettered, it is the same question
+            said["choices"] = "\n".join(sorted(each.text for each in read_choices(domain, row)))
+        yield Turn(role, template.fill(cells), row.place, field, "\n".join(said.values()), _cell(row, domain.id))
 
 
 def _inserted(domain: Domain, row: Row, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,9 +13,9 @@ from metier.data import online
 from metier.data.checks import few_heldout, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
-from metier.data.items import Item, make_items
+from metier.data.items import Item, fingerprint, make_items
 from metier.data.online import Online
-from metier.data.sources import as_prose, columns_of, read_ids, read_rows, show, text_of
+from metier.data.sources import EXPLODED, as_prose, columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
@@ -151,6 +151,8 @@ def _load(
     if domain.instructions:  # until one is chosen
         domain = domain.model_copy(update={"instruction": domain.instructions[0]})
     domain = as_prose(domain, recipe.data_path(domain.data))
+    if domain.explode and domain.group is None:
+        domain = domain.model_copy(update={"group": EXPLODED})
     with _collected(faults):
         rows = read_rows(domain, places[domain.data], faults)
         domain = complete(domain, rows)
@@ -197,6 +199,30 @@ def _apart_from_others(data: DomainData, domains: Sequence[DomainData]) -> Domai
     train, second = apart(train, validation, ("validation", "training"))
     left_out = (*data.left_out, *late, *first, *second)
     return replace(data, train=tuple(train), validation=tuple(kept), left_out=left_out)
+
+
+def unseen(data: Dataset, seen: Mapping[str, Collection[str]], by: str) -> Dataset:
+    """Without held-out items that an earlier stage learned from or chose by, and validation items that it learned.
+
+    `seen` has fingerprints under "train" and "validation". Raises `DataError` where a side is left empty.
+    """
+    strange = {"heldout": {*seen["train"], *seen["validation"]}, "validation": {*seen["train"]}}
+    domains = []
+    for each in data.domains:
+        kept: dict[str, tuple[Item, ...]] = {}
+        left_out = list(each.left_out)
+        for side, known in strange.items():
+            items: tuple[Item, ...] = getattr(each, side)
+            kept[side] = tuple(item for item in items if fingerprint(item) not in known)
+            late = (item for item in items if fingerprint(item) in known)
+            left_out += [Fault(item.place, f"was learned by {by}", f"left out of {side}") for item in late]
+        heldout, validation = kept["heldout"], kept["validation"]
+        domains.append(replace(each, heldout=heldout, validation=validation, left_out=tuple(left_out)))
+    if emptied := [each.domain.name for each in domains if not (each.heldout and each.validation)]:
+        problem = f"all that is held out or validated on was learned by {by}"
+        fix = "give this stage other rows, or the same heldout and validation as that one had"
+        raise DataError(by, [Fault(f"domain {name}", problem, fix) for name in emptied])
+    return replace(data, domains=tuple(domains))
 
 
 def _emptied(data: DomainData) -> Iterator[Fault]:

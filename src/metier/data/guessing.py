@@ -105,11 +105,13 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     if domain.text:
         return domain.model_copy(update=_plain_text(domain, rows))
     if not (domain.labels or domain.bins or domain.messages or domain.conversation):
-        domain = domain.model_copy(update=recognise(domain, rows))
+        update = {} if domain.prompt and domain.answer else recognise(domain, rows)
+        if all(getattr(domain, key) in (None, value) for key, value in update.items()):  # what people wrote counts
+            domain = domain.model_copy(update=update)
     found = survey(rows)
     chat = (domain.conversation, domain.role, domain.content)
     if domain.messages or all(chat) or (domain.prompt and domain.answer):
-        update: dict[str, Any] = {}
+        update = {}
     elif any(chat):
         update = _chat(domain, found, rows) or {}
         if not update:
@@ -242,6 +244,7 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     """Prompt, answer, and what a closed set needs besides."""
     names = columns_of(rows)
     used = {*prompt_template(domain, names).columns, *answer_template(domain, names).columns}
+    used |= {name for name in (domain.rating, domain.rejected) if name}
     if domain.instruction is not None:
         used.add("instruction")  # its placeholder is taken
     free = [column for column in found if column.name not in used]
@@ -251,9 +254,10 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     if (left is None and not domain.prompt) or (right is None and not domain.answer):
         raise _unclear(rows, free)
     labels, update = closed_set(domain), dict[str, Any]()
+    told = domain.rating or domain.rejected or domain.choices  # what the answers are, whatever they look like
     if right:
         update["answer"] = f"{{{right.column.name}}}"
-        if not labels and (right.asks or right.column.is_label):
+        if not labels and not told and (right.asks or right.column.is_label):
             update["labels"] = labels = tuple(sorted(right.column.counts))
     if left and labels and (right is None or right.asks):
         return update | _asking(domain, left, labels)

@@ -15,6 +15,7 @@ from metier.errors import DataError, Fault, nearest
 from metier.files import digest
 
 _ID = 16  # hexadecimal digits
+_UNASKED = ("prompt", "answer", "instruction", "label_map", "messages", "history", "conversation", "system")
 _ENOUGH = 10  # texts; with fewer, their passages are what is split
 
 
@@ -62,9 +63,19 @@ class Item:
         return self.replies[self.answer]
 
     @property
+    def other(self) -> str:
+        """Of a pair, the reply that was not preferred."""
+        return self.replies[1 - self.answer]
+
+    @property
     def prompt(self) -> Hashable:
         """What nobody may be trained and measured on: the conversation, or the text itself."""
         return self.messages or self.replies
+
+
+def fingerprint(item: Item) -> str:
+    """What an item asks, or says, as a hash that can be kept."""
+    return digest(item.replies if not item.messages else [[each.role, each.content] for each in item.messages])[:_ID]
 
 
 def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None) -> list[Item]:
@@ -131,6 +142,9 @@ def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:
             problem = f"there is no column {name!r}{nearest(name, columns)}"
             yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
             return
+    for key in _UNASKED:
+        if getattr(domain, key):
+            yield Fault(f"domain {domain.name}: {key}", "has no meaning for plain text", "remove it")
     for row in rows:
         text = text_of(row.values.get(column))
         if not text.strip():

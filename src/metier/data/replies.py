@@ -14,6 +14,7 @@ from metier.data.sources import Row, text_of
 from metier.data.templates import closed_set
 from metier.domain import Domain
 from metier.errors import nearest
+from metier.files import digest
 
 Kind = Literal["open", "label", "choice", "preference", "rated", "passage"]
 _LISTED = 12  # labels named in a fault
@@ -113,10 +114,8 @@ def _among_choices(domain: Domain, row: Row, answer: str) -> Replies:
             problem = f"{value!r} is not in label_map{nearest(value, domain.label_map)}"
             raise Unreadable("", problem, _allowed(domain.label_map))
         value = domain.label_map[value]
-    for names in ((), texts) if domain.label_map is None else ((),):
-        if value in names:
-            return _chosen(domain, texts, names.index(value))
-    for names in (tuple(each.name for each in choices), lettered):
+    named = (tuple(each.name for each in choices), lettered)
+    for names in named if domain.label_map is not None else (texts, *named):
         if value in names:
             return _chosen(domain, texts, names.index(value))
     problem = f"{value!r} is none of the choices {', '.join(lettered)}"
@@ -142,7 +141,9 @@ def _pair(domain: Domain, row: Row, answer: str) -> Replies:
         raise Unreadable(column, "is empty", "remove the row or fill it in")
     if other == answer.strip():
         raise Unreadable(column, "is the same as the liked answer", "remove the row")
-    return Replies("preference", (answer, other))
+    # In an order that does not tell: equally likely replies go to the first.
+    first, second = sorted((answer, other), key=digest)
+    return Replies("preference", (first, second), right=int(second == answer))
 
 
 def _spoken(value: Any) -> list[str]:

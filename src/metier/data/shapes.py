@@ -95,7 +95,12 @@ def _choices(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _answered(domain: Domain, rows: Sequence[Row], right: str) -> bool:
-    """Whether the column does tell the right choice, in most rows: it may hold an explanation instead."""
+    """Whether the column does tell the right choice, in most rows: it may hold an explanation instead.
+
+    Numbers do, even where it is unclear from what they count: then people are asked.
+    """
+    if all(text_of(row.values.get(right)).strip().isdecimal() for row in rows):
+        return True
     found = 0
     for row in rows:
         with suppress(Unreadable):
@@ -126,8 +131,8 @@ def _numbered(domain: Domain, rows: Sequence[Row], right: str) -> dict[str, str]
         return {}
     most = max(map(len, _readable(domain, rows)), default=0)
     numbers = {int(value) for value in values}
-    first = 0 if 0 in numbers or max(numbers) < most else 1
-    if max(numbers) >= most + first:
+    first = 0 if 0 in numbers else 1
+    if max(numbers) >= most + first or (first and most not in numbers):  # 1 to 3 of four: counted from 0 or from 1?
         return {}
     return {str(index + first): letter for index, letter in enumerate(ascii_uppercase[:most])}
 

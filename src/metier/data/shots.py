@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -33,7 +34,8 @@ class Shots:
 
     @classmethod
     def choose(cls, items: Sequence[Item], count: int, sampler: Sampler, *, room: int, seed: int) -> Self:
-        """Draw among training items, the same way every time."""
+        """Draw among training items, the same way every time; what people disliked is no example."""
+        items = [item for item in items if item.liked]
         order = np.random.default_rng(seed).permutation(len(items)).tolist()
         drawn = [items[index] for index in order]
         if sampler == "stratified":
@@ -81,7 +83,7 @@ class Shots:
 
     def _first(self, order: Sequence[int], group: str) -> tuple[_Example, ...]:
         """The best that are not of `group`; the nearest stands last, beside the question."""
-        chosen = [index for index in order if not group or self.groups[index] != group][: self.count]
+        chosen = list(islice((index for index in order if not group or self.groups[index] != group), self.count))
         if self.nearest:
             chosen.reverse()
         return tuple(self.examples[index] for index in chosen)

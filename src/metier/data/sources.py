@@ -20,12 +20,14 @@ from metier.data.online import Online
 from metier.data.prose import cut
 from metier.domain import Domain
 from metier.errors import DataError, Fault, nearest
+from metier.files import digest
 from metier.recipe import SAMPLES
 
 DELIMITED = (".csv", ".tsv", ".txt")
 _JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
 PROSE = (".md", ".markdown")  # and .txt, where the domain says that it is text
+EXPLODED = "exploded from"  # a column of its own: rows of one source row stay together
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
@@ -97,17 +99,28 @@ def _read_folder(domain: Domain, path: Path, collect: list[Fault] | None) -> lis
     files = sorted(each for each in path.rglob("*") if each.suffix.lower() in (*PROSE, ".txt"))
     if not files:
         raise DataError(show(path), [Fault(show(path), "is a folder without text files", "name a file in it")])
-    rows = [row for each in files for row in read_rows(as_prose(domain, path), each, collect)]
+    rows = [
+        replace(row, values={**row.values, "file": each.relative_to(path).as_posix()})
+        for each in files
+        for row in read_rows(as_prose(domain, path), each, collect)
+    ]
     return [replace(row, number=number) for number, row in enumerate(rows)]
 
 
 def _parsed(text: str, domain: Domain, path: Path) -> Iterable[_Values | Fault]:
     """The rows of a text file by its kind."""
     if _is_prose(domain, path):
-        return ((text.count("\n", 0, at) + 1, {"text": each, "file": path.name}) for at, each in cut(text))
+        return _passages(text, path)
     if path.suffix.lower() in DELIMITED:
         return _delimited(text, domain, show(path))
     return read_objects(text, show(path))
+
+
+def _passages(text: str, path: Path) -> Iterator[_Values]:
+    line, read = 1, 0
+    for at, passage in cut(text):
+        line, read = line + text.count("\n", read, at), at
+        yield line, {"text": passage, "file": path.name}
 
 
 def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iterator[_Values | Fault]:
@@ -118,11 +131,14 @@ def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iter
             continue
         line, values = each
         entries = values.get(column)
-        if not isinstance(entries, list):
-            yield Fault(f"{shown}:{line}: {column}", "holds no list", "remove the row, or `explode` from the recipe")
+        if not isinstance(entries, list) or not entries:
+            problem = "holds no list" if entries != [] else "holds an empty list"
+            yield Fault(f"{shown}:{line}: {column}", problem, "remove the row, or `explode` from the recipe")
             continue
+        shared = digest({name: value for name, value in values.items() if name != column})[:16]
         for entry in entries:
-            yield line, {**values, **(entry if isinstance(entry, dict) else {column: entry})}
+            own = entry if isinstance(entry, dict) else {column: entry}
+            yield line, {**values, **own, EXPLODED: shared}
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from metier.data.items import Item
+from metier.data.replies import Kind
 from metier.domain import Domain, Permutation
 from metier.errors import DataError, Fault
 from metier.files import digest
@@ -158,8 +159,12 @@ def _shuffled(items: Sequence[Item]) -> list[Item]:
 
 
 def _strata(clusters: Sequence[Sequence[Item]]) -> list[str]:
-    """Of each cluster the rarest label that can be on both sides; none for open answers."""
-    labels = [{item.reference for item in each if item.kind == "label"} for each in clusters]
+    """Of each cluster the rarest label, or rating, that can be on both sides; none for open answers."""
+    named: dict[Kind, Callable[[Item], str]] = {
+        "label": lambda item: item.reference,
+        "rated": lambda item: str(item.liked),
+    }
+    labels = [{named[item.kind](item) for item in each if item.kind in named} for each in clusters]
     frequency = Counter(label for each in labels for label in each)
     return [min(each, key=lambda label: (frequency[label] < 2, frequency[label], label), default="") for each in labels]
 

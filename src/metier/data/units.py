@@ -92,12 +92,14 @@ def _trained(item: Item, renderer: Renderer, max_length: int) -> list[Example]:
 def _pairs(items: Sequence[Item], renderer: Renderer, max_length: int) -> Iterator[tuple[Item, Unit]]:
     del max_length
     for item in items:
-        yield item, Unit(tuple(renderer.reply_row(item, reply) for reply in item.replies))
+        yield item, Unit(tuple(renderer.reply_row(item, reply) for reply in (item.reference, item.other)))
 
 
 def _rated(items: Sequence[Item], renderer: Renderer, max_length: int) -> Iterator[tuple[Item, Unit]]:
     """Each reply alone; both sides count alike, however few thumbs go down (as Ethayarajh et al. 2024 advise)."""
-    said = [(item, reply, place == 0 and item.liked) for item in items for place, reply in enumerate(item.replies)]
+    said = [
+        (item, reply, place == item.answer and item.liked) for item in items for place, reply in enumerate(item.replies)
+    ]
     share = {side: len(said) / (2 * count) for side in (True, False) if (count := sum(s == side for *_, s in said))}
     for index, (item, reply, liked) in enumerate(said):
         own = renderer.reply_row(item, reply)

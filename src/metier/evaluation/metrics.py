@@ -109,8 +109,10 @@ def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
     values = {}
     for (domain, kind), items in _by_domain(answers).items():
         metric = next(metric for metric in _METRICS[kind] if metric.name == PRIMARY[kind])
-        columns = zip(*(value for answer in items if (value := metric.value(answer)) is not None), strict=True)
-        values[domain, metric.name] = float(metric.statistic(*columns)(np.ones((1, len(items))))[0])
+        found = [value for answer in items if (value := metric.value(answer)) is not None]
+        columns = zip(*found, strict=True)
+        # Where no item could be read, every step is as good as the next.
+        values[domain, metric.name] = float(metric.statistic(*columns)(np.ones((1, len(found))))[0]) if found else 0.0
     return values
 
 
@@ -221,7 +223,10 @@ def _kl(answer: Answer) -> Value | None:
 
 def _margin(answer: Answer) -> Value | None:
     """By how much likelier the liked reply is than the other, in nats."""
-    return (answer.label_logprobs[0] - answer.label_logprobs[1],) if answer.label_logprobs else None
+    if not answer.label_logprobs:
+        return None
+    liked = answer.labels.index(answer.reference)
+    return (answer.label_logprobs[liked] - answer.label_logprobs[1 - liked],)
 
 
 def _rated(answer: Answer) -> Value | None:

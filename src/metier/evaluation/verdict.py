@@ -22,8 +22,7 @@ def sentence(
 def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
     found: dict[str, dict[str, list[str]]] = {"better": {}, "worse": {}, "no difference shown": {}}
     for record in records:
-        if record.kind != "text":
-            difference = primary(record)
+        if record.kind != "text" and (difference := primary(record)):
             found[difference.verdict].setdefault(difference.metric, []).append(record.domain)
     said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]
     return f"against {opponent}: {', '.join(said)}" if said else f"{opponent} was not compared"
@@ -33,9 +32,9 @@ def _named(by_metric: Mapping[str, Sequence[str]]) -> str:
     return " and ".join(f"{', '.join(domains)} ({metric})" for metric, domains in by_metric.items())
 
 
-def primary(record: DomainDifferences) -> Difference:
-    """The difference on which a verdict about the domain rests."""
-    return next(each for each in record.differences if each.metric == PRIMARY[record.kind])
+def primary(record: DomainDifferences) -> Difference | None:
+    """The difference on which a verdict about the domain rests, if some item could be compared."""
+    return next((each for each in record.differences if each.metric == PRIMARY[record.kind]), None)
 
 
 def _forgot(forgetting: Difference) -> str:

@@ -51,7 +51,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     recipe, plan = run.finished().recipe(), run.plan()
     source = find_base(recipe.model, recipe.directory, offline=offline, listen=listen)
     template = run.adapter / "chat_template.jinja"
-    renderer = Renderer.load(source.directory, template.read_text() if template.exists() else None)
+    renderer = Renderer.load(source.directory, template.read_text(encoding="utf-8") if template.exists() else None)
     torch.set_num_threads(plan["threads"])
     number_format = NumberFormat(plan["storage"], plan["compute"])
     how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}

@@ -262,6 +262,13 @@ def check_foreign(directory: Path) -> None:
     if lacking:
         fix = "give a folder that PEFT's save_pretrained wrote, as safetensors"
         raise RecipeError("recipe", [Fault("strategy.adapter", f"{directory} has no {lacking[0]}", fix)])
+    try:
+        known = "peft_type" in dict(read_json(directory / "adapter_config.json"))
+    except (ValueError, TypeError):
+        known = False
+    if not known:
+        problem = f"{directory / 'adapter_config.json'} is no configuration of PEFT's"
+        raise RecipeError("recipe", [Fault("strategy.adapter", problem, "restore it from where it was made")])
 
 
 def foreign_digest(directory: Path) -> str:
@@ -270,8 +277,13 @@ def foreign_digest(directory: Path) -> str:
 
 def foreign_why_rows(directory: Path) -> str:
     """Why rows run alone under an adapter made elsewhere: only low rank is proven over trees."""
-    method = str(read_json(directory / "adapter_config.json").get("peft_type", "?"))
-    return "" if method == "LORA" else f"an adapter of {method.lower()} made elsewhere was not tried over trees"
+    config = read_json(directory / "adapter_config.json")
+    method = str(config["peft_type"])
+    return (
+        ""
+        if method == "LORA" and not config.get("alora_invocation_tokens")
+        else f"an adapter of {method.lower()} made elsewhere was not tried over trees"
+    )
 
 
 def _put(network: nn.Module, directory: Path) -> tuple[PeftModel, list[str]]:
