@@ -104,7 +104,7 @@ def test_dpo_over_trees_is_the_published_loss_and_its_gradient(forward: Forward)
     loss = -logsigmoid(0.3 * ratio).mean()
     loss.backward()
     assert value["loss"] == pytest.approx(loss.item(), abs=1e-5)
-    assert value["margin"] == pytest.approx(ratio.mean().item(), abs=1e-4)
+    assert value["gain"] == pytest.approx(ratio.mean().item(), abs=1e-4)
     assert_same(mine, gradients(forward))
     assert ours(forward, found, NARROW)["loss"] == pytest.approx(value["loss"], abs=1e-6)
     assert_same(mine, gradients(forward))
@@ -171,7 +171,7 @@ def test_log_ratios_are_trls(forward: Forward, tmp_path: Path) -> None:
     ours = Dpo(0.3, reference(forward, found))(forward, found, WIDE)
     gradients(forward)
     (margin,) = trainer._metrics["eval"]["rewards/margins"]
-    assert ours["margin"] == pytest.approx(margin / 0.3, abs=1e-4)
+    assert ours["gain"] == pytest.approx(margin / 0.3, abs=1e-4)
     assert ours["loss"] == pytest.approx(theirs.item(), abs=1e-4)
 
 

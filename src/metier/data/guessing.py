@@ -186,9 +186,21 @@ def explain(domain: Domain, items: Sequence[Item]) -> str:
         lines.append(f"{'labels':<13}{_short(', '.join(f'{label} ({counts[label]})' for label in labels))}")
     for item in items[:3]:
         lines.append(item.place)
-        said = [*((message.role, message.content) for message in item.messages), ("→ answer", item.reference)]
-        lines += [f"  {role:<11}{_short(text)}" for role, text in said]
+        asked = ((message.role, message.content) for message in item.messages)
+        lines += [f"  {role:<11}{_short(text)}" for role, text in (*asked, *_replied(item))]
     return "\n".join(lines)
+
+
+def _replied(item: Item) -> list[tuple[str, str]]:
+    """What is answered, and what else a row tells of it."""
+    match item.kind:
+        case "preference":
+            return [("→ liked", item.reference), ("→ disliked", item.other)]
+        case "rated":
+            return [("→ liked" if item.liked else "→ disliked", item.reference)]
+        case "passage":
+            return [("text", item.reference)]
+    return [("→ answer", item.reference)]
 
 
 def _short(text: str, width: int = _WIDTH) -> str:
@@ -250,6 +262,8 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     free = [column for column in found if column.name not in used]
     left, right = _sides(domain, free, rows)
     if left and left.name in _TEXTS and right is None and not domain.answer:
+        if scores := [column.name for column in free if _is_score(column)]:
+            raise _unbinned(rows, left.name, scores[0])
         return {"text": left.name}
     if (left is None and not domain.prompt) or (right is None and not domain.answer):
         raise _unclear(rows, free)
@@ -262,6 +276,21 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     if left and labels and (right is None or right.asks):
         return update | _asking(domain, left, labels)
     return update | ({"prompt": _prompt(domain, left, free)} if left else {})
+
+
+def _is_score(column: Column) -> bool:
+    """Whether a column holds numbers that people may want as labels."""
+    named = {"score", "rating", "sentiment", "polarity", "label", "stars", "grade"} & set(column.parts)
+    return bool(named) and column.is_filled and all(re.fullmatch(r"[-+]?\d*\.?\d+", value) for value in column.counts)
+
+
+def _unbinned(rows: Sequence[Row], text: str, score: str) -> DataError:
+    place = rows[0].place.rpartition(":")[0]
+    fix = (
+        f'to make labels of it, write into the recipe\'s [[domain]] prompt = "{{{text}}}", answer = "{{{score}}}" and '
+        f'bins = {{ low = 0, high = inf }} (numbers below each bound); to read the text alone, text = "{text}"'
+    )
+    return DataError(place, [Fault(place, f"{score} holds numbers beside the text", fix)])
 
 
 def _sides(domain: Domain, free: list[Column], rows: Sequence[Row]) -> tuple[Column | None, _Right | None]:

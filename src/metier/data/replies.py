@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -114,7 +115,7 @@ def _among_choices(domain: Domain, row: Row, answer: str) -> Replies:
             problem = f"{value!r} is not in label_map{nearest(value, domain.label_map)}"
             raise Unreadable("", problem, _allowed(domain.label_map))
         value = domain.label_map[value]
-    named = (tuple(each.name for each in choices), lettered)
+    named = (tuple(each.name for each in choices), lettered, tuple(letter.lower() for letter in lettered))
     for names in named if domain.label_map is not None else (texts, *named):
         if value in names:
             return _chosen(domain, texts, names.index(value))
@@ -154,7 +155,7 @@ def _spoken(value: Any) -> list[str]:
 
 def rating_of(value: Any) -> bool | None:
     """Whether a cell says that people liked an answer; None where it says neither."""
-    return _RATINGS.get(text_of(value).strip().lower())
+    return _RATINGS.get(re.sub(r"^thumbs?[ _-]?", "", text_of(value).strip().lower()))
 
 
 def _liked(column: str, row: Row) -> bool:

@@ -18,7 +18,23 @@ from metier.domain import Domain
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
 _PAIRS += [("preferred_completion", "non_preferred_completion"), ("chosen_response", "rejected_response")]
 _PAIRS += [("winner", "loser"), ("accepted", "rejected")]
-_RATINGS = ["kto_tag", "thumbs", "thumb", "rating", "feedback", "liked", "desirable", "is_desirable", "label"]
+_RATINGS = [
+    "kto_tag",
+    "thumbs",
+    "thumb",
+    "rating",
+    "feedback",
+    "liked",
+    "like",
+    "helpful",
+    "useful",
+    "desirable",
+    "is_desirable",
+    "upvote",
+    "vote",
+    "label",
+]
+_ANSWERS = {"completion", "response", "output", "answer", "reply", "messages", "conversations"}
 _HISTORIES = ["prompt", "messages", "conversations", "input"]
 _CHOICES = ["choices", "options", "endings", "candidates", "answers"]
 _RIGHT = "answer_key answerkey answer_idx answer_index correct_index correct_answer correct gold cop label target "
@@ -46,16 +62,15 @@ def _pair(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _rating(rows: Sequence[Row]) -> dict[str, Any]:
-    """A column of true and false beside an answer."""
+    """A column of thumbs beside an answer: true and false, up and down, yes and no, 1 and 0."""
     columns = columns_of(rows)
-    if not {"completion", "response", "output", "answer", "messages", "conversations"} & set(columns):
+    if not any(_ANSWERS & set(re.split(r"[\W_]+", name.lower())) for name in columns):
         return {}
-    for name in (each for each in _RATINGS if each in columns):
-        values = [row.values.get(name) for row in rows]
-        if all(isinstance(value, bool) or text_of(value).lower() in ("true", "false") for value in values) or (
-            name in ("thumbs", "thumb", "kto_tag") and None not in map(rating_of, values)
-        ):
-            return {"rating": name}
+    for name in columns:
+        if name.lower() in _RATINGS:
+            values = [rating_of(row.values.get(name)) for row in rows]
+            if {*values} == {True, False}:
+                return {"rating": name}
     return {}
 
 

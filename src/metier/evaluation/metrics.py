@@ -33,7 +33,7 @@ PRIMARY: dict[Kind, str] = {
     "label": "accuracy",
     "choice": "accuracy",
     "open": "chrf",
-    "preference": "accuracy",
+    "preference": "margin",
     "rated": "auc",
     "passage": "loss",
     "text": "loss",
@@ -117,8 +117,19 @@ def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
 
 
 def out_of_one(metric: str, value: float) -> float:
-    """A primary metric's value where 1 is perfect, so that domains count alike; of a loss, a token's probability."""
-    return math.exp(-value) if metric == "loss" else value / 100 if metric == "chrf" else value
+    """A primary metric's value where 1 is perfect, so that domains count alike.
+
+    Of a loss that is a token's probability, of a margin the probability of the liked answer beside the other by
+    Bradley and Terry, whose scale a hundred nats make: long answers differ by many.
+    """
+    match metric:
+        case "loss":
+            return math.exp(-value)
+        case "margin":
+            return (1 + math.tanh(value / 200)) / 2
+        case "chrf":
+            return value / 100
+    return value
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDifferences]:

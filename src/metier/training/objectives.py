@@ -71,7 +71,7 @@ class Dpo:
 
     def __call__(self, forward: Forward, units: Sequence[Unit], packing: Packing) -> dict[str, float]:
         total = sum(unit.weight for unit in units)
-        values = {"loss": 0.0, "margin": 0.0, "accuracy": 0.0, "tokens": 0.0}
+        values = {"loss": 0.0, "gain": 0.0, "gained": 0.0, "tokens": 0.0}
         for group in packing.groups(units):
             trees = packing.together([row for unit in group for row in unit.rows])
             margin_P = self.margins(forward, group, trees)
@@ -79,8 +79,9 @@ class Dpo:
             loss = -(weight_P * logsigmoid(self.beta * margin_P)).sum()
             loss.backward()
             values["loss"] += float(loss.detach())
-            values["margin"] += float((weight_P * margin_P.detach()).sum())
-            values["accuracy"] += float((weight_P * (margin_P > 0)).sum())
+            # On the base: nats by which the liked replies lead, and the share of pairs in which they do.
+            values["gain"] += float((weight_P * margin_P.detach()).sum())
+            values["gained"] += float((weight_P * (margin_P > 0)).sum())
             values["tokens"] += sum(map(len, trees))
         return values
 

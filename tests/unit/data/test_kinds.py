@@ -151,3 +151,23 @@ def test_what_is_proposed_loads(tmp_path: Path, shape: str) -> None:
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     values = propose(tmp_path / "x.jsonl").model_dump(mode="json", exclude_none=True)
     assert Recipe.of({"model": "nano", "domain": [values]}, tmp_path / "recipe.toml").domain[0].name == "x"
+
+
+@pytest.mark.parametrize("name", ["thumbs", "helpful", "feedback", "label"])
+@pytest.mark.parametrize("words", [("up", "down"), ("yes", "no"), ("1", "0"), ("thumbs_up", "thumbs_down")])
+def test_thumbs_beside_an_answer_are_ratings(name: str, words: tuple[str, str]) -> None:
+    """Or bad answers would be learned."""
+    made = [{"question": f"Why is {n} late?", "bot_answer": f"Because of {n}.", name: words[n % 2]} for n in range(30)]
+    assert {item.liked for item in items(made)} == {True, False}
+    assert items(made)[1].kind == "rated"
+
+
+def test_scores_are_not_dropped_silently() -> None:
+    with pytest.raises(DataError, match=r"score holds numbers beside the text; .*bins"):
+        items([{"text": f"Shares of {n} rise and fall.", "score": str(n / 30 - 0.5)} for n in range(30)])
+
+
+def test_letters_in_lower_case_are_letters() -> None:
+    options = {"a": "w", "b": "x", "c": "y", "d": "z"}
+    made = [{"question": f"Which is {n}?", **options, "correct": "abcd"[n % 4]} for n in range(12)]
+    assert [item.reference for item in items(made)[:4]] == ["A", "B", "C", "D"]
