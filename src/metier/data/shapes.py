@@ -18,7 +18,18 @@ from metier.domain import Domain
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
 _PAIRS += [("preferred_completion", "non_preferred_completion"), ("chosen_response", "rejected_response")]
 _PAIRS += [("winner", "loser"), ("accepted", "rejected")]
-_RATINGS = ("kto_tag", "thumbs", "thumb", "rating", "feedback", "liked", "like", "helpful", "useful", "desirable")
+_RATINGS: tuple[str, ...] = (
+    "kto_tag",
+    "thumbs",
+    "thumb",
+    "rating",
+    "feedback",
+    "liked",
+    "like",
+    "helpful",
+    "useful",
+    "desirable",
+)
 _RATINGS += ("is_desirable", "upvote", "vote", "label")
 _ANSWERS = {"completion", "response", "output", "answer", "reply", "messages", "conversations"}
 _HISTORIES = ["prompt", "messages", "conversations", "input"]
