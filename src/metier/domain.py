@@ -119,7 +119,7 @@ class Domain(Strict):
     def _bins_rise(self) -> Self:
         bounds = list((self.bins or {}).values())
         if bounds and (len(bounds) < 2 or any(not low < high for low, high in pairwise(bounds))):
-            raise ValueError("bins: bounds must rise, from the lowest label's to the highest's, which may be inf")
+            raise ValueError("bins: bounds do not rise; write at least two, from the lowest label's to the highest's, which may be inf")
         return self
 
     @model_validator(mode="after")

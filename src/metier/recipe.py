@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -151,7 +152,10 @@ def _dotted(detail: Any) -> str:
     kept = [part for part in parents if part.isdecimal() or part in _NAMES]
     if last in _NAMES or last.isdecimal() or detail["type"] == "extra_forbidden" or not kept:
         kept.append(last)
-    return ".".join(kept)
+    return ".".join(part if _BARE.fullmatch(part) else json.dumps(part) for part in kept)
+
+
+_BARE = re.compile(r"[\w<>-]+")  # a key that is seen without quotes
 
 
 def _fault(key: str, details: list[Any]) -> Fault:

@@ -1,0 +1,104 @@
+"""Seeded mutations of good files and recipes: exit 0 or 2, place and remedy named, nothing half-written, no traceback.
+
+`metier check` runs as users run it; only the probe of the base, which no mutation changes, is made once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier import job
+from tests.promises.mutants import GOODS, Good, Mutant, mutant
+from tests.promises.test_faults import call
+
+COUNT = 600
+_LINES, _WIDTH = 24, 700  # of a message: a screen of lines, none of them endless
+_FAULT = re.compile(r"^  (?P<place>\S.*?): (?P<problem>.+?); (?P<fix>\S.+)$", re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All mutants have one base."""
+    known: dict[str, str] = _PROBED
+    probe = job.probe
+
+    def cached(config: Any) -> str:
+        key = config.to_json_string()
+        if key not in known:
+            known[key] = probe(config)
+        return known[key]
+
+    monkeypatch.setattr(job, "probe", cached)
+
+
+_PROBED: dict[str, str] = {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lay(folder: Path, files: Any) -> dict[str, bytes]:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "loop.csv").symlink_to("loop.csv")
+    return snapshot(folder)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    paths = sorted(folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+@pytest.mark.parametrize("good", GOODS, ids=lambda good: good.name)
+def test_what_is_mutated_is_good(good: Good, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = lay(folder, good.files)
+    assert call("check", "recipe.toml", "--offline") == 0, capsys.readouterr().err
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_a_mutant_is_understood_or_explains_itself(
+    seed: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = mutant(seed)
+    before = lay(folder, one.files)
+    code = call(*one.command)
+    said = capsys.readouterr().err
+    complaints = list(complain(one, code, said))
+    after = snapshot(folder)
+    if one.command[0] == "init" and code == 0:
+        after.pop("recipe.toml", None)
+    if after != before:
+        complaints.append(f"wrote {set(after) - set(before)}, changed {[n for n in before if after.get(n) != before[n]]}")
+    assert not complaints, f"seed {seed}\n{one.story}\n{one.command}\n{complaints}\nexit {code}\n{said[:3000]}"
+
+
+def complain(one: Mutant, code: int, said: str) -> Iterator[str]:
+    """What is not as it should be with an answer."""
+    if code not in (0, 2):
+        yield f"exit {code}"
+    if "Traceback" in said or "fault of metier's" in said:
+        yield "a traceback"
+    if code != 2:
+        return
+    message = said[said.find("error: ") :]
+    if not message.startswith("error: "):
+        yield "no error named"
+    lines = message.rstrip().split("\n")
+    if len(lines) > _LINES or max(map(len, lines)) > _WIDTH:
+        yield f"{len(lines)} lines, the longest of {max(map(len, lines))}"
+    faults = [line for line in lines if line.startswith("  ") and not line.startswith("  and ")]
+    yield from (f"no place, problem and remedy: {line!r:.200}" for line in faults if not _FAULT.match(line))
+    if not faults and "; " not in message and "hint: " not in message:
+        yield "no remedy"
+    if one.target and one.target not in message and "domain " not in message and "recipe" not in message:
+        yield f"{one.target} is not named"
