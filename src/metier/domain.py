@@ -8,13 +8,14 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Name = Annotated[str, Field(min_length=1, max_length=1000)]  # of a file or a model
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Strict(BaseModel):
-    """Frozen, and an unknown key is a fault."""
+    """Frozen; an unknown key is a fault, and so is a number without end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Permutation(Strict):
@@ -30,14 +31,14 @@ class Listed(Strict):
     ids: str = Field(description="file with the ids of the rows held out: one a line, or a JSON list or object")
 
 
-Heldout = Permutation | Listed | Share | str
+Heldout = Permutation | Listed | Share | Name
 
 
 class Domain(Strict):
     """One domain: where its rows are, and how a row becomes a conversation with its answer."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
-    data: str = Field(
+    data: Name = Field(
         description="csv, tsv, jsonl, json, parquet or text file, sample:NAME, or hub:owner/name[/config][@rev][:split]"
     )
     optional: bool = Field(False, description="skip the domain, and say so, where its data is absent")
@@ -46,7 +47,7 @@ class Domain(Strict):
         description="a share, a file, { ids = FILE } or { permutation = SEED, share = S }",
         union_mode="left_to_right",
     )
-    validation: Share | str = Field(0.1, description="cut from the training rows: a share or a file")
+    validation: Share | Name = Field(0.1, description="cut from the training rows: a share or a file")
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="of the domain in the loss; target tokens are balanced first"
     )
@@ -119,7 +120,9 @@ class Domain(Strict):
     def _bins_rise(self) -> Self:
         bounds = list((self.bins or {}).values())
         if bounds and (len(bounds) < 2 or any(not low < high for low, high in pairwise(bounds))):
-            raise ValueError("bins: bounds do not rise; write at least two, from the lowest label's to the highest's, which may be inf")
+            raise ValueError(
+                "bins: bounds do not rise; write two or more, from the lowest label's on; the last may be inf"
+            )
         return self
 
     @model_validator(mode="after")

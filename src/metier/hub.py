@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +73,7 @@ def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = s
     """
     if name in EMBEDDED:
         return Source(name, EMBEDDED[name], None)
-    for directory in (anchor / name, Path(name).expanduser()):
+    for directory in (anchor / name, Path(os.path.expanduser(name))):
         if directory.is_dir():
             return Source(name, _complete(name, directory), None)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):

@@ -13,7 +13,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`key=value` as typed after --set: the value is TOML where it can be, else text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise RecipeError("--set", [Fault(text or '""', "is not key=value", "write for example train.learning_rate=1e-4")])
+        raise RecipeError(
+            "--set", [Fault(text or '""', "is not key=value", "write for example train.learning_rate=1e-4")]
+        )
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

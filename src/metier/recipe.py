@@ -7,12 +7,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
-from metier.domain import Domain, Listed, Permutation, Strict
+from metier.domain import Domain, Listed, Name, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.strategies import METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, QloraStrategy, Strategy
@@ -54,7 +55,7 @@ class Train(Strict):
 class Eval(Strict):
     """How the run is measured."""
 
-    general_text: str = Field("sample:general", description="passages (column text) on which forgetting is measured")
+    general_text: Name = Field("sample:general", description="passages (column text) on which forgetting is measured")
     max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="of an open answer")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="measure only so many held-out items a domain")
     guard: Mapping[Literal["general_text"], Annotated[float, Field(ge=0)]] = Field(
@@ -65,7 +66,7 @@ class Eval(Strict):
 class Recipe(Strict):
     """Exactly one run. `directory` is where relative paths and `runs/` belong."""
 
-    model: str = Field(description="owner/name on the hub (@revision), a path, or nano (embedded)")
+    model: Name = Field(description="owner/name on the hub (@revision), a path, or nano (embedded)")
     data_root: str = Field("", description="folder in front of relative data paths; relative to the recipe")
     domain: tuple[Domain, ...]
     strategy: Strategy = Field(default_factory=lambda: LoraStrategy(method="lora"))
@@ -95,11 +96,8 @@ class Recipe(Strict):
         except IsADirectoryError:
             fault = Fault(str(path), "is a folder", f"name the recipe in it, such as {path / 'recipe.toml'}")
             raise RecipeError(str(path), [fault]) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            if path.suffix.lower() not in ("", ".toml"):
-                fault = Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
-                raise RecipeError(str(path), [fault]) from None
-            raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(str(path), [_unreadable(path, error)]) from None
         return cls.of(override_keys(raw, overrides or {}), path)
 
     @classmethod
@@ -136,6 +134,18 @@ class Recipe(Strict):
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 
 
+def _unreadable(path: Path, error: ValueError | RecursionError) -> Fault:
+    if path.suffix.lower() not in ("", ".toml"):
+        return Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
+    match error:
+        case UnicodeDecodeError():
+            line = error.object.count(b"\n", 0, error.start) + 1
+            return Fault(f"{path}:{line}", f"byte 0x{error.object[error.start]:02x} is not utf-8", "save it as UTF-8")
+        case RecursionError():
+            return Fault(str(path), "is not TOML: nested too deeply", "look for brackets that are never closed")
+    return Fault(str(path), f"is not TOML: {error}", "mend that line")
+
+
 def _faults(error: ValidationError) -> Iterator[Fault]:
     """One fault a key: the arms of a union each complain about the same one."""
     complaints: dict[str, list[Any]] = {}
@@ -155,7 +165,7 @@ def _dotted(detail: Any) -> str:
     return ".".join(part if _BARE.fullmatch(part) else json.dumps(part) for part in kept)
 
 
-_BARE = re.compile(r"[\w<>-]+")  # a key that is seen without quotes
+_BARE = re.compile(r"[\w-]+")  # a key that is seen without quotes
 
 
 def _fault(key: str, details: list[Any]) -> Fault:
@@ -175,11 +185,16 @@ def _fault(key: str, details: list[Any]) -> Fault:
             text, _, fix = str(detail["ctx"]["error"]).partition("; ")
             field, _, problem = text.partition(": ")
             return Fault(field if key == "recipe" else f"{key}.{field}", problem, fix)
-    told = (_TABLE.sub("be a table", each["msg"].removeprefix("Input should ")) for each in details)
+    told = (
+        _TABLE.sub("be a table", each["msg"].removeprefix("Input should ").removeprefix("String should "))
+        for each in details
+    )
     wanted = " or ".join(dict.fromkeys(told))
-    return Fault(key, f"is {detail['input']!r}", f"it should {wanted}")
+    return Fault(key, f"is {_REPR.repr(detail['input'])}", f"it should {wanted}")
 
 
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 80
 _TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydantic calls a table
 
 

@@ -6,6 +6,7 @@ any other.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def find_base(name: str, anchor: Path, *, offline: bool = False, listen: Listene
 
 def run_of(name: str, anchor: Path) -> Run | None:
     """The run that a recipe's `model` names, if it names one. Raises where it cannot be a base."""
-    directory = next((each for each in (anchor / name, Path(name).expanduser()) if (each / "run.json").is_file()), None)
+    directory = next(
+        (each for each in (anchor / name, Path(os.path.expanduser(name))) if (each / "run.json").is_file()), None
+    )
     if directory is None:
         return None
     run = Run.open(directory).finished()

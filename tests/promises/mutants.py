@@ -30,6 +30,7 @@ class Good:
     name: str
     files: Files
     data: str
+    guessed: bool = True  # whether the file by itself tells what it is
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,7 @@ SHAPES: dict[str, Rows] = {
         for n in NUMBERS
     ],
     "preferences": [{"prompt": ASKED[n], "chosen": TOLD[n], "rejected": f"No idea {n}."} for n in NUMBERS],
-    "preferred chats": [
-        {"chosen": _chat(n), "rejected": [*_chat(n)[:1], _said("assistant", "No.")]} for n in NUMBERS
-    ],
+    "preferred chats": [{"chosen": _chat(n), "rejected": [*_chat(n)[:1], _said("assistant", "No.")]} for n in NUMBERS],
     "ratings": [{"prompt": ASKED[n], "completion": TOLD[n], "label": n % 3 > 0} for n in NUMBERS],
     "listed choices": [
         {"question": ASKED[n], "choices": [TOLD[n], "No idea.", f"Part {n}."], "answer": n % 3} for n in NUMBERS
@@ -138,6 +137,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "pairs": {"where": {}, "prompt": "{prompt}", "answer": "{answer}"},
 }
 PROSE = "\n\n".join(f"# Part {n}\n\n{ASKED[n]} {TOLD[n]} {'It takes a while. ' * 20}" for n in NUMBERS)
+MAPPED = ("nested", "scores")  # which no names and values tell
 FLAT = ("pairs", "labels", "one message a row", "preferences", "ratings", "choices in columns", "scores", "ids")
 STRATEGIES: tuple[dict[str, Any], ...] = (
     {"method": "none", "num_fewshot": 2, "fewshot_sampler": "random"},
@@ -206,9 +206,11 @@ def _goods() -> list[Good]:
         writers = {**WRITERS, **(FLAT_WRITERS if shape in FLAT else {})}
         for data, write in writers.items():
             strategy = STRATEGIES[strategies % len(STRATEGIES)]
+            if shape == "plain" and "num_fewshot" in strategy:  # which asks nothing
+                strategy = STRATEGIES[2]
             strategies += 1
             files = {data: write(rows), "recipe.toml": _recipe(data, EXTRA.get(shape, {}), strategy)}
-            found.append(Good(f"{shape} in {data} for {strategy['method']}", files, data))
+            found.append(Good(f"{shape} in {data} for {strategy['method']}", files, data, shape not in MAPPED))
     return [*found, *_texts(), *_own_heldout()]
 
 
@@ -234,11 +236,17 @@ def _own_heldout() -> list[Good]:
     }
     bare = b"".join(f"{row['text']}, {row['label']}\n".encode() for row in LABELS)
     return [
-        Good("held out in a file", {**rows, "recipe.toml": _recipe("x.csv", {"heldout": "test.csv"}, lora)}, "test.csv"),
+        Good(
+            "held out in a file",
+            {**rows, "recipe.toml": _recipe("x.csv", {"heldout": "test.csv"}, lora)},
+            "test.csv",
+            False,
+        ),
         Good(
             "held out by ids",
             {**listed, "recipe.toml": _recipe("x.csv", {"id": "id", "heldout": {"ids": "ids.json"}}, lora)},
             "ids.json",
+            False,
         ),
         Good(
             "instructions", {"x.csv": _csv(LABELS, ","), "recipe.toml": _recipe("x.csv", asked, STRATEGIES[0])}, "x.csv"
@@ -247,6 +255,7 @@ def _own_heldout() -> list[Good]:
             "without header",
             {"x.csv": bare, "recipe.toml": _recipe("x.csv", {"columns": ["text", "label"]}, lora)},
             "x.csv",
+            False,
         ),
     ]
 
@@ -273,7 +282,7 @@ def _sites(value: Any) -> list[tuple[Any, Any]]:
 def spoil_value(value: Any, rng: random.Random, *, toml: bool = False) -> str:
     """Change one place of a nested value; what was done."""
     container, key = rng.choice(_sites(value))
-    odd = [each for each in ODD if each is not None and each != [None] and each != {"a": None}] if toml else ODD
+    odd = [each for each in ODD if each not in (None, [None], {"a": None})] if toml else ODD
     match rng.randrange(6):
         case 0:
             del container[key]
@@ -424,10 +433,29 @@ def _spoil_cells(name: str, data: bytes, rng: random.Random) -> tuple[bytes, str
     return made.getvalue().encode("utf-8", "surrogatepass"), story
 
 
-PATHS = ["", ".", "..", "/", "/nowhere/x.csv", "nowhere.csv", "texts", "X.CSV", "sample:nope", "sample:", "hub:a/b", "~"]
+PATHS = [
+    "",
+    ".",
+    "..",
+    "/",
+    "/nowhere/x.csv",
+    "nowhere.csv",
+    "texts",
+    "X.CSV",
+    "sample:nope",
+    "sample:",
+    "hub:a/b",
+    "~",
+]
 PATHS += ["recipe.toml", "loop.csv", "x.csv.gz", "a\0b.csv", "x" * 300 + ".csv", "https://example.org/x.csv", "hub:"]
 SETTINGS = ["", "=", "x", "x=", "=1", "train=3", "train.seed=-1", "train.seed=", "train.seed=1.5", "train.seed=[1]"]
-SETTINGS += ["domain=3", "domain.weight=2", "domain.support.weight=nan", "domain.support.weight=inf", "domain.0.weight=0"]
+SETTINGS += [
+    "domain=3",
+    "domain.weight=2",
+    "domain.support.weight=nan",
+    "domain.support.weight=inf",
+    "domain.0.weight=0",
+]
 SETTINGS += ["domain.9.weight=1", "domain.support=3", "domain.support.heldout=1", "domain.support.heldout=0"]
 SETTINGS += ["domain.support.heldout={ids=3}", "domain.support.where=3", "domain.support.where.answer=x", "model="]
 SETTINGS += ["model=3", "model=nono", "model=/", "model=.", "model=runs/none", "strategy=lora", "strategy.method=lra"]
@@ -438,7 +466,12 @@ SETTINGS += ["train.max_length=99999999999999999999", "train.num_train_epochs=in
 SETTINGS += ["eval.limit=0", "eval.general_text=", "eval.general_text=x.csv", "eval.guard.x=1", "eval.guard=1", "..=1"]
 SETTINGS += ["train.eval_steps=nan", "train.warmup_steps=inf", "data_root=/nowhere", "data_root=..", "a.b.c.d=1", "é=1"]
 SETTINGS += ["strategy.num_fewshot=1000000", "strategy.beta=-1", "strategy.objective=dpo", "strategy.layers=99"]
-SETTINGS += ["strategy.peft.r=1000000", "strategy.peft.modules_to_save=[\"nope\"]", "strategy.objective=lm", "train.seed=true"]
+SETTINGS += [
+    "strategy.peft.r=1000000",
+    'strategy.peft.modules_to_save=["nope"]',
+    "strategy.objective=lm",
+    "train.seed=true",
+]
 
 
 def spoil_recipe(good: Good, rng: random.Random) -> tuple[bytes, str]:
@@ -467,7 +500,10 @@ def mutant(seed: int) -> Mutant:
         return Mutant(f"{good.name}: --set {setting}", good.files, "", (*command, "--set", setting))
     if what < 0.4:
         ways = [lambda: spoil_recipe(good, rng)] * 4
-        ways += [lambda: spoil_bytes(good.files["recipe.toml"], rng), lambda: spoil_lines(good.files["recipe.toml"], rng)]
+        ways += [
+            lambda: spoil_bytes(good.files["recipe.toml"], rng),
+            lambda: spoil_lines(good.files["recipe.toml"], rng),
+        ]
         ways += [lambda: spoil_whole(good.files["recipe.toml"], rng)]
         target = "recipe.toml"
     else:

@@ -164,3 +164,29 @@ def test_a_key_of_a_table_or_a_domain_is_shown_the_way() -> None:
         Recipe.of(whole, Path("r.toml")).override(**{"domain.heldout": 0.3})
     with pytest.raises(RecipeError, match="be a table or be less than 1"):
         Recipe.of(whole, Path("r.toml")).override(**{"domain.faq.heldout": 1.5})
+
+
+@pytest.mark.parametrize("key", ["train.learning_rate", "train.num_train_epochs", "domain.mood.weight"])
+def test_a_number_without_end_is_a_fault(key: str) -> None:
+    with pytest.raises(RecipeError, match="finite"):
+        recipe(**{key: float("inf")})
+
+
+def test_a_key_with_white_space_is_shown_in_quotes() -> None:
+    assert list(faults({**GOOD, " train": {}})) == ['" train"']
+
+
+def test_a_huge_value_is_not_repeated() -> None:
+    assert len(faults({**GOOD, "train": {"seed": "x" * 100_000}})["train.seed"]) < 200
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000])
+def test_a_name_that_no_file_has_is_a_fault(name: str) -> None:
+    assert "character" in faults({**GOOD, "model": name})["model"]
+
+
+def test_a_recipe_in_another_encoding_is_told_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes('model = "nano"\n# für'.encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"recipe.toml:2: byte 0xfc is not utf-8; save it as UTF-8"):
+        Recipe.load(path)

@@ -58,6 +58,7 @@ _REFUSALS = {
     errno.EFBIG: "the file would exceed the size limit; raise it (ulimit -f) and run the same command again",
     errno.EACCES: "permission denied; change the permissions or work in another folder",
     errno.EPERM: "not permitted; change the permissions or work in another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EROFS: "the file system is read-only; work in another folder",
 }
 

@@ -122,7 +122,7 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
         asked = domain.prompt or domain.answer
         update = {} if asked else _chat(domain, found, rows) or {}
         update = update or _templates(domain, found, rows)
-    if domain.label_map and not domain.labels:
+    if domain.label_map and not domain.labels and closed_set(domain):  # not the letters of choices
         update["labels"] = closed_set(domain)
     update |= _around(domain.model_copy(update=update), rows)
     return domain.model_copy(update=update)
@@ -219,7 +219,7 @@ def _message_columns(rows: Sequence[Row]) -> str | tuple[str, ...] | None:
     found = []
     for name in columns_of(rows[:20]):
         values = [value for row in rows[:20] if (value := row.values.get(name))]
-        if values and all(message_list(value) for value in values):
+        if 2 * sum(message_list(value) is not None for value in values) > len(values):  # the others are told row by row
             found.append(name)
     if "completion" in found and (before := {"prompt", "chosen"} & set(found)):  # Axolotl's argilla_chat asks in chosen
         return (before.pop(), "completion")
@@ -392,7 +392,9 @@ def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
     if "input_ids" in columns_of(rows):
         fix = "give the text or the messages that they were made from: every base has its own tokens"
         return DataError(place, [Fault(place, "holds tokens (input_ids), not text", fix)])
-    shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns_of(rows))
+    columns = columns_of(rows)
+    shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns[:_LISTED])
+    shown += f", … {len(columns)} in all" if len(columns) > _LISTED else ""
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]
     fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'

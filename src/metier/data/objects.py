@@ -33,22 +33,34 @@ def _lines(text: str) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, _DECODER.decode(line)
             except (ValueError, RecursionError) as error:
-                yield number, _plain(error)
-                if number == 1 and _whole(text) is not None:  # one value over many lines: the others fail alike
+                alone = text.partition("\n")[2].lstrip()[:1] in ("{", "")
+                if number == 1 and not alone:  # one value over many lines: the others fail alike
+                    yield _broken(text) or 1, _plain(error)
                     return
+                yield number, _plain(error)
 
 
 def _is_keyed(text: str) -> bool:
-    value = _whole(text)
-    return isinstance(value, dict) and bool(value) and all(isinstance(each, dict) for each in value.values())
-
-
-def _whole(text: str) -> Any:
-    """The one JSON value that a text is; None where it is something else."""
+    """Whether one object is the whole text and holds little else than others."""
+    if _broken(text.split("\n", 1)[0]) == 0 and "\n" in text.strip():  # a row by itself, and others behind it
+        return False
     try:
-        return _DECODER.decode(text)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return None
+        return _KEYED.match(text) is not None
+    entries = list(value.values()) if isinstance(value, dict) else []
+    return 2 * sum(isinstance(each, dict) for each in entries) > len(entries)
+
+
+def _broken(text: str) -> int:
+    """The line on which a text ceases to be one JSON value, 0 where it is one."""
+    try:
+        _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except RecursionError:
+        return 1
+    return 0
 
 
 def _array(text: str) -> Iterator[tuple[int, Any]]:
@@ -73,9 +85,13 @@ def _keyed(text: str) -> Iterator[tuple[int, Any]]:
     position, line = text.index("{") + 1, text.count("\n", 0, text.index("{")) + 1
     while not text.startswith("}", gap := _gap(text, position)):
         line += text.count("\n", position, gap)
-        key, colon = _DECODER.raw_decode(text, gap)
-        value, position = _DECODER.raw_decode(text, _gap(text, text.index(":", colon) + 1))
-        yield line, {"id": key, **value}
+        try:
+            key, colon = _DECODER.raw_decode(text, gap)
+            value, position = _DECODER.raw_decode(text, _gap(text, text.index(":", colon) + 1))
+        except (ValueError, RecursionError) as error:
+            yield line, _plain(error)
+            return
+        yield line, {"id": key, **value} if isinstance(value, dict) else value
         line += text.count("\n", gap, position)
 
 
@@ -86,6 +102,7 @@ def _gap(text: str, position: int) -> int:
     return found.end()
 
 
+_KEYED = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
 _SEPARATORS = re.compile(r"\s*,?\s*")
 
 
@@ -125,7 +142,12 @@ def _value(value: Any) -> Any:
 
 def _plain(error: ValueError | RecursionError) -> ValueError:
     """The complaint without the place in the text, which people look for by its line."""
-    return ValueError(error.msg.removesuffix(" at") if isinstance(error, json.JSONDecodeError) else "nested too deeply")
+    match error:
+        case json.JSONDecodeError():
+            return ValueError(error.msg.removesuffix(" at"))
+        case RecursionError():
+            return ValueError("nested too deeply")
+    return ValueError("a key has no value")
 
 
 def _is_text(value: dict[str, Any]) -> bool:

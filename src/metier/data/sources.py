@@ -28,6 +28,7 @@ _JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
 PROSE = (".md", ".markdown")  # and .txt, where the domain says that it is text
 EXPLODED = "exploded from"  # a column of its own: rows of one source row stay together
+_NAME = 200  # characters of a path that people are shown
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
@@ -51,7 +52,7 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
     instead, so that those which others find are told together with them.
     """
-    if isinstance(path, Path) and path.is_dir():
+    if isinstance(path, Path) and os.path.isdir(path):
         return _read_folder(domain, path, collect)
     shown, faults = show(path) if isinstance(path, Path) else path.spec, list[Fault]()
     if isinstance(path, Online):
@@ -85,7 +86,7 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
 
 def as_prose(domain: Domain, path: Path) -> Domain:
     """The domain that says that Markdown, and a folder, is plain text."""
-    prose = domain.text is None and (path.suffix.lower() in PROSE or path.is_dir())
+    prose = domain.text is None and (path.suffix.lower() in PROSE or os.path.isdir(path))
     return domain.model_copy(update={"text": "text"}) if prose else domain
 
 
@@ -144,9 +145,9 @@ def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iter
 def read_bytes(path: Path) -> bytes:
     """The bytes of a data file; every way in which it cannot be read is a `DataError`."""
     shown, kinds = show(path), (*DELIMITED, *_JSON, PARQUET, *PROSE)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
-    if path.suffix.lower() not in kinds and path.exists():
+    if path.suffix.lower() not in kinds and os.path.exists(path):
         problem = f"is of a kind that is not read ({path.suffix or 'no suffix'})"
         raise DataError(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
     try:
@@ -155,8 +156,9 @@ def read_bytes(path: Path) -> bytes:
         near = nearest(path.name, [each.name for each in path.parent.glob("*")])
         fix = "name a file that is there; a recipe's relative paths begin at its folder and data_root"
         raise DataError(shown, [Fault(shown, f"does not exist{near}", fix)]) from None
-    except OSError as error:
-        fault = Fault(shown, f"cannot be read: {error.strerror}", "change its permissions or copy it")
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        problem = f"cannot be read: {getattr(error, 'strerror', error)}"
+        fault = Fault(_short(shown), problem, "mend its name or permissions, or copy it")
         raise DataError(shown, [fault]) from None
 
 
@@ -183,6 +185,10 @@ def text_of(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _short(shown: str) -> str:
+    return shown if len(shown) < _NAME and shown.isprintable() else f"{shown[:_NAME]!r}…"
 
 
 def show(path: Path) -> str:
@@ -308,11 +314,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _nul_faults(text: str, shown: str) -> Iterator[Fault]:
-    if "\0" in text:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if "\0" in line:
-                fix = 'remove it; if the file is UTF-16, set encoding = "utf-16"'
-                yield Fault(f"{shown}:{number}", "holds a NUL byte", fix)
+    lines = [number for number, line in enumerate(text.split("\n"), start=1) if "\0" in line]
+    if 2 * len(lines) > text.count("\n") > 2:
+        fix = 'if it is UTF-16, set encoding = "utf-16", "utf-16-le" or "utf-16-be"'
+        yield Fault(shown, "holds NUL bytes on most lines", fix)
+        return
+    for number in lines:
+        fix = 'remove it; if the file is UTF-16, set encoding = "utf-16"'
+        yield Fault(f"{shown}:{number}", "holds a NUL byte", fix)
 
 
 def _cell_faults(entry: _Values, shown: str) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -117,7 +118,14 @@ def _wrapped(network: nn.Module, strategy: Tuned) -> PeftModel:
     config.base_model_name_or_path = None  # or PEFT would look that name up; the identity says more
     try:
         return _wrap(network, config)
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:  # PEFT's own refusals
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        re.error,
+    ) as error:  # PEFT's own refusals
         raise refused(strategy, error) from None
 
 

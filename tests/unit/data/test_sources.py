@@ -192,3 +192,14 @@ def test_places_are_told_from_the_current_folder(tmp_path: Path) -> None:
 def test_json_keeps_texts_that_only_look_like_numbers() -> None:
     (row,) = read("x.jsonl", json.dumps({"t": "007", "n": 7}))
     assert row.values == {"t": "007", "n": "7"}
+
+
+def test_a_file_full_of_nul_bytes_is_one_fault() -> None:
+    (fault,) = faults("x.csv", "text,label\na,b\nc,d\ne,f\n".encode("utf-16-le"))
+    assert "utf-16-le" in fault
+
+
+@pytest.mark.parametrize("name", ["a\0b.csv", "x" * 300 + ".csv"])
+def test_a_name_that_no_file_can_have_is_a_fault(name: str) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rows(domain(), Path(name))
