@@ -210,6 +210,8 @@ def test_nothing_is_overwritten_silently(
     assert "recipe.toml: exists already" in capsys.readouterr().err
     assert (tmp_path / "recipe.toml").read_text() == "mine"
     (tmp_path / "recipe.toml").unlink()
+    assert call("init", "x.csv", "--offline", "--out", "nowhere/recipe.toml") == 2
+    assert "there is no folder nowhere; make it" in capsys.readouterr().err
     assert call("init", "x.csv", "--offline") == 0
 
 

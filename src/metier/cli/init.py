@@ -45,6 +45,9 @@ def init(
         raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
     if out.exists():
         raise RecipeError(str(out), [Fault(str(out), "exists already", "remove it, or choose another with --out")])
+    if not out.parent.is_dir():
+        fault = Fault(str(out), f"there is no folder {out.parent}", "make it, or choose another with --out")
+        raise RecipeError(str(out), [fault])
     text = _shipped(recipe) if recipe else _for_file(Path(str(file)), model, out, offline)
     write_atomic(out, text)
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")

@@ -14,7 +14,11 @@ from metier.errors import Fault
 def read_objects(text: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
     """The objects of JSON lines, of one JSON array, or of one object that has them under their ids."""
     read = _array if text.lstrip().startswith("[") else _keyed if _is_keyed(text) else _lines
-    for line, value in read(text):
+    found = list(read(text))
+    if len(found) > 1 and not any(isinstance(value, dict | ValueError) for _, value in found):
+        yield Fault(shown, "holds values, but no JSON objects", 'write {"prompt": "…", "answer": "…"} for each row')
+        return
+    for line, value in found:
         place = f"{shown}:{line}"
         if isinstance(value, dict):
             if _is_text(value):

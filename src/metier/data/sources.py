@@ -149,7 +149,9 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(shown, [Fault(shown, "is a folder", "name a file in it")])
     if path.suffix.lower() not in kinds and os.path.exists(path):
         problem = f"is of a kind that is not read ({path.suffix or 'no suffix'})"
-        raise DataError(shown, [Fault(shown, problem, f"save it as one of {', '.join(kinds)}")])
+        packed = path.suffix.lower() in (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
+        fix = "unpack it" if packed else f"save it as one of {', '.join(kinds)}"
+        raise DataError(shown, [Fault(shown, problem, fix)])
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -196,9 +198,10 @@ def show(path: Path) -> str:
     if path.parent == SAMPLES:
         return f"sample:{path.stem}"
     try:
-        return Path(os.path.abspath(path)).relative_to(Path.cwd()).as_posix()
+        shown = Path(os.path.abspath(path)).relative_to(Path.cwd()).as_posix()
     except ValueError:
-        return path.as_posix()
+        shown = path.as_posix()
+    return shown if shown.strip() else repr(shown)
 
 
 def guess_encoding(data: bytes) -> str:

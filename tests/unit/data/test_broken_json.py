@@ -47,3 +47,9 @@ def test_lines_behind_a_broken_one_are_still_read() -> None:
 def test_rows_that_begin_with_an_object_are_lines() -> None:
     line = json.dumps({"about": {"a": 1}, "prompt": "b"})
     assert len(read(f"{line}\n{line}\n")) == 2
+
+
+def test_a_list_of_texts_is_one_fault() -> None:
+    (fault,) = read('["one", "two", 3]')
+    assert isinstance(fault, Fault)
+    assert fault.problem == "holds values, but no JSON objects"

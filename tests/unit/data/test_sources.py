@@ -203,3 +203,7 @@ def test_a_file_full_of_nul_bytes_is_one_fault() -> None:
 def test_a_name_that_no_file_can_have_is_a_fault(name: str) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(domain(), Path(name))
+
+
+def test_what_is_packed_is_to_be_unpacked() -> None:
+    assert faults("x.csv.gz", b"\x1f\x8b") == ["x.csv.gz: is of a kind that is not read (.gz); unpack it"]
