@@ -7,7 +7,7 @@ is found out once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from metier import job
 from tests.promises.mutants import GOODS, Good, Mutant, mutant
 from tests.promises.test_faults import call
 
-COUNT = 600
+COUNT, QUICK = 600, 120  # mutants, and those of every day
 _LINES, _WIDTH = 24, 700  # of a message: a screen of lines, none of them endless
 _FAULT = re.compile(r"^  (?P<place>\S.*?): (?P<problem>.+?); (?P<fix>\S.+)$", re.DOTALL)
 
@@ -61,7 +61,13 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
-@pytest.mark.parametrize("good", GOODS, ids=lambda good: good.name)
+def some(values: Sequence[Any], quick: int) -> list[Any]:
+    """Evenly spread ones by default, the others when there are minutes."""
+    step = len(values) // quick
+    return [pytest.param(each, marks=[pytest.mark.slow] * (n % step > 0)) for n, each in enumerate(values)]
+
+
+@pytest.mark.parametrize("good", some(GOODS, 24), ids=lambda good: good.name)
 def test_what_is_mutated_is_good(good: Good, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = lay(folder, good.files)
     for target in ("recipe.toml", *([good.data] if good.guessed else [])):
@@ -69,7 +75,7 @@ def test_what_is_mutated_is_good(good: Good, folder: Path, capsys: pytest.Captur
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("seed", some(range(COUNT), QUICK))
 def test_a_mutant_is_understood_or_explains_itself(seed: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = mutant(seed)
     before = lay(folder, one.files)

@@ -195,8 +195,8 @@ def test_json_keeps_texts_that_only_look_like_numbers() -> None:
 
 
 def test_a_file_full_of_nul_bytes_is_one_fault() -> None:
-    (fault,) = faults("x.csv", "text,label\na,b\nc,d\ne,f\n".encode("utf-16-le"))
-    assert "utf-16-le" in fault
+    found = faults("x.csv", "text,label\na,b\nc,d\ne,f\n".encode("utf-16-le"))
+    assert ["utf-16-le" in fault for fault in found if "NUL" in fault] == [True]
 
 
 @pytest.mark.parametrize("name", ["a\0b.csv", "x" * 300 + ".csv"])
