@@ -220,7 +220,7 @@ def _texts() -> list[Good]:
     return [
         Good("Markdown", {"x.md": PROSE.encode(), "recipe.toml": _recipe("x.md", {}, lora)}, "x.md"),
         Good("text", {"x.txt": PROSE.encode(), "recipe.toml": _recipe("x.txt", {"text": "text"}, lora)}, "x.txt"),
-        Good("a folder", {**folder, "recipe.toml": _recipe("texts", {}, lora)}, "texts/3.txt"),
+        Good("a folder", {**folder, "recipe.toml": _recipe("texts", {}, lora)}, "texts/3.txt", False),
     ]
 
 

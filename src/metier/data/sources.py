@@ -52,7 +52,7 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
     instead, so that those which others find are told together with them.
     """
-    if isinstance(path, Path) and os.path.isdir(path):
+    if isinstance(path, Path) and domain.text and os.path.isdir(path):
         return _read_folder(domain, path, collect)
     shown, faults = show(path) if isinstance(path, Path) else path.spec, list[Fault]()
     if isinstance(path, Online):
@@ -97,7 +97,11 @@ def _is_prose(domain: Domain, path: Path) -> bool:
 
 def _read_folder(domain: Domain, path: Path, collect: list[Fault] | None) -> list[Row]:
     """The rows of every text file in a folder and below."""
-    files = sorted(each for each in path.rglob("*") if each.suffix.lower() in (*PROSE, ".txt"))
+    try:
+        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in (*PROSE, ".txt"))
+    except OSError as error:
+        fault = Fault(show(path), f"cannot be read: {error.filename}: {error.strerror}", "name a folder of your own")
+        raise DataError(show(path), [fault]) from None
     if not files:
         raise DataError(show(path), [Fault(show(path), "is a folder without text files", "name a file in it")])
     rows = [

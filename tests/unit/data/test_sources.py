@@ -207,3 +207,8 @@ def test_a_name_that_no_file_can_have_is_a_fault(name: str) -> None:
 
 def test_what_is_packed_is_to_be_unpacked() -> None:
     assert faults("x.csv.gz", b"\x1f\x8b") == ["x.csv.gz: is of a kind that is not read (.gz); unpack it"]
+
+
+def test_a_folder_is_read_only_where_plain_text_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; name a file in it"):
+        read_rows(domain(), tmp_path)
