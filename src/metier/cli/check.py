@@ -29,9 +29,9 @@ def check(
     offline: Offline = False,
 ) -> None:
     """Check recipe and data; print what was read, left out and dropped, and every fault."""
-    from metier import experiment
-
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
+    from metier import experiment  # behind what can be told at once
+
     job = experiment.check(recipe, offline=offline, on_event=Progress())
     if json:
         emit(_facts(job))

@@ -30,9 +30,10 @@ def plan(
     recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False
 ) -> None:
     """Show how this machine would do it: choices with reasons, forecast memory and time."""
-    from metier import experiment
+    wanted = recipe_from(Path(recipe), set_)
+    from metier import experiment  # behind what can be told at once
 
-    job = experiment.check(recipe_from(Path(recipe), set_), offline=offline, on_event=Progress())
+    job = experiment.check(wanted, offline=offline, on_event=Progress())
     chosen = experiment.plan(job, overrides(plan))
     if json:
         emit({**asdict(chosen), "recipe": job.recipe.values(), "trained": [asdict(kind) for kind in job.kinds]})
