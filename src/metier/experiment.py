@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from metier import run as runs
+from metier.data.classes import HeadRenderer
 from metier.data.dataset import remember
 from metier.errors import RunError
 from metier.evaluation.answering import answer
@@ -23,13 +24,14 @@ from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
 from metier.job import Job, prepare
 from metier.model.adapters import foreign_digest
-from metier.model.loading import Base, NumberFormat, load
+from metier.model.heads import open_base
+from metier.model.loading import Base, NumberFormat
 from metier.planning import Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Foreign, Untuned
+from metier.strategies import Foreign, HeadOnly, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.tuning import Means, make_engine, measure_foreign, tune, write_shots
@@ -88,13 +90,15 @@ def train(
     with run.locked():
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
-        untuned = _untuned(job, chosen, base, opponents, means)
+        wordings: Mapping[str, str] = {}
+        if not (job.head and job.head.encoder):  # which answers nothing untuned
+            untuned = _untuned(job, chosen, base, opponents, means)
+            wordings, opponents = untuned.facts.get("wordings", {}), {"none": untuned, **opponents}
         with _followed(run):
-            wordings = untuned.facts.get("wordings", {})
             run.update(wordings=wordings)
             work = measure_foreign if job.foreign else tune
             seconds = work(run, worded(job, wordings, offline=means.offline), chosen, base, means)
-            return _finish(run, {"none": untuned, **opponents}, seconds)
+            return _finish(run, opponents, seconds)
 
 
 def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
@@ -164,11 +168,13 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
 
 def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
     """What moves, and what a user may not have meant."""
+    if job.head:
+        yield "a head leaves no language model: what was forgotten of it is not measured"
     if job.kinds:
         yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
     if chosen.long_warmup:
         yield f"warning: {chosen.long_warmup}"
-    if left := [kind.name for kind in job.kinds if not kind.adapted]:
+    if left := [kind.name for kind in job.kinds if not (kind.adapted or isinstance(job.recipe.strategy, HeadOnly))]:
         yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
     if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
         share = outside / job.shape.parameters
@@ -202,7 +208,7 @@ def _load(job: Job, chosen: Plan) -> Base:
     number_format = NumberFormat(chosen.storage, chosen.compute)
     reference = chosen.kernels == "reference"
     how: dict[str, Any] = {"why_rows": job.shape.why_rows, "reference": reference, "multiple": chosen.pad_to}
-    return load(job.source.directory, number_format, chosen.device, **how)
+    return open_base(job.source.directory, number_format, chosen.device, job.head, **how)
 
 
 def _untuned(
@@ -211,6 +217,8 @@ def _untuned(
     """The untuned base on the same held-out items, in the same number format, asked bare or as `shown` says."""
     strategy = (shown or Untuned(method="none")).model_dump()
     job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=(), shots=job.shots if shown else {})
+    if isinstance(job.renderer, HeadRenderer):
+        job = replace(job, renderer=job.renderer.plain, head=None)
     run = _find(job, chosen)
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from metier import hub
+from metier.data.classes import Head, open_renderer
 from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages, unseen
 from metier.data.items import Item
 from metier.data.mixing import Unit, batches, shares
 from metier.data.rendering import Renderer
 from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
-from metier.errors import DataError, Fault, MetierError, RecipeError
+from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
 from metier.model.adapters import Identity, Kind, check_foreign, foreign_why_rows, linear_size
+from metier.model.heads import is_encoder
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.model.methods import check_keys
 from metier.model.trials import Trial, count, tried
@@ -42,7 +44,7 @@ class Job:
     `units` holds for each domain its training examples as the objective takes them. `dropped` are those that
     are longer than max_length; `weights` is what a domain's target token counts, or its pair; `shots` are by
     domain the examples that the strategy puts in front of questions; `kinds` is what it would train; `seen` are
-    fingerprints of what earlier stages learned from.
+    fingerprints of what earlier stages learned from; `head` is what the strategy puts on the base.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Job:
     kinds: Sequence[Kind]
     passages: Sequence[Passage]
     seen: Mapping[str, Sequence[str]]
+    head: Head | None
 
     @cached_property
     def heldout(self) -> list[Item]:
@@ -111,15 +114,19 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
+    if isinstance(found, Run) and getattr(found.recipe().strategy, "objective", "") == "classify":
+        raise ModelError(f"model: {recipe.model}: its head tells labels apart; no language model goes on from there")
     source = merged(recipe.model, found, **how) if isinstance(found, Run) else found
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
-    recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, context(config))})
     objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in data.domains})
     if objective:
         recipe = recipe.override(**{"strategy.objective": objective})
-    renderer = Renderer.load(source.directory, template)
+    head = _head(recipe, data, config)
+    renderer = open_renderer(source.directory, template, head)
+    longest = min(context(config), renderer.tokenizer.model_max_length if head and head.encoder else 1 << 20)
+    recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, longest)})
     shots = _shots(recipe, data, renderer)
     units, dropped = _render(recipe, data, renderer, shots)
     tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
@@ -134,16 +141,26 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         renderer=renderer,
         shots=shots,
         config=config,
-        shape=_base_shape(source, config, recipe.strategy, foreign),
+        shape=dataclasses.replace(_base_shape(source, config, recipe.strategy, foreign, head), context=longest),
         units=units,
         dropped=dropped,
         target_tokens=tokens,
         weights=weights,
         kinds=(),
-        passages=passages,
+        passages=[] if head else passages,  # no language model is left that could read them
         seen=seen,
+        head=head,
     )
     return _with_shape(job)
+
+
+def _head(recipe: Recipe, data: Dataset, config: Config) -> Head | None:
+    """The head that the recipe asks for. Raises `ModelError` where a base without one could do nothing."""
+    classifies = isinstance(recipe.strategy, Tuned) and recipe.strategy.objective == "classify"
+    if not classifies:
+        probe(config)
+        return None
+    return Head({each.domain.name: each.train[0].replies for each in data.domains}, is_encoder(config))
 
 
 def _all_of(
@@ -234,23 +251,25 @@ def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
     return dataclasses.replace(unit, rows=tuple(rows))
 
 
-def _base_shape(source: hub.Source, config: Config, strategy: Strategy, foreign: Path | None) -> Shape:
+def _base_shape(
+    source: hub.Source, config: Config, strategy: Strategy, foreign: Path | None, head: Head | None
+) -> Shape:
     """What the headers and the config tell of the base, and what small twins of it do."""
     tensors = source.tensors()
     heads = getattr(config, "num_attention_heads", None) or 1
-    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     trial = Trial(foreign_why_rows(foreign) if foreign else "")
     if isinstance(strategy, Tuned):
-        trial = tried(config, strategy)
-    why_rows = probe(config) or trial.why_rows
+        trial = tried(config, strategy, head)
+    why_rows = trial.why_rows if head and head.encoder else probe(config) or trial.why_rows
     return Shape(
         parameters=sum(tensor.size for tensor in tensors),
-        linear_parameters=linear_size(config),
+        linear_parameters=linear_size(config, head),
         file_bytes=sum(tensor.bytes for tensor in tensors),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        cache_width=2 * head * (getattr(config, "num_key_value_heads", None) or heads),
+        cache_width=2 * width * (getattr(config, "num_key_value_heads", None) or heads),
         vocabulary=config.vocab_size,
         context=context(config),
         forks=not why_rows,
@@ -291,7 +310,7 @@ def _with_shape(job: Job) -> Job:
     recipe = resolve(job.recipe, shape)
     kinds: Sequence[Kind] = ()
     if isinstance(recipe.strategy, Tuned):
-        kinds = count(job.config, recipe.strategy)
+        kinds = count(job.config, recipe.strategy, job.head)
     shape = dataclasses.replace(
         shape,
         trainable=sum(kind.parameters for kind in kinds),

@@ -14,7 +14,7 @@ from metier.errors import DoesNotFit, Fault, RecipeError
 from metier.hardware import DEVICES, Hardware, Rates, padding
 from metier.memory import GIB, Shape, beside, peak
 from metier.recipe import Recipe
-from metier.strategies import Full, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
+from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 
@@ -106,13 +106,14 @@ def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
 def _learning_rate(shape: Shape, strategy: Strategy) -> float:
     """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs.
 
-    The base's own weights take a tenth. Preferences take a twentieth, as TRL's defaults have it (1e-6 for DPO
-    and KTO, 2e-5 for SFT).
+    The base's own weights take a tenth, a head alone three times as much (docs/log.md). Preferences take a
+    twentieth, as TRL's defaults have it (1e-6 for DPO and KTO, 2e-5 for SFT).
     """
     scaled = 2e-4 * (4096 / shape.hidden) ** 0.75
     scaled *= 0.5 if shape.examples > 50_000 else 1.0
     scaled *= 0.1 if isinstance(strategy, Full | LastN) else 1.0
     scaled *= 0.05 if _paired(strategy) else 1.0
+    scaled *= 3.0 if isinstance(strategy, HeadOnly) else 1.0
     return float(f"{scaled:.1e}")
 
 

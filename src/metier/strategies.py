@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from metier.domain import Strict
 
 Auto = Literal["auto"]
-Objective = Literal["sft", "dpo", "kto", "lm"]
+Objective = Literal["sft", "dpo", "kto", "lm", "classify"]
 # Every PEFT method but LoRA, under PEFT's own name; a test compares the list with PEFT's registry.
 PEFT_METHODS = tuple((Path(__file__).parent / "assets" / "peft_methods.txt").read_text(encoding="utf-8").split())
 
@@ -83,7 +83,8 @@ class Tuned(Shown):
 
     method: str
     objective: Objective | Auto = Field(
-        "auto", description="sft | dpo | kto | lm; auto: as the data is, answers, pairs, ratings or plain text"
+        "auto",
+        description="sft | dpo | kto | lm | classify; auto: as the data is, answers, pairs, ratings or plain text",
     )
     beta: Annotated[float, Field(gt=0)] | None = Field(
         None, description="of dpo and kto: how strongly the base holds; 0.1 where it is not given"
@@ -91,7 +92,7 @@ class Tuned(Shown):
 
     @model_validator(mode="after")
     def _beta_has_an_effect(self) -> Self:
-        if self.objective in ("sft", "lm") and self.beta:
+        if self.objective in ("sft", "lm", "classify") and self.beta:
             raise ValueError(f"beta: has no effect with objective {self.objective}; remove it")
         return self
 
@@ -131,13 +132,27 @@ class LastN(Tuned):
     layers: Annotated[int, Field(gt=0)] = Field(2, description="how many of the last blocks move")
 
 
+class HeadOnly(Tuned):
+    """A head that tells labels apart, on a base that stays as it is."""
+
+    method: Literal["head"]
+
+    @model_validator(mode="after")
+    def _classifies(self) -> Self:
+        if self.objective not in ("auto", "classify"):
+            raise ValueError(
+                f'objective: is {self.objective}, but a head classifies; write "classify", or leave it out'
+            )
+        return self
+
+
 class PeftStrategy(Tuned):
     """Any other PEFT method by PEFT's own name; its keys are checked against PEFT's config class."""
 
     peft: Mapping[str, Any] = Field(default_factory=dict)
 
 
-OWN_METHODS = ("none", "classical", "adapter", "full", "last-n", "lora", "qlora")
+OWN_METHODS = ("none", "classical", "adapter", "full", "head", "last-n", "lora", "qlora")
 METHODS = (*OWN_METHODS, *PEFT_METHODS)
 
 
@@ -152,6 +167,7 @@ Strategy = Annotated[
     | Annotated[Classical, Tag("classical")]
     | Annotated[Foreign, Tag("adapter")]
     | Annotated[Full, Tag("full")]
+    | Annotated[HeadOnly, Tag("head")]
     | Annotated[LastN, Tag("last-n")]
     | Annotated[LoraStrategy, Tag("lora")]
     | Annotated[QloraStrategy, Tag("qlora")]

@@ -18,6 +18,7 @@ from metier.inference.engine import Engine
 from metier.job import Job
 from metier.model.adapters import Adapted, attach, load_foreign, restore, save
 from metier.model.forward import Forward
+from metier.model.heads import put
 from metier.model.loading import Base
 from metier.model.trials import recompute
 from metier.planning import Plan
@@ -46,7 +47,8 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
     objective = _objective(job, make_engine(base.forward, base, chosen), means)
     assert isinstance(strategy, Tuned)
-    adapted, kinds = attach(base.network, strategy, settings.seed)
+    network = put(base.network, job.head) if job.head else base.network
+    adapted, kinds = attach(network, strategy, settings.seed)
     if chosen.checkpointing:
         recompute(adapted)
     forward = base.forward.over(adapted)
@@ -73,12 +75,13 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     """Keep the adapter, answer what is held out, read general text."""
     forward = base.forward.over(adapted)
     engine = make_engine(forward, base, chosen)
-    write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to))
+    write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to, job.head))
     write_shots(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
     answered, max_length = time.monotonic(), job.recipe.train.max_length
-    answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
+    if not job.head:
+        answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
     run.write_answers([to_json(each) for each in answers])
     return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
 

@@ -59,6 +59,8 @@ def _run(target: Path) -> Run:
     run = Run.open(target).finished()
     if run.facts["method"] == "classical":
         raise MetierError(f"{target}: the classical baseline is no language model", "choose a run from `metier runs`")
+    if getattr(run.recipe().strategy, "objective", "") == "classify":
+        raise MetierError(f"{target}: a head that classifies is no language model", "choose a run from `metier runs`")
     return run
 
 

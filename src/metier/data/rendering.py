@@ -79,7 +79,12 @@ class Renderer:
 
     @classmethod
     def load(cls, directory: Path, template: str | None = None) -> Renderer:
-        return cls(_tokenizer(directory), template)
+        return cls(cls.read_tokenizer(directory), template)
+
+    @staticmethod
+    def read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+        """The family's own class, or the generic one, which reads a tokenizer.json as it is."""
+        return _tokenizer(directory)
 
     def _default(self) -> str:
         if not self.tokenizer.eos_token:

@@ -10,13 +10,14 @@ from metier.data.rendering import Renderer
 from metier.data.replies import Kind
 from metier.errors import Fault, RecipeError
 from metier.recipe import Recipe
-from metier.strategies import Objective, Tuned
+from metier.strategies import HeadOnly, Objective, Tuned
 from metier.trees import Example
 
 _KINDS: dict[Objective, set[Kind]] = {
     "dpo": {"preference"},
     "kto": {"preference", "rated"},
     "lm": {"passage"},
+    "classify": {"label"},
     "sft": {"open", "label", "choice", "preference", "rated"},
 }
 
@@ -29,11 +30,18 @@ def choose_objective(recipe: Recipe, kinds: Mapping[str, Kind]) -> Objective | N
     if not isinstance(recipe.strategy, Tuned):
         return None
     found, named = set(kinds.values()), recipe.strategy.objective
+    if isinstance(recipe.strategy, HeadOnly):
+        named = "classify"
     if named != "auto":
         if strange := [domain for domain, kind in kinds.items() if kind not in _KINDS[named]]:
             problem = f"is {named!r}, but domain {strange[0]} holds {_HOLDS[kinds[strange[0]]]}"
             fix = f'write objective = "{_own(kinds[strange[0]])}", or leave it out'
+            if named == "classify":
+                fix = "give that domain labels, bins or a label_map, or choose another method or objective"
             raise RecipeError(str(recipe.path), [Fault("strategy.objective", problem, fix)])
+        if named == "classify" and recipe.eval.guard:
+            problem = "has no meaning with objective classify, which leaves no language model that could forget"
+            raise RecipeError(str(recipe.path), [Fault("eval.guard", problem, "remove it")])
         return named
     own = {_own(kind) for kind in found}
     if len(own) > 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
-from metier.data.items import Message
+from metier.data.classes import HeadRenderer
+from metier.data.items import Item, Message
 from metier.data.shots import Shots
 from metier.data.templates import shared_system
 from metier.errors import MetierError
@@ -14,6 +16,13 @@ from metier.inference.engine import Request
 from metier.inference.loaded import open_run
 from metier.model.adapters import disabled
 from metier.run import Run
+
+
+def softmax(logprobs: Sequence[float]) -> list[float]:
+    """Shares of 1: the domain's labels among themselves."""
+    highest = max(logprobs)
+    sizes = [math.exp(each - highest) for each in logprobs]
+    return [each / sum(sizes) for each in sizes]
 
 
 class Conversation:
@@ -35,6 +44,9 @@ class Conversation:
         The examples of `domain`, or of the only one, stand in front as they did when the run was measured.
         Raises `MetierError` where the conversation fills the model's context.
         """
+        if isinstance(self.renderer, HeadRenderer):
+            yield self._classified(self.renderer, messages, base, domain)
+            return
         prompt = tuple(self.prompt_ids(messages, domain))
         if (room := self._room - len(prompt)) < 1:
             problem = f"the conversation has {len(prompt)} tokens; the model reads {self._room}"
@@ -57,6 +69,22 @@ class Conversation:
                     said = text
         finally:
             self._engine.cancel(handle)
+
+    def _classified(self, renderer: HeadRenderer, messages: Sequence[Message], base: bool, domain: str | None) -> str:
+        """The labels of what was said last, likeliest first, with their probabilities."""
+        labels = renderer.head.labels
+        name = domain or next(iter(labels))
+        if base:
+            raise MetierError("the untuned base has no head", "ask a run of another objective")
+        if domain is None and len(labels) > 1:
+            raise MetierError("the head has outputs for several domains", f"choose one: --domain {' | '.join(labels)}")
+        asked = (*(each for each in messages[:-1] if each.role == "system"), messages[-1])
+        rows = renderer.label_rows(Item("", name, "", "", 0, asked, labels[name], kind="label"))
+        if (length := len(rows[0].tokens) - 1) > self._room:
+            raise MetierError(f"that has {length} tokens; the model reads {self._room}", "ask more shortly")
+        values = softmax(self._engine.score(rows))
+        ranked = sorted(zip(values, labels[name], strict=True), reverse=True)
+        return ", ".join(f"{label} {value:.2f}" for value, label in ranked)
 
     def prompt_ids(self, messages: Sequence[Message], domain: str | None = None) -> list[int]:
         """The ids behind which the answer is generated: those on which the run was measured."""

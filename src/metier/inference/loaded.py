@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from metier.data.classes import open_renderer
 from metier.data.rendering import Renderer
 from metier.errors import ModelError
 from metier.events import Listener, silent
 from metier.hardware import padding, probe
 from metier.hub import Source
 from metier.inference.engine import Engine
-from metier.model.adapters import Identity, foreign_why_rows
+from metier.model.adapters import Identity, foreign_why_rows, read_head
 from metier.model.adapters import load as load_adapter
 from metier.model.forward import Forward
+from metier.model.heads import open_base as with_head
+from metier.model.heads import put
 from metier.model.loading import NumberFormat, context, load, read_config
 from metier.model.trials import why_rows
 from metier.run import Run
@@ -51,18 +55,23 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     recipe, plan = run.finished().recipe(), run.plan()
     source = find_base(recipe.model, recipe.directory, offline=offline, listen=listen)
     template = run.adapter / "chat_template.jinja"
-    renderer = Renderer.load(source.directory, template.read_text(encoding="utf-8") if template.exists() else None)
+    head = read_head(run.adapter)
+    renderer = open_renderer(
+        source.directory, template.read_text(encoding="utf-8") if template.exists() else None, head
+    )
     torch.set_num_threads(plan["threads"])
     number_format = NumberFormat(plan["storage"], plan["compute"])
-    how = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
+    how: dict[str, Any] = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
     config = read_config(source.directory)
-    alone = why_rows(config, recipe.strategy)
-    if run.facts["method"] == "adapter":
-        alone = alone or foreign_why_rows(run.adapter)
+    if not (head and head.encoder):
+        alone = why_rows(config, recipe.strategy, head)
+        if run.facts["method"] == "adapter":
+            alone = alone or foreign_why_rows(run.adapter)
+        how["why_rows"] = alone
     devices = probe().devices
     device = plan["device"] if plan["device"] in devices else devices[0]
-    base = load(source.directory, number_format, device, why_rows=alone, **how)
-    network = base.network
+    base = with_head(source.directory, number_format, device, head, **how)
+    network = put(base.network, head) if head else base.network
     if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
         hint = "restore it, or measure it again: metier eval recipe.toml"
         raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +19,18 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from metier.data.classes import Head
 from metier.errors import Fault, ModelError, RecipeError
 from metier.files import digest, file_digest, read_json, verify, write_atomic, write_json
 from metier.model import beginnings
+from metier.model.heads import names, network_of
 from metier.model.methods import config_of, refused, said
 from metier.strategies import Lora, Tuned
 
 Adapted = PeftModel  # for units that do not house PEFT
-IDENTITY = "identity.json"
+IDENTITY, HEAD = "identity.json", "head.json"
 _FOREIGN = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -63,7 +65,7 @@ def attach(network: nn.Module, strategy: Tuned, seed: int) -> tuple[PeftModel, l
     lora = getattr(strategy, "peft", None)
     if isinstance(lora, Lora):
         check_targets(network, lora)
-    modules = _modules(network)
+    modules, heads = _modules(network), names(network)
     linear = _linear_kinds(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -72,15 +74,15 @@ def attach(network: nn.Module, strategy: Tuned, seed: int) -> tuple[PeftModel, l
             beginnings.take(adapted, str(lora.init_lora_weights))
     kinds = _kinds(adapted, modules, linear)
     if isinstance(lora, Lora):
-        _assert_inside(kinds, linear, lora)
+        head = [name.rpartition(".")[2] for name in heads] if strategy.objective == "classify" else []
+        _assert_inside(kinds, linear, [*head, *(lora.modules_to_save or ())], lora)
     return adapted, kinds
 
 
-def linear_size(config: PreTrainedConfig) -> int:
+def linear_size(config: PreTrainedConfig, head: Head | None = None) -> int:
     """How many weights lie in linear layers but the output head: what 4 bits store and adapters reach."""
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    with torch.device("meta"):
+        network = network_of(config, head)
     return sum(layer.weight.numel() for _, layer in _linear_layers(network))
 
 
@@ -104,9 +106,9 @@ def check_targets(network: nn.Module, lora: Lora) -> None:
         raise RecipeError("recipe", [Fault("strategy.peft.target_modules", problem, fix)])
 
 
-def _assert_inside(kinds: list[Kind], linear: Mapping[str, int], lora: Lora) -> None:
+def _assert_inside(kinds: list[Kind], linear: Mapping[str, int], whole: Collection[str], lora: Lora) -> None:
     """The head and the embeddings are no targets of an adapter; whole they may be trained."""
-    strange = [kind.name for kind in kinds if kind.name not in {*linear, *(lora.modules_to_save or ())}]
+    strange = [kind.name for kind in kinds if kind.name not in {*linear, *whole}]
     if strange or not sum(kind.parameters for kind in kinds):
         problem = f"{lora.target_modules!r} reaches other layers than the linear ones inside the model"
         fix = f'write "all-linear", or choose among {", ".join(sorted(linear))}'
@@ -159,10 +161,10 @@ def _linear_kinds(network: nn.Module) -> Counter[str]:
 
 
 def _linear_layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    head = getattr(network, "get_output_embeddings", lambda: None)()
+    head = names(network)
     for name, module in network.named_modules():
         linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        if linear and module is not head:
+        if linear and not any(name == each or name.startswith(f"{each}.") for each in head):
             yield name, module
 
 
@@ -200,8 +202,13 @@ def restore(adapted: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         each.data.copy_(tensors[name])
 
 
-def save(adapted: PeftModel, identity: Identity, template: str, directory: Path) -> None:
-    """Write an adapter that PEFT loads, with its identity and chat template; same tensors, same bytes."""
+def save(adapted: PeftModel, identity: Identity, template: str, directory: Path, head: Head | None = None) -> None:
+    """Write an adapter that PEFT loads, with its identity and chat template; same tensors, same bytes.
+
+    With a head, what its outputs mean lies beside it.
+    """
+    if head is not None:
+        write_json(directory / HEAD, asdict(head))
     config = adapted.peft_config["default"]
     values = {key: _plain(value) for key, value in sorted(config.to_dict().items())}
     values |= {"inference_mode": True, "base_model_name_or_path": identity.base}
@@ -215,6 +222,14 @@ def save(adapted: PeftModel, identity: Identity, template: str, directory: Path)
     write_json(directory / "adapter_config.json", values)
     write_json(directory / IDENTITY, asdict(identity))
     write_atomic(directory / "chat_template.jinja", template)
+
+
+def read_head(directory: Path) -> Head | None:
+    """The head that a saved adapter brings, if it brings one."""
+    if not (directory / HEAD).exists():
+        return None
+    values = read_json(directory / HEAD)
+    return Head({domain: tuple(labels) for domain, labels in values["labels"].items()}, values["encoder"])
 
 
 def _tensors(adapted: PeftModel, name: str) -> dict[str, Tensor]:

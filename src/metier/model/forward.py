@@ -122,7 +122,7 @@ class Forward:
 
     def over(self, network: nn.Module) -> Forward:
         """The same way of running for another network: this one with an adapter around it."""
-        return Forward(network, forks=self.forks, reference=self._reference, multiple=self._multiple)
+        return type(self)(network, forks=self.forks, reference=self._reference, multiple=self._multiple)
 
     def scaled(self, scale: Callable[[Tensor], Tensor]) -> Forward:
         """The same, whose gradients pass through `scale` before they enter the network.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as vendor_logging
 
 from metier.errors import ModelError
@@ -56,6 +56,15 @@ class Base:
         return self.forward.network
 
 
+class NoCausalModel(ModelError):
+    """A base that cannot generate."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        hint = "name a decoder, such as a Llama, Mistral, Phi or Qwen"
+        hint += ', or train this base to tell labels apart: strategy.objective = "classify"'
+        super().__init__(f"{kind}: is no causal language model: {why}", hint)
+
+
 def read_config(directory: Path) -> PreTrainedConfig:
     """The base's configuration; raises `ModelError` where transformers has no such causal model."""
     try:
@@ -89,24 +98,35 @@ def load(directory: Path, number_format: NumberFormat, device: str, *, why_rows:
     vendor_logging.disable_progress_bar()
     config = read_config(directory)
     why_rows = probe(config) if why_rows is None else why_rows
-    keywords: dict[str, Any] = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True}
-    if not why_rows:
-        keywords["attn_implementation"] = ATTENTION
+    attention = {} if why_rows else {"attn_implementation": ATTENTION}
+    network = settled(pretrained(AutoModelForCausalLM, directory, config, number_format, device, **attention))
+    forward = Forward(network, forks=not why_rows, **how)
+    if number_format.quantized:
+        _assert_quantised(forward, config.model_type, known=not why_rows and number_format.storage == "nf4")
+    return Base(forward, why_rows, boundary(config))
+
+
+def pretrained(
+    family: Any, directory: Path, config: PreTrainedConfig, number_format: NumberFormat, device: str, **how: Any
+) -> nn.Module:
+    """The weights of a directory in one of transformers' families of models; raises `ModelError`."""
+    keywords = {"dtype": number_format.dtype, "trust_remote_code": False, "use_safetensors": True, **how}
     if device != "cpu" or number_format.quantized:
         keywords["device_map"] = {"": device}  # shard by shard, never whole on the host
     if number_format.quantized:
         keywords["quantization_config"] = _quantization(number_format)
     try:
-        network: nn.Module = AutoModelForCausalLM.from_pretrained(directory, config=config, **keywords)
+        network: nn.Module = family.from_pretrained(directory, config=config, **keywords)
     except (OSError, ValueError) as error:
         raise ModelError(f"{directory}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    return network
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Frozen, in evaluation mode, and without anything that would change it or drop parts of it."""
     _keep_weights_as_stored(network)
     _without_dropout(network)
-    network.requires_grad_(False).eval()
-    forward = Forward(network, forks=not why_rows, **how)
-    if number_format.quantized:
-        _assert_quantised(forward, config.model_type, known=not why_rows and number_format.storage == "nf4")
-    return Base(forward, why_rows, boundary(config))
+    return network.requires_grad_(False).eval()
 
 
 def _quantization(number_format: NumberFormat) -> Any:
@@ -171,6 +191,8 @@ def probe(config: PreTrainedConfig) -> str:
     register()
     vendor_logging.set_verbosity_error()
     rows = probe_rows()
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise NoCausalModel(config.model_type, "transformers has no causal model of its kind")
     try:
         twin_config = twin(config)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
@@ -220,8 +242,10 @@ def twin(config: PreTrainedConfig) -> PreTrainedConfig:
     rope = getattr(twin, "rope_parameters", None) or {}
     if rope.get("original_max_position_embeddings"):
         rope["original_max_position_embeddings"] = PROBE_CONTEXT
-    for token in ("pad_token_id", "bos_token_id", "eos_token_id"):
+    for token in ("bos_token_id", "eos_token_id"):
         setattr(twin, token, None)
+    # No probe row holds 0; RoBERTa counts its positions from the number of this token.
+    twin.pad_token_id = None if getattr(config, "pad_token_id", None) is None else 0
     return twin
 
 
@@ -239,8 +263,7 @@ def random_network(config: PreTrainedConfig, implementation: str) -> nn.Module:
 
 def _assert_causal(network: nn.Module, kind: str, row: Example) -> None:
     if sees_ahead(network, row):
-        problem = f"{kind}: is no causal language model: its predictions see the tokens that follow"
-        raise ModelError(problem, hint="name a decoder, such as a Llama, Mistral, Phi or Qwen")
+        raise NoCausalModel(kind, "its predictions see the tokens that follow")
 
 
 def sees_ahead(network: nn.Module, row: Example) -> bool:

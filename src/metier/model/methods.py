@@ -13,14 +13,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from metier.errors import Fault, RecipeError, nearest
-from metier.strategies import Full, LastN, Lora, LoraStrategy, PeftStrategy, QloraStrategy, Tuned
+from metier.model import heads
+from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, PeftStrategy, QloraStrategy, Tuned
 
 _PLACE = "strategy.peft"
 _OF_THE_BASE = "is read from the base"
 _ALLOCATES = "shifts ranks between steps by gradients, which metier's loop does not do"
 # Keys of PEFT's that a recipe has no say in, and why.
 _FIXED = {
-    "task_type": "is always CAUSAL_LM",
+    "task_type": "is what strategy.objective says",
     "peft_type": "is what strategy.method says",
     "inference_mode": "follows from what is done with the adapter",
     "base_model_name_or_path": "is the recipe's model",
@@ -42,17 +43,40 @@ def check_keys(strategy: PeftStrategy) -> None:
 
 
 def config_of(strategy: Tuned, network: nn.Module) -> PeftConfig:
-    """What PEFT is told. `full` and `last-n` are PEFT's training of whole modules, `ln_tuning`, whatever these are."""
+    """What PEFT is told. `full`, `last-n` and `head` are PEFT's training of whole modules, `ln_tuning`, whatever
+    these are; beside the other methods a head that classifies is saved whole.
+    """
     match strategy:
-        case LoraStrategy() | QloraStrategy():
-            return _lora(strategy.peft)
         case Full():
-            return LNTuningConfig(target_modules=_owners(network), task_type="CAUSAL_LM")
+            return _whole(network, _owners(network))
         case LastN():
-            return LNTuningConfig(target_modules=_last(network, strategy.layers), task_type="CAUSAL_LM")
+            return _whole(network, _last(network, strategy.layers))
+        case HeadOnly():
+            return _whole(network, heads.names(network))
+        case LoraStrategy() | QloraStrategy():
+            config: PeftConfig = _lora(strategy.peft)
         case PeftStrategy():
-            return _other(strategy, network)
-    raise AssertionError(strategy)
+            config = _other(strategy, network)
+        case _:
+            raise AssertionError(strategy)
+    return _with_head(config, strategy, network) if strategy.objective == "classify" else config
+
+
+def _whole(network: nn.Module, names: list[str]) -> PeftConfig:
+    # What PEFT does for its task SEQ_CLS would keep the head from being one of these modules.
+    return LNTuningConfig(target_modules=names, task_type=None if heads.on_encoder(network) else "CAUSAL_LM")
+
+
+def _with_head(config: Any, strategy: Tuned, network: nn.Module) -> PeftConfig:
+    if not hasattr(config, "modules_to_save"):
+        fix = "choose another method, such as lora"
+        raise RecipeError(
+            "recipe", [Fault("strategy.method", f"{strategy.method}: PEFT trains no head beside it", fix)]
+        )
+    config.modules_to_save = [*(config.modules_to_save or ()), *heads.names(network)]
+    if heads.on_encoder(network):
+        config.task_type = "SEQ_CLS"
+    return config  # type: ignore[no-any-return]
 
 
 def _faults(strategy: PeftStrategy) -> Iterator[Fault]:

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.utils import logging as vendor_logging
 
+from metier.data.classes import Head
 from metier.errors import Fault, RecipeError
 from metier.model.adapters import Kind, attach, trainable
 from metier.model.forward import ATTENTION, Forward, register
+from metier.model.heads import WHOLE, EncoderForward, network_of, put_outputs
 from metier.model.loading import boundary, probe, probe_rows, random_network, row_logprob, sees_ahead, twin
 from metier.model.methods import said
-from metier.strategies import LoraStrategy, QloraStrategy, Tuned
+from metier.strategies import HeadOnly, LoraStrategy, QloraStrategy, Tuned
 from metier.trees import pack
 
 _TOLERANCE = 1e-3
@@ -32,13 +34,14 @@ class Trial:
     why_kept: str = ""
 
 
-def tried(config: PreTrainedConfig, strategy: Tuned) -> Trial:
+def tried(config: PreTrainedConfig, strategy: Tuned, head: Head | None = None) -> Trial:
     """Run a small twin with something random in all that moves: rows alone in plain transformers, the same
     rows as trees, and their gradients with activations recomputed.
 
     Raises `RecipeError` where PEFT cannot run the strategy at all, or where a token sees those behind it.
     """
-    if isinstance(strategy, LoraStrategy | QloraStrategy):
+    encoder = head is not None and head.encoder
+    if isinstance(strategy, LoraStrategy | QloraStrategy) and not encoder:
         return Trial()  # proven once and for all, by tests
     register()
     vendor_logging.set_verbosity_error()
@@ -47,27 +50,31 @@ def tried(config: PreTrainedConfig, strategy: Tuned) -> Trial:
         torch.manual_seed(0)
         small = twin(config)
         small.intermediate_size = small.hidden_size  # widths that divide as the base's own do
-        adapted, _ = attach(random_network(small, "eager"), strategy, seed=0)
+        if encoder:
+            proven = isinstance(strategy, LoraStrategy | QloraStrategy)  # the reading alone is tried
+            return _read_whole(small, HeadOnly(method="head", objective="classify") if proven else strategy)
+        network = random_network(small, "eager")
+        adapted, _ = attach(put_outputs(network, small.vocab_size) if head else network, strategy, seed=0)
         return _measured(adapted.eval(), strategy, boundary(small))
 
 
-def why_rows(config: PreTrainedConfig, strategy: object) -> str:
+def why_rows(config: PreTrainedConfig, strategy: object, head: Head | None = None) -> str:
     """Why rows must run alone on this base under this strategy, or ""."""
-    return probe(config) or (tried(config, strategy).why_rows if isinstance(strategy, Tuned) else "")
+    return probe(config) or (tried(config, strategy, head).why_rows if isinstance(strategy, Tuned) else "")
 
 
-def count(config: PreTrainedConfig, strategy: Tuned) -> list[Kind]:
+def count(config: PreTrainedConfig, strategy: Tuned, head: Head | None = None) -> list[Kind]:
     """What `attach` would train, found on the meta device: no weight is read."""
     try:
         with torch.device("meta"):
-            return attach(AutoModelForCausalLM.from_config(config, trust_remote_code=False), strategy, seed=0)[1]
+            return attach(network_of(config, head), strategy, seed=0)[1]
     except (NotImplementedError, RuntimeError):  # some methods look at numbers while they are put on
-        return _extrapolated(config, strategy)
+        return _extrapolated(config, strategy, head)
 
 
-def _extrapolated(config: PreTrainedConfig, strategy: Tuned) -> list[Kind]:
+def _extrapolated(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> list[Kind]:
     """The same from random networks of one and of two blocks of the base's own widths."""
-    one, two = (attach(_blocks(config, number), strategy, seed=0)[1] for number in (1, 2))
+    one, two = (attach(_blocks(config, number, head), strategy, seed=0)[1] for number in (1, 2))
     more = config.num_hidden_layers - 1
 
     def grown(first: Kind, second: Kind) -> Kind:
@@ -80,12 +87,33 @@ def _extrapolated(config: PreTrainedConfig, strategy: Tuned) -> list[Kind]:
     return [grown(first, second) for first, second in zip(one, two, strict=True)]
 
 
-def _blocks(config: PreTrainedConfig, number: int) -> nn.Module:
+def _blocks(config: PreTrainedConfig, number: int, head: Head | None) -> nn.Module:
     small = twin(config)
     small.num_hidden_layers, small.intermediate_size = number, config.intermediate_size
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[:1] * number
-    return random_network(small, "eager")
+    return network_of(small, head, dtype=torch.float32).requires_grad_(False)
+
+
+def _read_whole(small: PreTrainedConfig, strategy: Tuned) -> Trial:
+    """Rows of an encoder alone and filled up to one length; raises where PEFT or the encoder cannot do it."""
+    small.pad_token_id = 0
+    network = network_of(small, Head({"": ("one", "two", "three")}, encoder=True))
+    adapted, _ = attach(network.requires_grad_(False).eval(), strategy, seed=0)
+    rows = sorted((row.tokens for row in probe_rows()), key=len)
+    forward = EncoderForward(adapted.eval(), forks=False)
+    try:
+        _disturb(adapted)
+        alone = torch.cat([forward.read([row]) for row in rows])
+        together = forward.read(rows)
+        alone.log_softmax(-1)[:, 0].sum().backward()
+    except _FAILURES as error:
+        raise _fault(strategy, f"does not classify with this encoder: {said(error)}", "choose another method") from None
+    worst = float((alone - together).abs().max())
+    if worst > _TOLERANCE:
+        problem = f"an encoder's rows filled up to one length differ from those alone by {worst:.2g}"
+        raise _fault(strategy, problem, "choose another method")
+    return Trial(WHOLE, f"{WHOLE}, and recomputing them was not tried")
 
 
 def _measured(adapted: PeftModel, strategy: Tuned, limit: int | None) -> Trial:
