@@ -114,9 +114,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
-    if isinstance(found, Run) and getattr(found.recipe().strategy, "objective", "") == "classify":
-        raise ModelError(f"model: {recipe.model}: its head tells labels apart; no language model goes on from there")
-    source = merged(recipe.model, found, **how) if isinstance(found, Run) else found
+    source = _merged(recipe.model, found, **how) if isinstance(found, Run) else found
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
@@ -152,6 +150,13 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         head=head,
     )
     return _with_shape(job)
+
+
+def _merged(name: str, found: Run, **how: Any) -> hub.Source:
+    """The base with what an earlier stage trained in it; raises `ModelError` where that was a head."""
+    if getattr(found.recipe().strategy, "objective", "") == "classify":
+        raise ModelError(f"model: {name}: its head tells labels apart; no language model goes on from there")
+    return merged(name, found, **how)
 
 
 def _head(recipe: Recipe, data: Dataset, config: Config) -> Head | None:
