@@ -54,7 +54,7 @@ def _recipe_for(file: Path, changes: list[str] | None) -> Recipe:
 
 
 def _show_data(job: Job) -> None:
-    from metier.data.guessing import explain
+    from metier.data.mappings import explain
 
     rows = []
     total = sum(each.domain.weight for each in job.data.domains)

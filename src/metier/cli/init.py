@@ -64,8 +64,9 @@ def _shipped(name: str) -> str:
 def _for_file(file: Path, model: str | None, out: Path, offline: bool) -> str:
     """The recipe's text; what was guessed is shown on three rows."""
     from metier.data.checks import warnings
-    from metier.data.guessing import explain, propose
+    from metier.data.guessing import propose
     from metier.data.items import make_items
+    from metier.data.mappings import explain
     from metier.data.sources import read_rows
 
     domain = propose(file)

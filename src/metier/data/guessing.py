@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from metier.data.columns import Column, named, survey
 from metier.data.conversations import exchange_list, role_of
 from metier.data.delimited import guess_delimiter
-from metier.data.items import Item
+from metier.data.mappings import short
 from metier.data.messages import message_list
 from metier.data.shapes import recognise
 from metier.data.sources import (
@@ -63,7 +62,6 @@ _FEW_ROWS, _FEW_SHARE = 50, 0.3
 _MANY_FILES = 10
 _LINE = 400  # characters
 _TEXTS = ("text", "content", "document", "body")  # a lone column of such a name is plain text
-_WIDTH = 200  # characters of a text that people are shown
 
 
 @dataclass(frozen=True)
@@ -157,55 +155,6 @@ def _describes(value: Any) -> bool:
     """Whether a cell describes tools."""
     found = tools_of(value)
     return bool(found) and isinstance(found, list | dict)
-
-
-def explain(domain: Domain, items: Sequence[Item]) -> str:
-    """The mapping and three items, for people."""
-    keys = (
-        "system",
-        "messages",
-        "history",
-        "conversation",
-        "role",
-        "content",
-        "time",
-        "text",
-        "prompt",
-        "answer",
-        "choices",
-        "rejected",
-        "rating",
-        "tools",
-        "instruction",
-        "group",
-        "id",
-    )
-    lines = [f"{key:<13}{_short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
-    if labels := closed_set(domain):
-        counts = Counter(item.reference for item in items)
-        lines.append(f"{'labels':<13}{_short(', '.join(f'{label} ({counts[label]})' for label in labels))}")
-    for item in items[:3]:
-        lines.append(item.place)
-        asked = ((message.role, message.content) for message in item.messages)
-        lines += [f"  {role:<11}{_short(text)}" for role, text in (*asked, *_replied(item))]
-    return "\n".join(lines)
-
-
-def _replied(item: Item) -> list[tuple[str, str]]:
-    """What is answered, and what else a row tells of it."""
-    match item.kind:
-        case "preference":
-            return [("→ liked", item.reference), ("→ disliked", item.other)]
-        case "rated":
-            return [("→ liked" if item.liked else "→ disliked", item.reference)]
-        case "passage":
-            return [("text", item.reference)]
-    return [("→ answer", item.reference)]
-
-
-def _short(text: str, width: int = _WIDTH) -> str:
-    line = text.replace("\r", "").replace("\n", "⏎")
-    return line if len(line) <= width else f"{line[:width]}…"
 
 
 def _name(stem: str) -> str:
@@ -393,7 +342,7 @@ def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
         fix = "give the text or the messages that they were made from: every base has its own tokens"
         return DataError(place, [Fault(place, "holds tokens (input_ids), not text", fix)])
     columns = columns_of(rows)
-    shown = ", ".join(f"{name} ({_short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns[:_LISTED])
+    shown = ", ".join(f"{name} ({short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns[:_LISTED])
     shown += f", … {len(columns)} in all" if len(columns) > _LISTED else ""
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metier.data.guessing import complete, explain, propose
+from metier.data.guessing import complete, propose
 from metier.data.items import Item, make_items
+from metier.data.mappings import explain
 from metier.data.sources import Row, read_rows
 from metier.domain import Domain
 from metier.errors import DataError

@@ -29,7 +29,7 @@ def test_every_key_that_peft_does_not_know_is_a_fault_at_once() -> None:
     assert set(found) == {f"strategy.peft.{key}" for key in ("target_module", "init_ia3_weights", "task_type")}
     assert "did you mean `target_modules`?" in found["strategy.peft.target_module"]
     assert "is 'no'; it should be a valid boolean" in found["strategy.peft.init_ia3_weights"]
-    assert "always CAUSAL_LM" in found["strategy.peft.task_type"]
+    assert "is what strategy.objective says" in found["strategy.peft.task_type"]
 
 
 @pytest.mark.parametrize(

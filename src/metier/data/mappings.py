@@ -1,0 +1,62 @@
+"""A domain's mapping with some of its items, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from metier.data.items import Item
+from metier.data.templates import closed_set
+from metier.domain import Domain
+
+_WIDTH = 200  # characters of a text that people are shown
+
+
+def explain(domain: Domain, items: Sequence[Item]) -> str:
+    """The mapping and three items, for people."""
+    keys = (
+        "system",
+        "messages",
+        "history",
+        "conversation",
+        "role",
+        "content",
+        "time",
+        "text",
+        "prompt",
+        "answer",
+        "choices",
+        "rejected",
+        "rating",
+        "tools",
+        "instruction",
+        "group",
+        "id",
+    )
+    lines = [f"{key:<13}{short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
+    if labels := closed_set(domain):
+        counts = Counter(item.reference for item in items)
+        lines.append(f"{'labels':<13}{short(', '.join(f'{label} ({counts[label]})' for label in labels))}")
+    for item in items[:3]:
+        lines.append(item.place)
+        asked = ((message.role, message.content) for message in item.messages)
+        lines += [f"  {role:<11}{short(text)}" for role, text in (*asked, *_replied(item))]
+    return "\n".join(lines)
+
+
+def _replied(item: Item) -> list[tuple[str, str]]:
+    """What is answered, and what else a row tells of it."""
+    match item.kind:
+        case "preference":
+            return [("→ liked", item.reference), ("→ disliked", item.other)]
+        case "rated":
+            return [("→ liked" if item.liked else "→ disliked", item.reference)]
+        case "passage":
+            return [("text", item.reference)]
+    return [("→ answer", item.reference)]
+
+
+def short(text: str, width: int = _WIDTH) -> str:
+    """A text on one line, cut where it is long."""
+    line = text.replace("\r", "").replace("\n", "⏎")
+    return line if len(line) <= width else f"{line[:width]}…"
