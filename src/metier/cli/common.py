@@ -14,7 +14,7 @@ import typer
 from metier.events import Event
 from metier.keys import parse_override
 from metier.recipe import Recipe
-from metier.report.figures import duration
+from metier.figures import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,7 +14,7 @@ from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
 from metier.files import write_atomic
 from metier.recipe import Eval, Recipe, Train
-from metier.report.figures import duration, size
+from metier.figures import duration, size
 from metier.strategies import OWN_METHODS, PEFT_METHODS, LastN, Lora, LoraStrategy
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from metier.cli.common import (
     say,
     table,
 )
-from metier.report.figures import duration, size
+from metier.figures import duration, size
 
 if TYPE_CHECKING:
     from metier.job import Job

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from metier.cli.common import say, table
-from metier.report.figures import HABITS, decimal, duration, figure, size
+from metier.figures import HABITS, decimal, duration, figure, size
 from metier.run import OPPONENTS, Run
 
 if TYPE_CHECKING:

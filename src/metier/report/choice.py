@@ -10,7 +10,7 @@ from itertools import zip_longest
 
 from metier.evaluation.answers import Answer
 from metier.evaluation.metrics import chrf
-from metier.report.figures import figure
+from metier.figures import figure
 from metier.report.sides import Side
 
 BEHIND, AHEAD, DRAWN = 7, 6, 7

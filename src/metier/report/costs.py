@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.report.figures import count, decimal, duration, size
+from metier.figures import count, decimal, duration, size
 from metier.run import Run
 
 _LISTED = 20  # dropped rows

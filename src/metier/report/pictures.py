@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from metier.report.figures import decimal
+from metier.figures import decimal
 
 ALARM = 0.2  # nats a token of forgetting
 _USUAL = (0.03, 0.11)  # what sane LoRA runs forget in PEFT's method comparison

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metier.evaluation.metrics import PRIMARY, out_of_one
-from metier.report.figures import HABITS, Habit, chance, count, decimal, figure, interval, sample
+from metier.figures import Habit, chance, count, decimal, figure, habit, interval, sample
 from metier.report.pictures import ALARM, Mark, Scale, make_scale
 from metier.report.sides import Side, pick
 
@@ -104,7 +104,7 @@ def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
     scores = [pick(each["scores"], "metric", primary) for each in same]
     return Domain(
         name=name,
-        primary=HABITS[primary],
+        primary=habit(primary),
         items=sample(domain["n"], domain["n"]),
         marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True) if score),
         rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
@@ -126,7 +126,7 @@ def _row(score: Mapping[str, Any], primary: str, same: Sequence[Any], against: S
     values = [pick(domain["scores"], "metric", metric) for domain in same]
     differences = [pick(domain["differences"], "metric", metric) for domain in against]
     return Row(
-        metric=HABITS[metric],
+        metric=habit(metric),
         primary=metric == primary,
         sample=sample(score["n"], score["groups"]),
         values=tuple(_value(each) if each else None for each in values),

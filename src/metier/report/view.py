@@ -9,7 +9,7 @@ from typing import Any
 from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
-from metier.report.figures import HABITS, Habit, decimal
+from metier.figures import HABITS, Habit, decimal, habit
 from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
@@ -57,7 +57,7 @@ def look_at(run: Run) -> View:
         guards=tuple(_guard(name, guard) for name, guard in scores["guard"].items()),
         sides=sides,
         domains=read_domains(sides),
-        metrics=tuple(habit for metric, habit in HABITS.items() if metric in measured),
+        metrics=tuple(map(habit, sorted(measured, key=_place))),
         curve=draw_curve(events, facts.get("best_step")),
         validations=tuple(event for event in events if event["phase"] == "validation"),
         confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
@@ -67,6 +67,12 @@ def look_at(run: Run) -> View:
         data=read_data(facts),
         reproduction=read_reproduction(run),
     )
+
+
+def _place(metric: str) -> tuple[int, str]:
+    """The built-in ones in their own order, then those that a user brought."""
+    names = list(HABITS)
+    return (names.index(metric) if metric in HABITS else len(names)), metric
 
 
 def _guard(name: str, guard: Mapping[str, Any]) -> Guard:

@@ -15,7 +15,7 @@ import pytest
 
 from metier.errors import RunError
 from metier.evaluation.answers import Answer
-from metier.report.figures import HABITS, figure
+from metier.figures import HABITS, figure
 from metier.report.page import write_report
 from metier.run import Run
 

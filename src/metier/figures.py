@@ -34,10 +34,20 @@ HABITS = {
 }
 
 
+def habit(metric: str) -> Habit:
+    """A built-in metric's, or that of one that a user brought."""
+    return HABITS.get(metric) or Habit(metric, "as it is", 3, "a metric of your own; higher is better")
+
+
 def figure(metric: str, value: float, *, signed: bool = False) -> str:
     """A value in its metric's unit, the unit itself left out."""
-    habit = HABITS[metric]
-    return decimal(value * habit.factor, habit.digits, signed=signed)
+    its = habit(metric)
+    return decimal(value * its.factor, its.digits, signed=signed)
+
+
+def with_unit(metric: str, value: float, *, signed: bool = False) -> str:
+    """With its unit where that is short; the others are their metric's habit."""
+    return figure(metric, value, signed=signed) + (" %" if habit(metric).unit == "%" else "")
 
 
 def interval(metric: str, low: float, high: float, *, signed: bool = False) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from metier.report.figures import chance, decimal, duration, figure, interval, sample, size
+from metier.figures import chance, decimal, duration, figure, interval, sample, size
 
 
 def test_rates_are_percent_and_minus_is_a_minus() -> None:
