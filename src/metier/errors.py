@@ -34,6 +34,10 @@ class MetierError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback."""
+        return [f"error: {self}", *([f"hint: {self.hint}"] if self.hint else [])]
+
 
 class FaultsError(MetierError):
     """Every fault of one source at once."""

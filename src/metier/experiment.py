@@ -18,6 +18,7 @@ from metier.evaluation.answering import answer
 from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
 from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
+from metier.evaluation.own import Own, check_own
 from metier.evaluation.verdict import sentence
 from metier.events import Event, Listener, silent
 from metier.files import digest
@@ -34,6 +35,7 @@ from metier.run import Run
 from metier.strategies import Foreign, HeadOnly, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
+from metier.training.objectives import Objective, source_of
 from metier.tuning import Means, make_engine, measure_foreign, tune, write_shots
 from metier.wording import choose_wordings, worded
 
@@ -53,7 +55,7 @@ def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, of
     return make_plan(job.recipe, job.shape, hardware, measure(layer, draft.threads), overrides or {})
 
 
-def train(
+def train(  # noqa: PLR0913 (keywords, each with its default)
     recipe: Recipe,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -61,13 +63,23 @@ def train(
     on_event: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
     resume: Run | None = None,
+    objective: Objective | None = None,
+    metrics: Own | None = None,
 ) -> Run:
     """Tune, measure against base and baseline, and report. Called again after a crash, it continues.
 
     `resume` is the run that `recipe` comes from; raises `RunError` where data or base are not its own any more.
+    `objective` replaces the recipe's, its source being part of what the run is. `metrics` are measured on open
+    answers beside the built-in ones, as in `evaluate`.
     """
+    check_own(metrics or {})
     means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop)
-    job = prepare(recipe, offline=offline, on_event=means.listen)
+    job = replace(prepare(recipe, offline=offline, on_event=means.listen), own=objective)
+    run = _train(recipe, job, means, resume)
+    return evaluate(run, metrics=metrics) if metrics else run
+
+
+def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     remember(recipe, job.data)
     opponents = _classical(job, means)
     if recipe.strategy.method == "classical":
@@ -86,7 +98,7 @@ def train(
         judged_anew = run.judge_by(job.recipe)
         return evaluate(run) if judged_anew or not run.report.exists() else run
     for text in _worth_saying(job, chosen):
-        on_event(Event("note", values={"text": text}))
+        means.listen(Event("note", values={"text": text}))
     with run.locked():
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
@@ -101,17 +113,27 @@ def train(
             return _finish(run, opponents, seconds)
 
 
-def evaluate(target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent) -> Run:
-    """A run's scores recomputed from its answers, or a recipe's base (or adapter) measured on its held-out items."""
+def evaluate(
+    target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent, metrics: Own | None = None
+) -> Run:
+    """A run's scores recomputed from its answers, or a recipe's base (or adapter) measured on its held-out items.
+
+    `metrics` are measured on open answers beside the built-in ones: {name: function(output, reference) -> float},
+    higher being better, with interval and paired test. They stand in scores and report, of the runs it was
+    compared with too, until these are computed again without them.
+    """
+    check_own(metrics or {})
     if isinstance(target, Recipe):
         trained = not isinstance(target.strategy, Untuned | Foreign)
         measured = target.override(strategy={"method": "none"}) if trained else target
-        return train(measured, offline=offline, on_event=on_event)
+        return train(measured, offline=offline, on_event=on_event, metrics=metrics)
     target.finished()
     opponents = {
         role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
     }
-    _score(target, opponents)
+    if metrics:
+        opponents = {role: evaluate(opponent, metrics=metrics) for role, opponent in opponents.items()}
+    _score(target, opponents, metrics)
     write_report(target)
     return target
 
@@ -135,12 +157,14 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
         parts["shots"] = digest({domain: shots.to_json() for domain, shots in job.shots.items()})
     if asked := {domain.name: domain.instructions for domain in job.recipe.domain if domain.instructions}:
         parts["wordings"] = digest([asked, job.data.train_hash])  # validation, on which one is chosen, included
+    if job.kinds and job.own is not None:
+        parts["objective"] = digest(source_of(job.own))
     return parts
 
 
 def _assert_same(run: Run, parts: Mapping[str, str]) -> None:
     then = run.facts["hashes"]
-    if changed := [name for name in parts if parts[name] != then.get(name)]:
+    if changed := [name for name in {**then, **parts} if parts.get(name) != then.get(name)]:
         problem = f"{run.directory}: cannot continue: {', '.join(changed)} changed since it began"
         raise RunError(problem, f"restore it, or start a new run with: metier train {run.recipe().path}")
 
@@ -300,16 +324,16 @@ def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]
     return run
 
 
-def _score(run: Run, opponents: Mapping[str, Run]) -> None:
+def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> None:
     """Everything in scores.json follows from the answers of this run and of its opponents."""
     answers = read_answers(run.directory / "answers.jsonl")
     asked = [each for each in answers if each.kind != "text"]
-    against = {role: compare(asked, _asked(opponent)) for role, opponent in opponents.items()}
+    against = {role: compare(asked, _asked(opponent), own) for role, opponent in opponents.items()}
     forgot = forgetting(answers) if len(asked) < len(answers) else None
     run.write_scores(
         {
             "verdict": sentence(against, forgot, [each.domain for each in domain_scores(asked)]),
-            "domains": [to_dict(each) for each in domain_scores(answers)],
+            "domains": [to_dict(each) for each in domain_scores(answers, own)],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
                 for role, records in against.items()

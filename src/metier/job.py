@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from metier import hub
 from metier.data.classes import Head, open_renderer
 from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages, unseen
 from metier.data.items import Item
+from metier.data.mappings import explain
 from metier.data.mixing import Unit, batches, shares
 from metier.data.rendering import Renderer
 from metier.data.shots import Shots
@@ -31,8 +32,11 @@ from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_of
 from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
+from metier.tables import Part, Table, html
+from metier.training.objectives import Objective
 from metier.trees import Example, pack
 
+_LISTED = 10  # faults that are shown
 _TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 
@@ -62,6 +66,7 @@ class Job:
     passages: Sequence[Passage]
     seen: Mapping[str, Sequence[str]]
     head: Head | None
+    own: Objective | None = None
 
     @cached_property
     def heldout(self) -> list[Item]:
@@ -98,6 +103,47 @@ class Job:
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
         return [[domains[domain][index] for domain, index in batch] for batch in order]
+
+    def lines(self) -> Iterator[str]:
+        """The base, how much it learns from, and what moves."""
+        shape = self.shape
+        yield f"model    {self.recipe.model}: {shape.parameters / 1e6:,.1f} M parameters, {shape.layers} layers"
+        answers = sum(len(unit.rows) for units in self.units.values() for unit in units)
+        told = f" with {answers} answers" if answers != shape.examples else ""
+        distinct = f"{shape.packed_tokens:,} of them distinct"
+        yield f"data     {shape.examples} examples{told}, {shape.row_tokens:,} tokens, {distinct}"
+        if self.kinds:
+            yield f"moves    {shape.trainable:,} parameters: {', '.join(map(str, self.kinds))}"
+
+    def parts(self) -> Iterator[Part]:
+        """What was read from each domain, how it was understood, and what was left out."""
+        head = (
+            "domain",
+            "answers",
+            "train",
+            "validation",
+            "held out",
+            "left out",
+            "target tokens",
+            "share of the loss",
+        )
+        total = sum(each.domain.weight for each in self.data.domains)
+        yield Table(head, [self._row(each, total) for each in self.data.domains])
+        for each in self.data.domains:
+            told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
+            yield "\n".join(("", each.domain.name, *told))
+        faults = [*self.data.notes, *(fault for each in self.data.domains for fault in each.left_out), *self.dropped]
+        more = [f"note  … and {len(faults) - _LISTED} more (--json lists all)"] if len(faults) > _LISTED else []
+        yield from (f"note  {fault}" for fault in faults[:_LISTED])
+        yield from more
+
+    def _row(self, each: DomainData, total: float) -> tuple[str, ...]:
+        counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
+        tokens, share = self.target_tokens[each.domain.name], each.domain.weight / total
+        return each.domain.name, each.heldout[0].kind, *map(str, counts), f"{tokens:,}", f"{share:.0%}"
+
+    def _repr_html_(self) -> str:
+        return html([*self.parts(), *self.lines(), "no faults"])
 
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None, on_event: Listener = silent) -> Job:

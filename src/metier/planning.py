@@ -15,6 +15,7 @@ from metier.hardware import DEVICES, Hardware, Rates, padding
 from metier.memory import GIB, Shape, beside, peak
 from metier.recipe import Recipe
 from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
+from metier.tables import html, plan_parts
 
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 
@@ -57,6 +58,9 @@ class Plan:
         if self.warmup <= max(1.0, self.steps / 10):
             return ""
         return f"the warm-up takes {self.warmup} of {self.steps} steps, more than a tenth of the run"
+
+    def _repr_html_(self) -> str:
+        return html(plan_parts(dataclasses.asdict(self)))
 
 
 OVERRIDABLE: dict[str, type] = {

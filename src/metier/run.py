@@ -19,6 +19,7 @@ from metier.events import Event, Listener
 from metier.files import append_line, digest, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
+from metier.tables import Part, cost_line, html, score_parts
 
 FORMAT = 1
 OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
@@ -156,12 +157,21 @@ class Run:
         lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
         write_atomic(self.directory / "events.jsonl", lines)
 
-    def _repr_html_(self) -> str:
+    def parts(self) -> Iterator[Part]:
+        """What a finished run says: scores, comparisons, cost, verdict. Of another one, how it stands."""
         facts = self.facts
-        rows = "".join(
-            f"<tr><th>{key}</th><td>{facts[key]}</td></tr>" for key in ("status", "method", "model", "started")
-        )
-        return f"<table><caption>{self.name}</caption>{rows}</table>"
+        yield f"{self.directory}  ({facts['method']}, {facts['model']}, {facts['status']})"
+        if not (self.directory / "scores.json").exists():
+            yield f"{facts['status']}: {facts['why'] or 'no scores yet'}"
+            return
+        scores = self.scores()
+        yield from score_parts(scores, OPPONENTS)
+        if measured := facts.get("measured"):
+            yield cost_line(measured, self.plan() if (self.directory / "plan.json").exists() else None)
+        yield str(scores["verdict"])
+
+    def _repr_html_(self) -> str:
+        return html(self.parts())
 
 
 def key(recipe: Recipe, **parts: str) -> str:

@@ -97,9 +97,11 @@ class _Tuning:
 
 
 def _objective(job: Job, base: Engine, means: Means) -> Objective:
-    """The recipe's objective; preferences are measured from the base, which no adapter stands on yet."""
+    """The caller's or the recipe's; preferences are measured from the base, which no adapter stands on yet."""
     strategy = job.recipe.strategy
     assert isinstance(strategy, Tuned)
+    if job.own is not None:
+        return job.own
     if strategy.objective not in ("dpo", "kto"):
         return Likelihood()
     means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))

@@ -37,7 +37,7 @@ def worded(job: Job, wordings: Wordings, *, offline: bool) -> Job:
     if not wordings:
         return job
     again = prepare(_with(job.recipe, wordings), offline=offline)
-    return replace(again, kinds=job.kinds, shots=again.shots if job.shots else {})
+    return replace(again, kinds=job.kinds, own=job.own, shots=again.shots if job.shots else {})
 
 
 def _with(recipe: Recipe, wordings: Wordings) -> Recipe:

@@ -25,28 +25,15 @@ def chat(
     offline: Offline = False,
 ) -> None:
     """Talk to a tuned model; /base asks the untuned one the same."""
-    opened = Run.open(run)
-    if opened.facts["method"] == "classical":
-        raise MetierError(f"{run}: the classical baseline cannot chat", "choose a tuned run from `metier runs`")
     from metier.inference.conversation import Conversation
 
-    conversation = Conversation(opened, offline=offline, on_event=Progress())
-    _talk(conversation, _system(conversation, domain), domain)
+    _talk(Conversation(Run.open(run), offline=offline, on_event=Progress()), domain)
 
 
-def _system(conversation: Conversation, domain: str | None) -> str | None:
-    systems = conversation.systems
-    if domain is not None and domain not in systems:
-        raise MetierError(f"--domain {domain}: the run has no such domain", f"choose from {', '.join(systems)}")
-    if domain is not None:
-        return systems[domain]
-    return next(iter(systems.values())) if len(set(systems.values())) == 1 else None
-
-
-def _talk(conversation: Conversation, system: str | None, domain: str | None) -> None:
+def _talk(conversation: Conversation, domain: str | None) -> None:
     from metier.data.items import Message
 
-    begin = [Message("system", system)] if system else []
+    begin = conversation.beginning(domain)
     history: list[Message] = list(begin)
     say(_HELP)
     while (line := _read()) is not None:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metier.cli.common import Json, Offline, Progress, Set, emit, overrides, recipe_from, say, table
-from metier.cli.plan import show_kinds
+from metier.cli.common import Json, Offline, Progress, Set, emit, overrides, recipe_from, say
 from metier.recipe import Recipe
 
 if TYPE_CHECKING:
     from metier.data.rendering import Renderer
     from metier.job import Job
     from metier.trees import Example
-
-_LISTED = 10
 
 
 def check(
@@ -36,8 +33,10 @@ def check(
     if json:
         emit(_facts(job))
         return
-    _show_data(job)
-    show_kinds(job)
+    for part in job.parts():
+        say(part)
+    for line in job.lines():
+        say(line)
     for name in job.units:
         for row in [row for unit in job.units[name][:show] for row in unit.rows][:show]:
             show_row(job.renderer, row)
@@ -51,29 +50,6 @@ def _recipe_for(file: Path, changes: list[str] | None) -> Recipe:
     domain = propose(file).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     domain["data"] = file.name
     return Recipe.of({"model": "nano", "domain": [domain]}, file).override(**overrides(changes))
-
-
-def _show_data(job: Job) -> None:
-    from metier.data.mappings import explain
-
-    rows = []
-    total = sum(each.domain.weight for each in job.data.domains)
-    for each in job.data.domains:
-        name = each.domain.name
-        share = each.domain.weight / total
-        counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
-        rows.append((name, each.heldout[0].kind, *map(str, counts), f"{job.target_tokens[name]:,}", f"{share:.0%}"))
-    head = ("domain", "answers", "train", "validation", "held out", "left out", "target tokens", "share of the loss")
-    say(table(head, rows))
-    for each in job.data.domains:
-        say(f"\n{each.domain.name}\n{explain(each.domain, each.train)}")
-        for warning in each.warnings:
-            say(f"warning  {warning}")
-    faults = [*job.data.notes, *(fault for each in job.data.domains for fault in each.left_out), *job.dropped]
-    for fault in faults[:_LISTED]:
-        say(f"note  {fault}")
-    if len(faults) > _LISTED:
-        say(f"note  … and {len(faults) - _LISTED} more (--json lists all)")
 
 
 def _facts(job: Job) -> dict[str, object]:

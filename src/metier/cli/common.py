@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metier.events import Event
+from metier.figures import duration
 from metier.keys import parse_override
 from metier.recipe import Recipe
-from metier.figures import duration
+from metier.tables import Part
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +44,8 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str = "") -> None:
-    """A line for people."""
+def say(text: Part = "") -> None:
+    """A line or a table for people."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -53,20 +54,11 @@ def emit(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned by spaces, numbers and words alike to the left."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
 class Progress:
-    """Draws events on stderr: one changing line on a terminal, a line now and then elsewhere."""
+    """Draws events on stderr: one changing line on a terminal or in a notebook, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._begun: dict[str, tuple[float, int]] = {}
         self._last = 0.0
 

@@ -12,9 +12,9 @@ import typer
 from metier.cli.common import Offline, say
 from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
+from metier.figures import duration, size
 from metier.files import write_atomic
 from metier.recipe import Eval, Recipe, Train
-from metier.figures import duration, size
 from metier.strategies import OWN_METHODS, PEFT_METHODS, LastN, Lora, LoraStrategy
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from metier.cli.common import Json, emit, say, table
+from metier.cli.common import Json, emit, say
 from metier.cli.results import show_scores
 from metier.run import Run, list_runs
+from metier.tables import Table
 
 
 def runs(
@@ -33,7 +34,7 @@ def runs(
         rows = [
             (each.name, *(str(each.facts[key]) for key in ("status", "method", "model", "started"))) for each in found
         ]
-        print(table(("run", "status", "method", "model", "started"), rows))
+        print(Table(("run", "status", "method", "model", "started"), rows))
 
 
 def _show(run: Run, json: bool) -> None:

@@ -14,6 +14,7 @@ from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
 
 from metier.evaluation.answers import Answer, Kind
+from metier.evaluation.own import Own, checked
 from metier.scores import (
     Difference,
     Score,
@@ -93,15 +94,16 @@ def rouge_l(output: str, reference: str) -> float:
     return 200 * LCSseq.similarity(ours, theirs) / (len(ours) + len(theirs))
 
 
-def domain_scores(answers: Sequence[Answer]) -> list[DomainScores]:
+def domain_scores(answers: Sequence[Answer], own: Own | None = None) -> list[DomainScores]:
     """Every metric of every domain, domains in their order of appearance; a metric without values is absent.
 
     Accuracy, F1 and stop rate are in 0 … 1, chrF and ROUGE-L in 0 … 100, loss and KL in nats per token,
     length in words. A failed item scores 0; it is left out of loss and KL, which it does not have, and of
-    stop rate and length, which speak of the answers given. Raises ValueError for an id that occurs twice
+    stop rate and length, which speak of the answers given; metrics of one's `own` see it as an empty one.
+    Raises ValueError for an id that occurs twice
     in a domain, and for a label item whose reference is no label or whose labels are not its domain's.
     """
-    return [_scores(domain, kind, items) for (domain, kind), items in _by_domain(answers).items()]
+    return [_scores(domain, kind, items, own or {}) for (domain, kind), items in _by_domain(answers).items()]
 
 
 def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
@@ -132,7 +134,7 @@ def out_of_one(metric: str, value: float) -> float:
     return value
 
 
-def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDifferences]:
+def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = None) -> list[DomainDifferences]:
     """Ours minus theirs on the same items; a metric is compared over the items that have it in both.
 
     Holm adjusts over the domains: the primary metrics are one family, each other metric is its own.
@@ -143,7 +145,7 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[DomainDiff
     mine, other = _by_domain(ours), _by_domain(theirs)
     if strange := other.keys() - mine.keys():
         raise ValueError(f"only they have {sorted(strange)}")
-    return _adjusted([_differences(*key, _pairs(mine[key], items)) for key, items in other.items()])
+    return _adjusted([_differences(*key, _pairs(mine[key], items), own or {}) for key, items in other.items()])
 
 
 def forgetting(answers: Sequence[Answer]) -> Difference:
@@ -279,10 +281,17 @@ _METRICS: dict[Kind, tuple[_Metric, ...]] = {
 }
 
 
-def _scores(domain: str, kind: Kind, items: Sequence[Answer]) -> DomainScores:
+def _metrics(kind: Kind, own: Own) -> tuple[_Metric, ...]:
+    """Of a kind of answer; whoever brings their own has them beside, for open answers."""
+    if kind != "open":
+        return _METRICS[kind]
+    return (*_METRICS[kind], *(_Metric(name, _overlap(checked(name, measure)), mean) for name, measure in own.items()))
+
+
+def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> DomainScores:
     failed = sum(_failed(answer) for answer in items)
     parsed = sum(_output(answer) in answer.labels for answer in items)
-    scores = (_score(metric, items) for metric in _METRICS[kind])
+    scores = (_score(metric, items) for metric in _metrics(kind, own))
     return DomainScores(
         domain=domain,
         kind=kind,
@@ -312,9 +321,9 @@ def _confusion(items: Sequence[Answer]) -> Confusion:
     return Confusion(labels, matrix)
 
 
-def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]]) -> DomainDifferences:
+def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]], own: Own) -> DomainDifferences:
     differences = []
-    for metric in _METRICS[kind]:
+    for metric in _metrics(kind, own):
         values = ((mine.group, metric.value(mine), metric.value(other)) for mine, other in pairs)
         rows = [(group, a, b) for group, a, b in values if a is not None and b is not None]
         if rows and metric.higher_is_better is not None:

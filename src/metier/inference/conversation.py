@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path
 
 from metier.data.classes import HeadRenderer
 from metier.data.items import Item, Message
@@ -30,6 +32,8 @@ class Conversation:
 
     def __init__(self, run: Run, *, offline: bool = False, on_event: Listener = silent) -> None:
         """Load base and adapter as they were measured. Raises `ModelError` where either has changed."""
+        if run.facts["method"] == "classical":
+            raise MetierError(f"{run.directory}: the classical baseline cannot chat", "choose a run from `metier runs`")
         recipe, loaded = run.finished().recipe(), open_run(run, offline=offline, listen=on_event)
         self.renderer = loaded.renderer
         self._forward = loaded.forward
@@ -37,6 +41,17 @@ class Conversation:
         self._room, self._max_new_tokens = loaded.context, recipe.eval.max_new_tokens
         self._shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
         self.systems = {domain.name: shared_system(domain) for domain in recipe.domain}
+
+    def beginning(self, domain: str | None = None) -> list[Message]:
+        """The system prompt of `domain`, or that of all domains if they share one; else nothing.
+
+        Raises `MetierError` for a domain that the run does not have.
+        """
+        if domain is not None and domain not in self.systems:
+            raise MetierError(f"domain {domain}: the run has no such one", f"choose from {', '.join(self.systems)}")
+        shared = set(self.systems.values())
+        system = self.systems[domain] if domain is not None else shared.pop() if len(shared) == 1 else None
+        return [Message("system", system)] if system else []
 
     def reply(self, messages: Sequence[Message], *, base: bool = False, domain: str | None = None) -> Iterator[str]:
         """The answer piece by piece; with `base` the untuned model's.
@@ -91,3 +106,19 @@ class Conversation:
         only = next(iter(self._shots)) if len(self._shots) == 1 else ""
         shots = self._shots.get(domain or only)
         return self.renderer.prompt_ids(shots.asked(messages, self.renderer) if shots else messages)
+
+
+def chat(run: Run, text: str, *, domain: str | None = None, base: bool = False, offline: bool = False) -> str:
+    """The answer of a run, or with `base` of its untuned base, to a conversation's first turn.
+
+    `domain` names whose system prompt and examples stand in front. The model that answered last stays in memory.
+    Raises `MetierError` where the run cannot chat or has no such domain, `ModelError` where its base has changed.
+    """
+    conversation = _opened(run.directory.resolve(), offline)
+    asked = [*conversation.beginning(domain), Message("user", text)]
+    return "".join(conversation.reply(asked, base=base, domain=domain))
+
+
+@lru_cache(maxsize=1)
+def _opened(directory: Path, offline: bool) -> Conversation:
+    return Conversation(Run(directory), offline=offline)

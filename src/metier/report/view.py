@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metier.figures import HABITS, Habit, decimal, habit
 from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
-from metier.figures import HABITS, Habit, decimal, habit
 from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides

@@ -5,6 +5,8 @@ Shapes: K targets of a tree, R rows, P pairs. Log-probabilities are in nats and 
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from metier.data.mixing import Unit
+from metier.errors import MetierError
 from metier.inference.engine import Engine
 from metier.model.forward import Forward
 from metier.trees import Example, TokenTree, pack
@@ -52,6 +55,29 @@ class Objective(Protocol):
     """Adds the gradient of one step's units, in however many trees; returns `loss` and what else was measured."""
 
     def __call__(self, forward: Forward, units: Sequence[Unit], packing: Packing) -> dict[str, float]: ...
+
+
+def source_of(objective: Objective) -> str:
+    """The text of a user's objective, and of an instance its fields: what makes a run another.
+
+    Raises `MetierError` where these do not tell what it does: text that cannot be read, variables of a function
+    around it, or an instance that is no dataclass.
+    """
+    text = objective if inspect.isfunction(objective) else type(objective)
+    try:
+        source = inspect.getsource(text)
+    except (OSError, TypeError):
+        raise MetierError("objective: its source cannot be read", "define it in a file or a notebook cell") from None
+    if inspect.isfunction(objective):
+        if around := objective.__code__.co_freevars:
+            fix = "make them fields of a dataclass with __call__"
+            raise MetierError(f"objective: uses {', '.join(around)} of the function around it", fix)
+        return source
+    if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
+        return f"{source}\n{dataclasses.asdict(objective)}"
+    if vars(objective):
+        raise MetierError(f"objective: {text.__name__} has values that its text does not tell", "make it a dataclass")
+    return source
 
 
 class Likelihood:

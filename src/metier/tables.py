@@ -1,0 +1,96 @@
+"""What results say, as parts (lines and tables) that a terminal prints and a notebook shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from metier.figures import duration, size, with_unit
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under a head."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def __str__(self) -> str:
+        """Columns aligned by spaces, numbers and words alike to the left."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def html(self) -> str:
+        rows = "".join(f"<tr>{_cells('td', row)}</tr>" for row in self.rows)
+        return f"<table><thead><tr>{_cells('th', self.head)}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+Part = str | Table
+
+
+def html(parts: Iterator[Part] | Sequence[Part]) -> str:
+    """Parts as a notebook shows them; whatever they quote is escaped."""
+    return "".join(part.html() if isinstance(part, Table) else _paragraph(part) for part in parts)
+
+
+def plan_parts(plan: Mapping[str, Any]) -> Iterator[Part]:
+    """A plan's choices with their reasons, forecast memory and time, from its plain values."""
+    yield Table(("choice", "value", "why"), [(key, str(plan[key]), why) for key, why in plan["reasons"].items()])
+    yield Table(("memory", "forecast"), [(name, size(value)) for name, value in plan["memory"].items() if value])
+    yield f"peak of {size(sum(plan['memory'].values()))}, in this phase: {plan['largest']}"
+    if host := sum(plan["host_memory"].values()):
+        yield f"beside it {size(host)} of the machine's own memory"
+    yield Table(("time", "forecast"), [(name, duration(value)) for name, value in plan["seconds"].items()])
+
+
+def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iterator[Part]:
+    """Scores with intervals, differences with verdicts, forgetting and guards, from scores.json.
+
+    `opponents` names those it was compared with, by method.
+    """
+    yield Table(("domain", "metric", "score", "95 % interval", "items", "failed"), [*_score_rows(scores)])
+    for role, against in scores["against"].items():
+        yield f"against {opponents[role]} (paired, Holm over the domains)"
+        yield Table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), [*_difference_rows(against)])
+    if forgetting := scores["forgetting"]:
+        yield f"forgetting: {forgetting['value']:+.3f} nats a token on general text, {forgetting['verdict']}"
+    for name, guard in scores["guard"].items():
+        passed = "passed" if guard["passed"] else "FAILED"
+        yield f"guard {name}: {guard['value']:+.3f} of at most {guard['limit']:+.3f}: {passed}"
+
+
+def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None) -> str:
+    """Time and memory as they were, beside the forecast where there was one."""
+    line = f"cost: {duration(sum(measured['seconds'].values()))}, peak memory {size(measured['peak_memory'])}"
+    if plan is None:
+        return line
+    return f"{line} (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+
+
+def _score_rows(scores: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for domain in scores["domains"]:
+        for score in domain["scores"]:
+            value, low, high = (with_unit(score["metric"], score[each]) for each in ("value", "low", "high"))
+            interval = f"{low} – {high}"
+            yield domain["domain"], score["metric"], value, interval, str(score["n"]), str(domain["failed"])
+
+
+def _difference_rows(against: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for domain in against["domains"]:
+        for each in domain["differences"]:
+            value, low, high = (with_unit(each["metric"], each[end], signed=True) for end in ("value", "low", "high"))
+            p = f"{each['p_adjusted']:.2g}"
+            yield domain["domain"], each["metric"], value, f"{low} … {high}", p, each["verdict"]
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+
+
+def _paragraph(text: str) -> str:
+    return f'<p style="white-space: pre-wrap">{escape(text.strip())}</p>'
