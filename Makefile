@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --data=$(DATA)
 
-.PHONY: demo test test-all lint types suite wheel clean
+.PHONY: demo test test-all lint types suite reference wheel clean
 
 demo: $(VENV)/ready
 	$(BIN)/metier demo
@@ -24,6 +24,9 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+reference: $(VENV)/ready
+	$(BIN)/python scripts/reference.py
 
 wheel: $(VENV)/ready
 	$(BIN)/python -m build --wheel

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
+import pytest
 from peft import PeftType
 
 from metier.strategies import METHODS, PEFT_METHODS
@@ -11,7 +13,8 @@ from tests.promises import test_families as families
 from tests.unit.data import foreign
 from tests.unit.data import test_formats as formats
 
-_REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+_ROOT = Path(__file__).parents[2]
+_REFERENCE = _ROOT / "docs" / "reference"
 _TABLE, _FAMILIES, _METHODS = (_REFERENCE / f"{name}.md" for name in ("formats", "families", "methods"))
 
 
@@ -46,3 +49,9 @@ def test_every_family_is_in_the_table_with_what_is_tested() -> None:
     cells = [cell for line in table[2:] for cell in line.strip("| ").split(" | ")[2:]]
     assert len(cells) == 4 * len(families.FAMILIES)
     assert all(cell == "same" or cell.startswith("no: ") for cell in cells)
+
+
+@pytest.mark.parametrize("page", ["recipe.md", "commands.md"])
+def test_the_generated_pages_are_up_to_date(page: str) -> None:
+    script = runpy.run_path(str(_ROOT / "scripts" / "reference.py"))
+    assert (_ROOT / "docs" / "reference" / page).read_text() == script["PAGES"][page](), "run `make reference`"
