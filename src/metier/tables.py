@@ -45,7 +45,8 @@ def plan_parts(plan: Mapping[str, Any]) -> Iterator[Part]:
     yield f"peak of {size(sum(plan['memory'].values()))}, in this phase: {plan['largest']}"
     if host := sum(plan["host_memory"].values()):
         yield f"beside it {size(host)} of the machine's own memory"
-    yield Table(("time", "forecast"), [(name, duration(value)) for name, value in plan["seconds"].items()])
+    if plan["seconds"]:
+        yield Table(("time", "forecast"), [(name, duration(value)) for name, value in plan["seconds"].items()])
 
 
 def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iterator[Part]:
