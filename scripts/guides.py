@@ -43,7 +43,7 @@ PROGRESS = re.compile(r"^[a-z -]+ +\d+/\d+\b.*\n", re.MULTILINE)
 
 def execute(text: str) -> str:
     """The guide with what its commands print now; works in the current directory."""
-    names: dict[str, Any] = {"__name__": "guide"}
+    names: dict[str, Any] = {"__name__": "__main__"}
     return FENCE.sub(lambda fence: _block(fence, names), text)
 
 
@@ -68,7 +68,7 @@ def somewhere_new() -> Iterator[Path]:
 def execute_notebook(text: str) -> str:
     """The notebook with the outputs of its code cells; what goes to stderr, progress, is left out."""
     document = json.loads(text)
-    names: dict[str, Any] = {"__name__": "notebook"}
+    names: dict[str, Any] = {"__name__": "__main__"}
     cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(cells, start=1):
         cell |= {"execution_count": number, "outputs": _outputs("".join(cell["source"]), names, number)}

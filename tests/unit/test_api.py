@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import linecache
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -170,6 +171,18 @@ def test_what_an_objective_depends_on_is_in_its_source() -> None:
     ):
         with pytest.raises(MetierError, match=said):
             source_of(hidden)
+
+
+def test_the_text_of_a_class_in_a_notebook_s_cell_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for factor in (1, 2):
+        code = f"class Own:\n    def __call__(self, forward, units, packing):\n        return {{'loss': {factor}}}\n"
+        monkeypatch.setitem(linecache.cache, "<cell>", (len(code), None, code.splitlines(keepends=True), "<cell>"))
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(code, "<cell>", "exec"), names)
+        found.append(source_of(names["Own"]()))
+    assert "'loss': 1" in found[0]
+    assert "'loss': 2" in found[1]
 
 
 def test_chat_answers_as_the_run_and_as_its_base(run: Run) -> None:

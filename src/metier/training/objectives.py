@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -63,21 +63,31 @@ def source_of(objective: Objective) -> str:
     Raises `MetierError` where these do not tell what it does: text that cannot be read, variables of a function
     around it, or an instance that is no dataclass.
     """
-    text = objective if inspect.isfunction(objective) else type(objective)
-    try:
-        source = inspect.getsource(text)
-    except (OSError, TypeError):
-        raise MetierError("objective: its source cannot be read", "define it in a file or a notebook cell") from None
     if inspect.isfunction(objective):
         if around := objective.__code__.co_freevars:
             fix = "make them fields of a dataclass with __call__"
             raise MetierError(f"objective: uses {', '.join(around)} of the function around it", fix)
-        return source
-    if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
-        return f"{source}\n{dataclasses.asdict(objective)}"
-    if vars(objective):
-        raise MetierError(f"objective: {text.__name__} has values that its text does not tell", "make it a dataclass")
-    return source
+        return _text_of(objective)
+    of = type(objective)
+    # Method by method: of a class that a notebook's cell defines, `inspect` does not find the text.
+    found = [inspect.unwrap(each) for kind in of.__mro__ for each in vars(kind).values() if inspect.isfunction(each)]
+    written = [_text_of(each) for each in found if each.__code__.co_filename != "<string>"]  # not by `dataclass`
+    fields: dict[str, Any] = dataclasses.asdict(objective) if dataclasses.is_dataclass(objective) else {}
+    if not fields and getattr(objective, "__dict__", {}):
+        raise MetierError(f"objective: {of.__name__} has values that its text does not tell", "make it a dataclass")
+    if not written:
+        raise MetierError(f"objective: {of.__name__} has no text of its own", _IN_A_FILE)
+    return "\n".join([*written, str(fields)])
+
+
+_IN_A_FILE = "define a function, or a dataclass with __call__, in a file or a notebook cell"
+
+
+def _text_of(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        raise MetierError("objective: its source cannot be read", _IN_A_FILE) from None
 
 
 class Likelihood:
