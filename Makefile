@@ -16,7 +16,7 @@ test-all: lint types
 	$(PYTEST) -m "slow or not slow"
 
 suite: $(VENV)/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 2 -m "not slow"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check src tests benchmarks scripts
