@@ -105,7 +105,13 @@ STRATEGIES = [
 ]
 
 
-@pytest.mark.parametrize(("base", "strategy"), STRATEGIES)
+OFTEN = (STRATEGIES[3], STRATEGIES[5])  # by default; the others are slow together
+
+
+@pytest.mark.parametrize(
+    ("base", "strategy"),
+    [pytest.param(*each, marks=() if each in OFTEN else pytest.mark.slow) for each in STRATEGIES],
+)
 def test_a_head_trains_resumes_saves_and_scores(tmp_path: Path, base: str, strategy: dict[str, Any]) -> None:
     asked = recipe(tmp_path, base, strategy=strategy)
     overrides = {"compute": "float32", "checkpoint_every": 2}
