@@ -19,7 +19,7 @@ from metier.evaluation.answers import Answer, read_answers, to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
 from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.own import Own, check_own
-from metier.evaluation.verdict import sentence
+from metier.evaluation.verdict import of_forgetting, sentence
 from metier.events import Event, Listener, silent
 from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
@@ -329,16 +329,17 @@ def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> No
     answers = read_answers(run.directory / "answers.jsonl")
     asked = [each for each in answers if each.kind != "text"]
     against = {role: compare(asked, _asked(opponent), own) for role, opponent in opponents.items()}
+    named = {run.opponents[role]: records for role, records in against.items()}
     forgot = forgetting(answers) if len(asked) < len(answers) else None
     run.write_scores(
         {
-            "verdict": sentence(against, forgot, [each.domain for each in domain_scores(asked)]),
+            "verdict": sentence(named, forgot, [each.domain for each in domain_scores(asked)]),
             "domains": [to_dict(each) for each in domain_scores(answers, own)],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
                 for role, records in against.items()
             },
-            "forgetting": to_dict(forgot) if forgot else None,
+            "forgetting": to_dict(forgot) | {"verdict": of_forgetting(forgot)} if forgot else None,
             "guard": {
                 name: {"limit": limit, "value": forgot.value, "passed": forgot.value <= limit}
                 for name, limit in run.recipe().eval.guard.items()

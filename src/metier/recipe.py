@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from metier.domain import Domain, Listed, Name, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
-from metier.strategies import METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, QloraStrategy, Strategy
+from metier.strategies import METHODS, OWN_METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, QloraStrategy, Strategy
 
 
 class Train(Strict):
@@ -176,11 +176,11 @@ def _fault(key: str, details: list[Any]) -> Fault:
         case "missing":
             return Fault(key, "is missing", "add it")
         case "union_tag_not_found":
-            return Fault(f"{key}.method", "is missing", f"choose one of {', '.join(METHODS)}")
+            return Fault(f"{key}.method", "is missing", _CHOICE)
         case "union_tag_invalid":
             tag = str(detail["ctx"]["tag"])
-            fix = f"choose one of {', '.join(METHODS)}"
-            return Fault(f"{key}.method", f"{tag!r} is not a method{nearest(tag, METHODS)}", fix)
+            meant = f"; did you mean {_KNOWN_AS[tag]}?" if tag in _KNOWN_AS else nearest(tag, METHODS)
+            return Fault(f"{key}.method", f"{tag!r} is not a method{meant}", _CHOICE)
         case "value_error":
             text, _, fix = str(detail["ctx"]["error"]).partition("; ")
             field, _, problem = text.partition(": ")
@@ -192,6 +192,20 @@ def _fault(key: str, details: list[Any]) -> Fault:
     wanted = " or ".join(dict.fromkeys(told))
     return Fault(key, f"is {_REPR.repr(detail['input'])}", f"it should {wanted}")
 
+
+_CHOICE = f"choose {', '.join(OWN_METHODS)}, or a method of PEFT's (docs/reference/methods.md)"
+_BY_SHOTS = 'method = "none" with strategy.num_fewshot'
+_KNOWN_AS = {  # what people call a method → how a recipe says it
+    "dora": 'method = "lora" with strategy.peft.use_dora = true',
+    "rslora": 'method = "lora" with strategy.peft.use_rslora = true',
+    "pissa": 'method = "lora" with strategy.peft.init_lora_weights = "pissa"',
+    "olora": 'method = "lora" with strategy.peft.init_lora_weights = "olora"',
+    "freeze": 'method = "last-n"',
+    "prompting": _BY_SHOTS,
+    "few-shot": _BY_SHOTS,
+    "zero-shot": 'method = "none"',
+    **{each: f'method = "lora" with strategy.objective = "{each}"' for each in ("sft", "dpo", "kto", "lm", "classify")},
+}
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 80

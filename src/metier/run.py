@@ -70,6 +70,16 @@ class Run:
     def report(self) -> Path:
         return self.directory / "report.html"
 
+    @property
+    def has_scores(self) -> bool:
+        return (self.directory / "scores.json").exists()
+
+    @property
+    def opponents(self) -> dict[str, str]:
+        """What those are called that it is compared with, by method."""
+        shown = getattr(self.recipe().strategy, "num_fewshot", 0)
+        return {**OPPONENTS, "none": f"{OPPONENTS['none']} without examples"} if shown else OPPONENTS
+
     def recipe(self) -> Recipe:
         """The resolved recipe, anchored where the original stood."""
         home = self.directory.resolve().parent.parent  # runs lie in runs/ beside their recipe
@@ -161,11 +171,11 @@ class Run:
         """What a finished run says: scores, comparisons, cost, verdict. Of another one, how it stands."""
         facts = self.facts
         yield f"{self.directory}  ({facts['method']}, {facts['model']}, {facts['status']})"
-        if not (self.directory / "scores.json").exists():
+        if not self.has_scores:
             yield f"{facts['status']}: {facts['why'] or 'no scores yet'}"
             return
         scores = self.scores()
-        yield from score_parts(scores, OPPONENTS)
+        yield from score_parts(scores, self.opponents)
         if measured := facts.get("measured"):
             yield cost_line(measured, self.plan() if (self.directory / "plan.json").exists() else None)
         yield str(scores["verdict"])

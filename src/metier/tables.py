@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from metier.figures import duration, size, with_unit
+from metier.figures import decimal, duration, size, with_unit
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def plan_parts(plan: Mapping[str, Any]) -> Iterator[Part]:
     if host := sum(plan["host_memory"].values()):
         yield f"beside it {size(host)} of the machine's own memory"
     if plan["seconds"]:
-        yield Table(("time", "forecast"), [(name, duration(value)) for name, value in plan["seconds"].items()])
+        times = {**plan["seconds"], "in all": sum(plan["seconds"].values())}
+        yield Table(("time", "forecast"), [(name, duration(value)) for name, value in times.items()])
 
 
 def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iterator[Part]:
@@ -59,10 +60,12 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
         yield f"against {opponents[role]} (paired, Holm over the domains)"
         yield Table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), [*_difference_rows(against)])
     if forgetting := scores["forgetting"]:
-        yield f"forgetting: {forgetting['value']:+.3f} nats a token on general text, {forgetting['verdict']}"
+        value = decimal(forgetting["value"], 3, signed=True)
+        yield f"forgetting: {value} nats a token on general text, {forgetting['verdict']}"
     for name, guard in scores["guard"].items():
         passed = "passed" if guard["passed"] else "FAILED"
-        yield f"guard {name}: {guard['value']:+.3f} of at most {guard['limit']:+.3f}: {passed}"
+        value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
+        yield f"guard {name}: {value} of at most {limit}: {passed}"
 
 
 def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None) -> str:

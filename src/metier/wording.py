@@ -27,7 +27,9 @@ def choose_wordings(job: Job, engine: Engine, listen: Listener) -> Wordings:
             scores = {text: _score(job, engine, domain.name, text) for text in domain.instructions}
             best = chosen[domain.name] = max(scores, key=scores.__getitem__)
             told = ", ".join(f"{text!r} {score:.3f}" for text, score in scores.items())
-            text = f"{domain.name}: of {len(scores)} instructions {best!r} is best on validation: {told}"
+            equal = sum(score == scores[best] for score in scores.values()) > 1
+            rank = "the first of those that are equally good" if equal else "best"
+            text = f"{domain.name}: of {len(scores)} instructions {best!r} is {rank} on validation: {told}"
             listen(Event("note", values={"text": text}))
     return chosen
 

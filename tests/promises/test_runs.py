@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
+from metier.cli.main import app
 from metier.data.items import Message
 from metier.errors import ModelError, RunError
 from metier.events import Event
@@ -214,3 +217,21 @@ def test_rows_longer_than_the_bases_context_are_dropped(copy: Path) -> None:
     assert run.facts["dropped"]
     assert all("more than max_length = 512" in line for line in run.facts["dropped"])
     assert run.recipe().train.max_length == 512
+
+
+def test_runs_are_listed_with_their_scores_and_without_what_they_were_compared_with(home: Path) -> None:
+    listed = CliRunner().invoke(app, ["runs", str(home)])
+    assert tuned(home).name in listed.output
+    assert re.search(r"mood \d+\.\d % accuracy", listed.output)
+    assert "none-" not in listed.output
+    every = CliRunner().invoke(app, ["runs", str(home), "--all"])
+    assert "none-" in every.output
+    assert "classical-" in every.output
+
+
+def test_who_opens_a_chat_is_told_what_it_was_made_for(home: Path) -> None:
+    run = tuned(home)
+    said = CliRunner().invoke(app, ["chat", str(run.directory)], input="/quit\n")
+    assert said.exit_code == 0
+    assert f"{run.name} on {run.facts['model']}" in said.output
+    assert "its data asks, for example: " in said.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_several_are_several(tmp_path: Path, keys: str, says: str) -> None:
     path.write_text(_RECIPE.replace(str(WORDINGS), keys))
     with pytest.raises(RecipeError, match=says):
         Recipe.load(path)
+
+
+def test_a_tie_is_no_win(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr("metier.wording._score", lambda *_: 0.5)
+    heard: list[Event] = []
+    shutil.rmtree(home / "runs")
+    train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}), on_event=heard.append)
+    told = " ".join(str(event.values.get("text")) for event in heard)
+    assert f"{WORDINGS[0]!r} is the first of those that are equally good on validation" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import typer
 from typer.testing import CliRunner
@@ -13,12 +14,12 @@ from metier.cli.main import app
 COMMON = {"--set", "--plan", "--json", "--offline", "--help"}
 SURFACE = {
     "demo": set(),
-    "init": {"--model", "--recipe", "--out", "--show"},
+    "init": {"--model", "--recipe", "--out", "--skip-faulty", "--show"},
     "check": {"--show"},
     "plan": set(),
     "train": {"--resume"},
     "eval": {"--tasks", "--limit", "--num-fewshot", "--apply-chat-template"},
-    "runs": set(),
+    "runs": {"--all"},
     "chat": {"--domain"},
 }
 
@@ -50,3 +51,13 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_it_tells_its_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output.strip()) == (0, version("metier"))
+
+
+def test_no_verb_s_summary_is_cut() -> None:
+    lines = CliRunner().invoke(app, ["--help"]).output.splitlines()
+    assert not [line for line in lines if line.startswith("  ") and line.endswith("...")]

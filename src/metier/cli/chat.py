@@ -27,7 +27,19 @@ def chat(
     """Talk to a tuned model; /base asks the untuned one the same."""
     from metier.inference.conversation import Conversation
 
-    _talk(Conversation(Run.open(run), offline=offline, on_event=Progress()), domain)
+    opened = Run.open(run)
+    conversation = Conversation(opened, offline=offline, on_event=Progress())
+    say(_introduced(opened, conversation, domain))
+    _talk(conversation, domain)
+
+
+def _introduced(run: Run, conversation: Conversation, domain: str | None) -> str:
+    """Who answers, what it was made for, and how its data asks."""
+    from metier.data.mappings import short
+
+    asked = (each for each in run.answers() if each["kind"] != "text" and domain in (None, each["domain"]))
+    example = next((f"; its data asks, for example: {short(each['prompt'])}" for each in asked if each["prompt"]), "")
+    return f"{run.name} on {run.facts['model']}, for {domain or ', '.join(conversation.systems)}{example}"
 
 
 def _talk(conversation: Conversation, domain: str | None) -> None:

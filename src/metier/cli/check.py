@@ -25,7 +25,10 @@ def check(
     json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Check recipe and data; print what was read, left out and dropped, and every fault."""
+    """Check recipe and data before anything heavy loads.
+
+    Prints what was read, left out and dropped, and every fault.
+    """
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
     from metier import experiment  # behind what can be told at once
 

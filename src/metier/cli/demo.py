@@ -24,7 +24,10 @@ _SHOWN = 2
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="where to work")] = Path("metier-demo"),
 ) -> None:
-    """Check, plan, tune, measure, report and show answers before and after: everything, in minutes."""
+    """Do everything on the embedded model and data, in minutes.
+
+    Check, plan, tune, measure, report, and show answers before and after.
+    """
     from metier import experiment
 
     folder.mkdir(parents=True, exist_ok=True)

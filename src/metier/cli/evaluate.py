@@ -30,9 +30,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Recompute a run's scores from its answers, or measure the untuned base on a recipe's held-out items.
+    """Measure a recipe's base, score a run anew, or run benchmarks.
 
-    With --tasks: a run and its untuned base on benchmarks, through lm-evaluation-harness.
+    A recipe's untuned base answers its held-out items; a run's scores are recomputed from its answers. With --tasks
+    a run and its untuned base are measured on benchmarks, through lm-evaluation-harness.
     """
     from metier import experiment
     from metier.run import Run

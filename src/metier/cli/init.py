@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ASSETS = Path(__file__).parent.parent / "assets" / "recipes"
 
 
-def init(
+def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="your data: csv, tsv, json, jsonl or parquet")
     ] = None,
@@ -34,22 +34,27 @@ def init(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="leave out rows that have a fault")] = False,
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
     offline: Offline = False,
 ) -> None:
-    """Look at a data file and write a recipe for it, with the largest base that fits this machine within an hour."""
+    """Write a recipe for a data file, with a base that fits here.
+
+    Without --model the largest known base is proposed that is tuned here within an hour.
+    """
     if show:
         print(tomlkit.dumps(_every_field()))
         return
     if (file is None) == (recipe is None):
         raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
+    domain = _guessed(file, skip_faulty) if file else None
+    text = _shipped(recipe) if recipe else ""
     if out.exists():
         raise RecipeError(str(out), [Fault(str(out), "exists already", "remove it, or choose another with --out")])
     if not out.parent.is_dir():
         fault = Fault(str(out), f"there is no folder {out.parent}", "make it, or choose another with --out")
         raise RecipeError(str(out), [fault])
-    text = _shipped(recipe) if recipe else _for_file(Path(str(file)), model, out, offline)
-    write_atomic(out, text)
+    write_atomic(out, _for_domain(domain, model, out, offline) if domain else text)
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
 
 
@@ -61,21 +66,26 @@ def _shipped(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _for_file(file: Path, model: str | None, out: Path, offline: bool) -> str:
-    """The recipe's text; what was guessed is shown on three rows."""
+def _guessed(file: Path, skip_faulty: bool) -> Domain:
+    """What a file seems to hold, shown on three rows."""
     from metier.data.checks import warnings
     from metier.data.guessing import propose
     from metier.data.items import make_items
     from metier.data.mappings import explain
     from metier.data.sources import read_rows
 
-    domain = propose(file)
+    domain = propose(file).model_copy(update={"skip_faulty": skip_faulty})
     items = make_items(domain, read_rows(domain, file), lambda fault: say(f"note  {fault}"))
     say(explain(domain, items))
     for warning in warnings(domain, items):
         say(f"warning  {warning}")
+    return domain
+
+
+def _for_domain(domain: Domain, model: str | None, out: Path, offline: bool) -> str:
+    """The recipe's text."""
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    values["data"] = _relative(file, out.parent)
+    values["data"] = _relative(Path(domain.data), out.parent)
     if model is None:
         model, method = _proposed(_document("nano", "lora", values).unwrap(), out, offline)
     else:
@@ -175,7 +185,9 @@ def _strategy() -> Table:
     strategy = _defaults(LoraStrategy, {"method": "lora"})
     layers = LastN.model_fields["layers"]
     strategy.add(tomlkit.comment(f'layers = {layers.default}  # {layers.description}; method = "last-n" only'))
-    strategy.add(tomlkit.comment(f"method: {' | '.join(OWN_METHODS)}, or one of PEFT's, whose own keys stand below:"))
+    strategy.add(
+        tomlkit.comment(f"method: {' | '.join(OWN_METHODS)}, or by its name one of PEFT's, with its own keys:")
+    )
     for line in textwrap.wrap(", ".join(PEFT_METHODS), 110):
         strategy.add(tomlkit.comment(line))
     strategy.add("peft", _defaults(Lora))

@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import traceback
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -23,6 +24,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Turn an open language model into an expert in your domains, and prove it.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("metier"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="print it")] = False,
+) -> None:
+    del version  # told by its callback
+
+
 for verb in (demo.demo, init.init, check.check, plan.plan, train.train, evaluate.evaluate, runs.runs, chat.chat):
     app.command(name="eval" if verb is evaluate.evaluate else None)(verb)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def plan(
     recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False
 ) -> None:
-    """Show how this machine would do it: choices with reasons, forecast memory and time."""
+    """Show whether it fits this machine, how, how long, and why."""
     wanted = recipe_from(Path(recipe), set_)
     from metier import experiment  # behind what can be told at once
 

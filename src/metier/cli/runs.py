@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from metier.cli.common import Json, emit, say
 from metier.cli.results import show_scores
+from metier.figures import habit, with_unit
 from metier.run import Run, list_runs
 from metier.tables import Table
 
@@ -17,9 +19,13 @@ def runs(
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN|FOLDER]", help="a run to show, or a folder of runs")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="list what runs were compared with, too")] = False,
     json: Json = False,
 ) -> None:
-    """List the runs in ./runs (or another folder), newest first; or show one with its scores."""
+    """List runs with their scores, newest first, or show one.
+
+    Without an argument those in ./runs.
+    """
     folder = run or Path("runs")
     if run and (not folder.is_dir() or (folder / "run.json").exists()):
         _show(Run.open(folder), json)
@@ -31,17 +37,33 @@ def runs(
     elif not found:
         say(f"no runs in {folder}; they lie in runs/ beside their recipe: `metier runs FOLDER` looks there")
     else:
-        rows = [
-            (each.name, *(str(each.facts[key]) for key in ("status", "method", "model", "started"))) for each in found
-        ]
-        print(Table(("run", "status", "method", "model", "started"), rows))
+        _list(found, every)
+
+
+def _list(found: Sequence[Run], every: bool) -> None:
+    scores = {each.name: each.scores() if each.has_scores else {} for each in found}
+    theirs = {each["run"] for own in scores.values() for each in own.get("against", {}).values()}
+    shown = [each for each in found if every or each.name not in theirs]
+    facts = ("status", "method", "model", "started")
+    rows = [(each.name, *(str(each.facts[key]) for key in facts), _scored(scores[each.name])) for each in shown]
+    print(Table(("run", *facts, "scores on held-out items"), rows))
+    if hidden := len(found) - len(shown):
+        say(f"\n{hidden} that they were compared with (the untuned base, the classical baseline): metier runs --all")
+
+
+def _scored(scores: Mapping[str, Any]) -> str:
+    """The primary score of each domain."""
+    found = [(each["domain"], each["scores"][0]) for each in scores.get("domains", ()) if each["kind"] != "text"]
+    return ", ".join(
+        f"{domain} {with_unit(score['metric'], score['value'])} {habit(score['metric']).label}"
+        for domain, score in found
+    )
 
 
 def _show(run: Run, json: bool) -> None:
     if json:
-        scores = run.scores() if (run.directory / "scores.json").exists() else None
-        emit({**run.facts, "scores": scores})
-    elif (run.directory / "scores.json").exists():
+        emit({**run.facts, "scores": run.scores() if run.has_scores else None})
+    elif run.has_scores:
         show_scores(run)
     else:
         say(f"{run.directory}: {run.status}{': ' if run.facts['why'] else ''}{run.facts['why']}")

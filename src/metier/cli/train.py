@@ -27,7 +27,7 @@ def train(
     json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Tune the model, measure it against the untuned base and a classical baseline, and write a report."""
+    """Tune, measure against base and baseline, and write a report."""
     if (recipe is None) == (resume is None):
         raise MetierError("give either a recipe, or --resume with a run", "metier train recipe.toml")
     if resume is not None:

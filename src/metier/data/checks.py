@@ -45,13 +45,19 @@ def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     return [*told, *_hidden_labels(domain, items), *_twin_labels(domain, items)]
 
 
-def few_heldout(domain: Domain, heldout: Sequence[Item]) -> list[Fault]:
-    """A warning where so little is held out that hardly any difference can be shown."""
-    if len(heldout) >= _FEW:
-        return []
-    items = f"{len(heldout)} item" + "s" * (len(heldout) != 1)
-    fix = "give more rows, or a larger heldout"
-    return [Fault(f"domain {domain.name}", f"only {items} held out: a difference must be large to show", fix)]
+def few(domain: Domain, heldout: Sequence[Item], validation: Sequence[Item]) -> Iterator[Fault]:
+    """Warnings where so little is held out that hardly any difference can be shown, or so little to choose by."""
+    place = f"domain {domain.name}"
+    if len(heldout) < _FEW:
+        told = f"only {_counted(heldout)} held out: a difference must be large to show"
+        yield Fault(place, told, "give more rows, or a larger heldout")
+    if len(validation) < _FEW // 2:
+        told = f"only {_counted(validation)} to validate on: chance has a large say in which checkpoint is the best"
+        yield Fault(place, told, "give more rows, or a larger validation")
+
+
+def _counted(items: Sequence[Item]) -> str:
+    return f"{len(items)} item" + "s" * (len(items) != 1)
 
 
 def _personal_data(domain: Domain, items: Sequence[Item]) -> list[Fault]:

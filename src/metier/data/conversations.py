@@ -24,7 +24,7 @@ from metier.data.templates import (
 from metier.data.times import kind_of, moments
 from metier.data.tools import RESULTS, tools_of, write_result, write_tools
 from metier.domain import Domain
-from metier.errors import Fault, nearest
+from metier.errors import DataError, Fault, nearest
 
 Note = Callable[[Fault], None]
 
@@ -70,10 +70,13 @@ class Conversation:
 
 
 def read_conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
-    """The conversations of `rows`; `domain` has a whole mapping. `note` hears of what is left out."""
+    """The conversations of `rows`, or the faults of one; `domain` has a whole mapping.
+
+    `note` hears of what is left out. Raises `DataError` where the mapping does not suit the rows.
+    """
     if faults := [*_mapping_faults(domain, columns_of(rows)), *_id_faults(domain, rows)]:
-        yield from faults
-    elif domain.messages:
+        raise DataError(f"domain {domain.name}", faults)
+    if domain.messages:
         for row in rows:
             yield from _checked(_conversation(domain, row.number, row, _from_list(domain, row)))
     elif domain.conversation:
@@ -225,8 +228,7 @@ def _unknown_role(place: str, name: str) -> Fault:
 def _from_messages(domain: Domain, rows: Sequence[Row], note: Note) -> Iterator[Conversation | Fault]:
     order = moments([_cell(row, domain.time) for row in rows]) if domain.time else [0.0] * len(rows)
     if order is None:
-        yield _time_fault(domain, rows)
-        return
+        raise DataError(f"domain {domain.name}", [_time_fault(domain, rows)])
     threads: dict[str, list[tuple[Any, Row]]] = {}
     for row, moment in zip(rows, order, strict=True):
         if name := _cell(row, domain.conversation):

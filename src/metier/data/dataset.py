@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.data import online
-from metier.data.checks import few_heldout, warnings
+from metier.data.checks import few, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, fingerprint, make_items
@@ -79,11 +79,11 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent) ->
     """
     memory = _read_memory(recipe)
     domains: list[DomainData] = []
-    faults: list[Fault] = []
+    found = _Found()
     notes: list[Fault] = []
     skipped: list[Fault] = []
     for domain in recipe.domain:
-        with _collected(faults):
+        with found.collecting():
             try:
                 places = _places(recipe, domain, offline, listen)
             except DataError as error:
@@ -92,13 +92,12 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent) ->
                 skipped.append(Fault(f"domain {domain.name}", f"is skipped: {error.faults[0]}", _NO_MATTER))
                 continue
             domains.append(_load(recipe, domain, places, memory.get(domain.name, {}), notes.append))
-    if not domains and not faults:
-        faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
-    if not faults:
+    if not domains and not found.faults:
+        found.faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
+    if not found.faults:
         domains = [_apart_from_others(each, domains) for each in domains]
-        faults += [fault for each in domains for fault in _emptied(each)]
-    if faults:
-        raise DataError(str(recipe.path), list(dict.fromkeys(faults)))
+        found.faults += [fault for each in domains for fault in _emptied(each)]
+    found.told(recipe)
     return Dataset(tuple(domains), tuple(notes), tuple(skipped))
 
 
@@ -118,13 +117,25 @@ def read_passages(recipe: Recipe) -> list[Passage]:
     return [Passage(f"{digest(text)[:16]}-{number}", text, place) for number, (place, text) in enumerate(passages)]
 
 
-@contextmanager
-def _collected(faults: list[Fault]) -> Iterator[None]:
-    """Faults are gathered instead of ending the work."""
-    try:
-        yield
-    except DataError as error:
-        faults.extend(error.faults)
+@dataclass
+class _Found:
+    """Faults that are gathered instead of ending the work, with what may help against them."""
+
+    faults: list[Fault] = field(default_factory=list)
+    hint: str = ""
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            self.faults.extend(error.faults)
+            self.hint = self.hint or error.hint
+
+    def told(self, recipe: Recipe) -> None:
+        """Raises `DataError` with all of them, if there are any."""
+        if self.faults:
+            raise DataError(str(recipe.path), list(dict.fromkeys(self.faults)), self.hint)
 
 
 def _places(recipe: Recipe, domain: Domain, offline: bool, listen: Listener) -> dict[str, Path | Online]:
@@ -145,7 +156,7 @@ def _places(recipe: Recipe, domain: Domain, offline: bool, listen: Listener) -> 
 def _load(
     recipe: Recipe, domain: Domain, places: Mapping[str, Path | Online], memory: Mapping[str, Any], note: Note
 ) -> DomainData:
-    faults: list[Fault] = []
+    found = _Found()
     items: list[Item] = []
     files: dict[str, list[Item]] = {}
     if domain.instructions:  # until one is chosen
@@ -153,25 +164,24 @@ def _load(
     domain = as_prose(domain, recipe.data_path(domain.data))
     if domain.explode and domain.group is None:
         domain = domain.model_copy(update={"group": EXPLODED})
-    with _collected(faults):
-        rows = read_rows(domain, places[domain.data], faults)
+    with found.collecting():
+        rows = read_rows(domain, places[domain.data], found.faults)
         domain = complete(domain, rows)
         items = make_items(domain, rows, note)
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
         if isinstance(name, str):
-            with _collected(faults):
-                rows = read_rows(domain, places[name], faults)
+            with found.collecting():
+                rows = read_rows(domain, places[name], found.faults)
                 files[side] = make_items(domain, rows, note) if items else []
-    if faults:
-        raise DataError(str(recipe.path), faults)
+    found.told(recipe)
     if isinstance(domain.heldout, Listed):
         files["heldout"], items = _listed(domain, items, recipe.data_path(domain.heldout.ids))
-    found = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
-    everything = [*found.train, *found.validation, *found.heldout]
-    told = (*warnings(domain, everything), *few_heldout(domain, found.heldout))
+    drawn = split(domain, items, files.get("heldout"), files.get("validation"), _remembered(domain, memory))
+    everything = [*drawn.train, *drawn.validation, *drawn.heldout]
+    told = (*warnings(domain, everything), *few(domain, drawn.heldout, drawn.validation))
     revisions = {name: place.revision for name, place in places.items() if isinstance(place, Online)}
-    return DomainData(domain, found.train, found.validation, found.heldout, found.left_out, told, revisions)
+    return DomainData(domain, drawn.train, drawn.validation, drawn.heldout, drawn.left_out, told, revisions)
 
 
 def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:

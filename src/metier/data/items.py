@@ -16,6 +16,7 @@ from metier.files import digest
 
 _ID = 16  # hexadecimal digits
 _UNASKED = ("prompt", "answer", "instruction", "label_map", "messages", "history", "conversation", "system")
+_SKIP = "to leave such rows out: skip_faulty = true in the [[domain]], or `metier init FILE --skip-faulty`"
 _ENOUGH = 10  # texts; with fewer, their passages are what is split
 
 
@@ -81,15 +82,20 @@ def fingerprint(item: Item) -> str:
 def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None) -> list[Item]:
     """The items of a domain whose mapping is complete; `note` hears of messages that are left out.
 
-    Raises `DataError` with every fault of the rows.
+    Raises `DataError` with every fault of rows that the domain does not skip, or of a mapping that does not
+    suit them.
     """
     found: list[Item | Fault] = []
     if domain.text:
         found += _texts(domain, rows)
     for each in read_conversations(domain, rows, note) if not domain.text else ():
         found += [each] if isinstance(each, Fault) else _exchanges(domain, each, rows[each.number])
-    if faults := [each for each in found if isinstance(each, Fault)]:
-        raise DataError(f"domain {domain.name}", faults)
+    faults = [each for each in found if isinstance(each, Fault)]
+    if faults and not (domain.skip_faulty and len(faults) < len(found)):
+        raise DataError(f"domain {domain.name}", faults, _SKIP)
+    if faults:
+        more = f", and {len(faults) - 1} more like it" if len(faults) > 1 else ""
+        note(Fault(f"domain {domain.name}", f"{faults[0].place}: {faults[0].problem}{more}", "left out (skip_faulty)"))
     if not found:
         fix = "add answers; every conversation needs one"
         raise DataError(f"domain {domain.name}", [Fault(domain.data, "has no answer of an assistant", fix)])
@@ -140,11 +146,12 @@ def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:
     for key, name in (("text", column), ("group", domain.group), ("id", domain.id)):
         if name is not None and name not in columns:
             problem = f"there is no column {name!r}{nearest(name, columns)}"
-            yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
-            return
-    for key in _UNASKED:
-        if getattr(domain, key):
-            yield Fault(f"domain {domain.name}: {key}", "has no meaning for plain text", "remove it")
+            fault = Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
+            raise DataError(f"domain {domain.name}", [fault])
+    if strange := [key for key in _UNASKED if getattr(domain, key)]:
+        places = [f"domain {domain.name}: {key}" for key in strange]
+        faults = [Fault(place, "has no meaning for plain text", "remove it") for place in places]
+        raise DataError(f"domain {domain.name}", faults)
     for row in rows:
         text = text_of(row.values.get(column))
         if not text.strip():

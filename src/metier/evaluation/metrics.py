@@ -252,7 +252,7 @@ def _per_token(answer: Answer, nats: float) -> Value | None:
     return None if _failed(answer) or not answer.tokens else (nats, answer.tokens)
 
 
-_METRICS: dict[Kind, tuple[_Metric, ...]] = {
+_METRICS: dict[Kind, tuple[_Metric, ...]] = {  # the primary one first
     "label": (
         _Metric("accuracy", _accuracy, mean, rate=True),
         _Metric("macro_f1", _classes, _f1("macro")),
@@ -267,8 +267,8 @@ _METRICS: dict[Kind, tuple[_Metric, ...]] = {
     ),
     "choice": (_Metric("accuracy", _accuracy, mean, rate=True),),
     "preference": (
-        _Metric("accuracy", _accuracy, mean, rate=True),
         _Metric("margin", _margin, mean),
+        _Metric("accuracy", _accuracy, mean, rate=True),
         _Metric("loss", _loss, ratio, higher_is_better=False),
     ),
     "rated": (_Metric("auc", _rated, auc),),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from metier.evaluation.metrics import PRIMARY, DomainDifferences
-from metier.run import OPPONENTS
+from metier.figures import decimal
 from metier.scores import Difference
+
+NEGLIGIBLE = 0.01  # nats a token: a hundredth of the perplexity
 
 
 def sentence(
     against: Mapping[str, Sequence[DomainDifferences]], forgetting: Difference | None, domains: Sequence[str]
 ) -> str:
-    """The verdict on a run: against each opponent by domain, then what was forgotten."""
-    parts = [_against(OPPONENTS[role], records) for role, records in against.items()]
+    """The verdict on a run: against each opponent, by its name, domain by domain, then what was forgotten."""
+    parts = [_against(opponent, records) for opponent, records in against.items()]
     if forgetting:
         parts.append(_forgot(forgetting))
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else f"Measured on {', '.join(domains)}."
@@ -37,10 +39,18 @@ def primary(record: DomainDifferences) -> Difference | None:
     return next((each for each in record.differences if each.metric == PRIMARY[record.kind]), None)
 
 
+def of_forgetting(forgetting: Difference) -> str:
+    """The tests' verdict on what was forgotten; a change that is surely too small to matter is called negligible."""
+    within = forgetting.low > -NEGLIGIBLE and forgetting.high < NEGLIGIBLE
+    return "negligible" if within else forgetting.verdict
+
+
 def _forgot(forgetting: Difference) -> str:
-    size = f"{forgetting.value:+.3f} nats a token on general text [{forgetting.low:+.3f}, {forgetting.high:+.3f}]"
+    value, low, high = (decimal(each, 3, signed=True) for each in (forgetting.value, forgetting.low, forgetting.high))
+    size = f"{value} nats a token on general text [{low}, {high}]"
     return {
         "worse": f"it forgot: {size}",
         "better": f"it forgot nothing: {size}",
+        "negligible": f"it forgot next to nothing: {size}",
         "no difference shown": f"no forgetting shown: {size}",
-    }[forgetting.verdict]
+    }[of_forgetting(forgetting)]

@@ -61,7 +61,9 @@ def test_a_recipe_s_data_is_read_completed_and_split(tmp_path: Path) -> None:
     assert [len(side) for side in ids(data)] == [29, 3, 8]
     assert only.left_out == data.notes == ()
     assert [str(warning).partition(":")[2] for warning in only.warnings] == [
-        " only 8 items held out: a difference must be large to show; give more rows, or a larger heldout"
+        " only 8 items held out: a difference must be large to show; give more rows, or a larger heldout",
+        " only 3 items to validate on: chance has a large say in which checkpoint is the best; give more rows, or a"
+        " larger validation",
     ]
     assert not (tmp_path / "care.split.json").exists()
 

@@ -133,3 +133,21 @@ def test_every_empty_cell_is_listed() -> None:
 def test_a_file_without_any_answer_is_a_fault() -> None:
     values = [{"c": "1", "r": "user", "t": "hello?"}]
     assert "has no answer" in faults(values, conversation="c", role="r", content="t")[0]
+
+
+def test_faulty_rows_are_left_out_where_the_domain_says_so() -> None:
+    values = [{"q": "why?", "a": "so"}, {"q": "how?", "a": " "}, {"q": "", "a": "so"}]
+    told: list[str] = []
+    rows = [Row(f"x.csv:{number + 2}", number, value) for number, value in enumerate(values)]
+    items = make_items(
+        Domain(name="d", data="x.csv", skip_faulty=True, **PAIR), rows, lambda fault: told.append(str(fault))
+    )
+    assert [item.place for item in items] == ["x.csv:2"]
+    assert told == ["domain d: x.csv:3: a: is empty, and 1 more like it; left out (skip_faulty)"]
+    with pytest.raises(DataError, match="is empty"):  # a file of faults alone is no data
+        make_items(Domain(name="d", data="x.csv", skip_faulty=True, **PAIR), rows[1:])
+    with pytest.raises(DataError, match="no column"):  # what is wrong with all rows is no row's fault
+        make_items(Domain(name="d", data="x.csv", skip_faulty=True, prompt="{p}", answer="{a}"), rows)
+    with pytest.raises(DataError) as raised:
+        make_items(Domain(name="d", data="x.csv", **PAIR), rows)
+    assert "skip_faulty" in raised.value.hint
