@@ -71,12 +71,15 @@ def _guessed(file: Path, skip_faulty: bool) -> Domain:
     from metier.data.checks import warnings
     from metier.data.guessing import propose
     from metier.data.items import make_items
-    from metier.data.mappings import explain
-    from metier.data.sources import read_rows
+    from metier.data.mappings import explain, short, unused
+    from metier.data.sources import columns_of, read_rows
 
     domain = propose(file).model_copy(update={"skip_faulty": skip_faulty})
-    items = make_items(domain, read_rows(domain, file), lambda fault: say(f"note  {fault}"))
+    rows = read_rows(domain, file)
+    items = make_items(domain, rows, lambda fault: say(f"note  {fault}"))
     say(explain(domain, items))
+    if left := unused(domain, columns_of(rows)):
+        say(f"not used     {short(', '.join(left))}")
     for warning in warnings(domain, items):
         say(f"warning  {warning}")
     return domain

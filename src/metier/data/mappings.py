@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from metier.data.items import Item
-from metier.data.templates import closed_set
+from metier.data.templates import answer_template, closed_set, prompt_template, system_template
 from metier.domain import Domain
 
 _WIDTH = 200  # characters of a text that people are shown
@@ -42,6 +42,15 @@ def explain(domain: Domain, items: Sequence[Item]) -> str:
         asked = ((message.role, message.content) for message in item.messages)
         lines += [f"  {role:<11}{short(text)}" for role, text in (*asked, *_replied(item))]
     return "\n".join(lines)
+
+
+def unused(domain: Domain, columns: Sequence[str]) -> list[str]:
+    """The columns from which the mapping takes nothing."""
+    templates = (prompt_template, answer_template, system_template)
+    used = {name for template in templates for name in template(domain, columns).columns}
+    for value in domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True).values():
+        used |= {each for each in (value if isinstance(value, list | dict) else [value]) if isinstance(each, str)}
+    return [name for name in columns if name not in used]
 
 
 def _replied(item: Item) -> list[tuple[str, str]]:

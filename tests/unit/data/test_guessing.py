@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from metier.data.guessing import complete, propose
 from metier.data.items import Item, make_items
-from metier.data.mappings import explain
+from metier.data.mappings import explain, unused
 from metier.data.sources import Row, read_rows
 from metier.domain import Domain
 from metier.errors import DataError
@@ -318,3 +318,8 @@ def test_whatever_a_file_holds_it_is_read_or_refused(content: str, suffix: str) 
         path.write_bytes(content.encode())
         with contextlib.suppress(DataError):
             trainable(path)
+
+
+def test_columns_of_which_nothing_is_taken_are_named() -> None:
+    mapped = Domain(name="d", data="x.csv", prompt="{q} {choices}", choices=("a", "b"), answer="{right}", group="who")
+    assert unused(mapped, ["q", "a", "b", "right", "who", "rating", "choices"]) == ["rating"]
