@@ -36,6 +36,7 @@ from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
 
+VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
 _LISTED = 10  # faults that are shown
 _TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
@@ -356,7 +357,10 @@ def _with_shape(job: Job) -> Job:
         decoded_items=sum(item.kind == "open" for item in job.heldout),
         general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
         scored_tokens=sum(len(tree) for tree in pack(heldout, 2048, fork=job.shape.forks)) if heldout else 0,
-        validation_items=sum(item.kind == "open" for domain in job.data.domains for item in domain.validation),
+        validation_items=sum(
+            item.kind == "open" for domain in job.data.domains for item in domain.validation[:VALIDATION_LIMIT]
+        ),
+        answer_tokens=_long_answer(job),
     )
     recipe = resolve(job.recipe, shape)
     kinds: Sequence[Kind] = ()
@@ -370,6 +374,13 @@ def _with_shape(job: Job) -> Job:
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
     return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
+
+
+def _long_answer(job: Job) -> int:
+    """Tokens than which one trained open answer in twenty is longer."""
+    decoded = [each.domain.name for each in job.data.domains if each.heldout[0].kind == "open"]
+    lengths = sorted(_targets(row) for name in decoded for unit in job.units[name] for row in unit.rows)
+    return lengths[19 * len(lengths) // 20] if lengths else 0
 
 
 def _packed(job: Job) -> tuple[int, int]:

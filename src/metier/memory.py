@@ -23,7 +23,7 @@ class Shape:
     Of the base: parameters, those in linear layers, layers, widths, vocabulary, bytes of its files. Of
     the data: training examples, tokens and targets of one epoch, the distinct tokens of an epoch and of
     the largest step, the longest row, the longest pair that is read at once, held-out and validation items to
-    be decoded and scored, tokens of general text.
+    be decoded and scored, tokens of general text, and how long a trained answer may be, 0 where none is trained.
     """
 
     parameters: int
@@ -48,6 +48,7 @@ class Shape:
     decoded_items: int
     scored_tokens: int
     validation_items: int
+    answer_tokens: int = 0
     trainable: int = 0
     why_kept: str = ""  # why activations cannot be recomputed
     foreign: bool = False  # whether an adapter made elsewhere is measured

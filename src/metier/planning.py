@@ -107,17 +107,22 @@ def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
     return next((value for limit, value in table.items() if rows <= limit), beyond)
 
 
+# Times LoRA's rate: measured for the first three; soft prompts as PEFT's examples have them (1e-2 at width 1024).
+_FASTER = {"ia3": 10, "ln_tuning": 5, "vera": 20, "prompt_tuning": 20, "prefix_tuning": 20, "p_tuning": 20}
+
+
 def _learning_rate(shape: Shape, strategy: Strategy) -> float:
     """LoRA's rate: 2e-4 at width 4096, higher for narrower models; halved for very long runs.
 
-    The base's own weights take a tenth, a head alone three times as much (docs/log.md). Preferences take a
-    twentieth, as TRL's defaults have it (1e-6 for DPO and KTO, 2e-5 for SFT).
+    The base's own weights take a tenth, a head alone three times as much, methods that move a few vectors
+    more (docs/log.md). Preferences take a twentieth, as TRL's defaults have it (1e-6 for DPO and KTO, 2e-5 for SFT).
     """
     scaled = 2e-4 * (4096 / shape.hidden) ** 0.75
     scaled *= 0.5 if shape.examples > 50_000 else 1.0
     scaled *= 0.1 if isinstance(strategy, Full | LastN) else 1.0
     scaled *= 0.05 if _paired(strategy) else 1.0
     scaled *= 3.0 if isinstance(strategy, HeadOnly) else 1.0
+    scaled *= _FASTER.get(getattr(strategy, "method", ""), 1.0)
     return float(f"{scaled:.1e}")
 
 
@@ -285,9 +290,11 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
         again = reading(tokens, 0) if draft.checkpointing else 0.0
         return tokens * shape.layers * rates.train + 2 * targets * head + 2 * calls * unpack + again
 
+    length = min(recipe.eval.max_new_tokens, shape.answer_tokens or recipe.eval.max_new_tokens)
+
     def decoding(items: int) -> float:
         step = _DECODING * shape.layers * rates.decode + min(items, draft.sequences) * head + unpack
-        return math.ceil(items / draft.sequences) * recipe.eval.max_new_tokens * step
+        return math.ceil(items / draft.sequences) * length * step
 
     epochs, moves = _number(recipe.train.num_train_epochs), shape.trainable > 0
     validations = math.ceil(draft.steps / draft.validate_every) if moves else 0

@@ -15,7 +15,7 @@ from metier.evaluation.metrics import out_of_one, primary_values
 from metier.events import Event, Listener, silent
 from metier.files import write_directory
 from metier.inference.engine import Engine
-from metier.job import Job
+from metier.job import VALIDATION_LIMIT, Job
 from metier.model.adapters import Adapted, attach, load_foreign, restore, save
 from metier.model.forward import Forward
 from metier.model.heads import put
@@ -28,8 +28,6 @@ from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
 from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
-
-_VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def validation_items(job: Job, name: str | None = None) -> list[Item]:
     """What every choice is made on, of all domains or of one: only so many open answers, which are dear."""
     found: list[Item] = []
     for domain in (each for each in job.data.domains if name in (None, each.domain.name)):
-        limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
+        limit = VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
         found += job.shown(domain, domain.validation[:limit])
     return found
 

@@ -169,10 +169,27 @@ def test_a_forced_choice_that_does_not_fit_is_named_first() -> None:
     assert caught.value.hint.startswith("it fits with --plan without sequences (saves ")
 
 
-def test_a_tenth_of_loras_rate_for_the_bases_own_weights() -> None:
-    rates = [float(resolve(recipe(method), PHI).train.learning_rate) for method in ("lora", "full", "last-n", "ia3")]
+def test_the_rate_follows_what_moves() -> None:
+    """A tenth of LoRA's for the base's own weights, ten times as much for IA3's few vectors."""
+    methods = ("lora", "full", "last-n", "boft", "ia3")
+    rates = [float(resolve(recipe(method), PHI).train.learning_rate) for method in methods]
     assert rates[1] == rates[2] == pytest.approx(rates[0] / 10, rel=0.02)
     assert rates[3] == rates[0]
+    assert rates[4] == pytest.approx(10 * rates[0], rel=0.02)
+
+
+def test_decoding_is_forecast_by_the_trained_answers_length() -> None:
+    times = {
+        tokens: sum(
+            seconds
+            for name, seconds in planned(
+                "lora", dataclasses.replace(NANO, answer_tokens=tokens), SERVER
+            ).seconds.items()
+            if name in ("validation", "held-out answers")
+        )
+        for tokens in (0, 8, 10_000)
+    }
+    assert times[8] < times[0] == times[10_000]  # at most as long as answers may be
 
 
 def test_overrides_are_obeyed_and_checked() -> None:
