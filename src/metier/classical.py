@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-_QUERIES = 64  # similarities to every training prompt are held for this many at once
+_SIMILARITIES = 1 << 22  # held at once, 8 bytes each
 
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 _WORD = r"\w\w+|\d"  # a lone digit is a word too: prompts may be sums
 
@@ -84,10 +87,11 @@ class Nearest:
         vectors = vectorizer(texts)
         return cls(vectors, vectors.fit_transform(texts))
 
-    def rank(self, queries: Sequence[str]) -> Iterator[list[int]]:
-        """For each query the texts' indices, the nearest first; of equally near ones the first."""
-        for near in self._similarities(queries):
-            yield from np.argsort(-near, axis=1, kind="stable").tolist()
+    def rank(self, queries: Sequence[str], counts: Sequence[int]) -> Iterator[list[int]]:
+        """For each query the indices of its `count` nearest texts, the nearest first; of equally near ones the first."""
+        rows = (row for near in self._similarities(queries) for row in near)
+        for near, count in zip(rows, counts, strict=True):
+            yield _largest(near, min(count, len(near))).tolist()
 
     def first(self, queries: Sequence[str]) -> Iterator[int]:
         """For each query the index of the nearest text; of equally near ones the first."""
@@ -95,10 +99,19 @@ class Nearest:
             yield from near.argmax(axis=1).tolist()
 
     def _similarities(self, queries: Sequence[str]) -> Iterator[Any]:
-        """Cosines (queries, texts), some queries at a time."""
-        for start in range(0, len(queries), _QUERIES):
-            vectors = self.vectors.transform(queries[start : start + _QUERIES])
+        """Cosines (queries, texts), as many queries at a time as memory is meant for."""
+        step = max(1, _SIMILARITIES // self.texts.shape[0])
+        for start in range(0, len(queries), step):
+            vectors = self.vectors.transform(queries[start : start + step])
             yield linear_kernel(vectors, self.texts, dense_output=True)
+
+
+def _largest(values_N: Floats, count: int) -> Indices:
+    """The places of the `count` largest values as a stable sort has them; only these are sorted."""
+    least = np.partition(values_N, -count)[-count]
+    above, tied = np.flatnonzero(values_N > least), np.flatnonzero(values_N == least)
+    sorted_ = above[np.argsort(-values_N[above], kind="stable")]
+    return np.concatenate([sorted_, tied[: count - len(above)]])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
-from metier.classical import LabelBaseline, NearestAnswer, vectorizer
+from metier import classical
+from metier.classical import LabelBaseline, Nearest, NearestAnswer, vectorizer
 
 TEXTS = [
     "profit rose sharply",
@@ -60,3 +64,34 @@ def test_ties_go_to_the_first_row() -> None:
     nearest = NearestAnswer.fit(["open an account", "open an account"], ["first", "second"])
     assert nearest.predict(["open an account", "好"]) == ["first", "first"]
     assert nearest.predict([]) == []
+
+
+def fully_sorted(nearest: Nearest, queries: Sequence[str]) -> list[list[int]]:
+    similarities = nearest.vectors.transform(queries) @ nearest.texts.T
+    found: list[list[int]] = np.argsort(-similarities.toarray(), axis=1, kind="stable").tolist()
+    return found
+
+
+@pytest.mark.parametrize("held", [1, 130, 1 << 22])
+def test_the_first_of_a_ranking_are_those_of_the_full_sort_ties_too(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(classical, "_SIMILARITIES", held)  # one query at a time, two, all
+    nearest = Nearest.fit([f"{word} number {number % 4}" for number in range(13) for word in ("card", "loan", "好")])
+    queries = ["card number 2", "loan", "好", "nothing of these", "number 3 of a loan"]
+    whole = fully_sorted(nearest, queries)
+    for count in (1, 2, 5, 14, 38, 39, 50):
+        assert list(nearest.rank(queries, [count] * 5)) == [order[:count] for order in whole]
+    assert [len(order) for order in nearest.rank(queries, [1, 2, 3, 4, 5])] == [1, 2, 3, 4, 5]
+
+
+def test_of_many_texts_few_similarities_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "_SIMILARITIES", 100)
+    nearest, shapes = Nearest.fit([f"text {number}" for number in range(40)]), []
+    kernel = classical.linear_kernel
+
+    def watched(*given: object, **named: object) -> object:
+        shapes.append(kernel(*given, **named).shape)
+        return kernel(*given, **named)
+
+    monkeypatch.setattr(classical, "linear_kernel", watched)
+    list(nearest.rank([f"query {number}" for number in range(5)], [3] * 5))
+    assert shapes == [(2, 40), (2, 40), (1, 40)]

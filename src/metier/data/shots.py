@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -45,7 +45,7 @@ class Shots:
 
     def in_front_of(self, items: Sequence[Item], renderer: Renderer) -> list[Item]:
         """The items with as many examples as leave room for an answer, whatever the right one is."""
-        ranked = self._ranked([_question(item.messages) for item in items])
+        ranked = self._ranked(items)
         shown = (replace(item, shots=self._first(order, item.group)) for item, order in zip(items, ranked, strict=True))
         return [self._fitting(item, renderer) for item in shown]
 
@@ -75,11 +75,14 @@ class Shots:
             item = replace(item, shots=item.shots[1:])  # the farthest, where they are ranked
         return item
 
-    def _ranked(self, questions: Sequence[str]) -> Iterator[Sequence[int]]:
+    def _ranked(self, items: Sequence[Item]) -> Iterator[Sequence[int]]:
+        """For each item enough of the examples in its order; none but its own group's may be left out."""
         if self.nearest:
-            yield from self.nearest.rank(questions)
+            own = Counter(filter(None, self.groups))
+            counts = [self.count + own[item.group] for item in items]
+            yield from self.nearest.rank([_question(item.messages) for item in items], counts)
         else:
-            yield from (range(len(self.examples)) for _ in questions)
+            yield from (range(len(self.examples)) for _ in items)
 
     def _first(self, order: Sequence[int], group: str) -> tuple[_Example, ...]:
         """The best that are not of `group`; the nearest stands last, beside the question."""
