@@ -88,7 +88,7 @@ class Nearest:
         return cls(vectors, vectors.fit_transform(texts))
 
     def rank(self, queries: Sequence[str], counts: Sequence[int]) -> Iterator[list[int]]:
-        """For each query the indices of its `count` nearest texts, the nearest first; of equally near ones the first."""
+        """For each query the indices of its `count` nearest texts, the nearest first; of equal ones the first."""
         rows = (row for near in self._similarities(queries) for row in near)
         for near, count in zip(rows, counts, strict=True):
             yield _largest(near, min(count, len(near))).tolist()

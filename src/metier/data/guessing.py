@@ -347,6 +347,8 @@ def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
     readable = [column.name for column in free if column.is_readable]
     one, other = (readable + ["question", "reply"][len(readable) :])[:2]
     fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
+    if len(rows) == 1 and (lists := [name for name, value in rows[0].values.items() if isinstance(value, list)]):
+        fix = f'if its rows are in the list {lists[0]!r}, write into its [[domain]] explode = "{lists[0]}"'
     return DataError(place, [Fault(place, f"its columns do not tell which is prompt and which answer: {shown}", fix)])
 
 

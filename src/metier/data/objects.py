@@ -14,7 +14,26 @@ from metier.errors import Fault
 def read_objects(text: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
     """The objects of JSON lines, of one JSON array, or of one object that has them under their ids."""
     read = _array if text.lstrip().startswith("[") else _keyed if _is_keyed(text) else _lines
-    found = list(read(text))
+    return _objects(list(read(text)), shown)
+
+
+def read_inner(text: str, name: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault] | None:
+    """The entries of the list that one object, the whole text, holds under `name`, each with what stands beside it.
+
+    None where the text is something else.
+    """
+    if not text.lstrip().startswith("{") or _broken(text):
+        return None
+    members = {key: (value, begin) for key, value, _, begin in _members(text)}
+    inner, begin = members.pop(name, (None, 0))
+    if not isinstance(inner, list) or not inner:
+        return None
+    beside = {key: value for key, (value, _) in members.items()}
+    entries = ((line, each if isinstance(each, dict) else {name: each}) for line, each in _array(text, begin))
+    return _objects([(line, {**beside, **each}) for line, each in entries], shown)
+
+
+def _objects(found: list[tuple[int, Any]], shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
     if len(found) > 1 and not any(isinstance(value, dict | ValueError) for _, value in found):
         yield Fault(shown, "holds values, but no JSON objects", 'write {"prompt": "…", "answer": "…"} for each row')
         return
@@ -39,7 +58,8 @@ def _lines(text: str) -> Iterator[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 alone = text.partition("\n")[2].lstrip()[:1] in ("{", "")
                 if number == 1 and not alone:  # one value over many lines: the others fail alike
-                    yield _broken(text) or 1, _plain(error)
+                    broken = _broken(text)
+                    yield broken or 1, _plain(error) if broken else _DECODER.decode(text)
                     return
                 yield number, _plain(error)
 
@@ -67,9 +87,10 @@ def _broken(text: str) -> int:
     return 0
 
 
-def _array(text: str) -> Iterator[tuple[int, Any]]:
-    """The elements of an array, with the lines on which they begin."""
-    position, line = text.index("[") + 1, text.count("\n", 0, text.index("[")) + 1
+def _array(text: str, begin: int = 0) -> Iterator[tuple[int, Any]]:
+    """The elements of the array from `begin` on, with the lines on which they begin."""
+    position = text.index("[", begin) + 1
+    line = text.count("\n", 0, position) + 1
     while True:
         gap = _gap(text, position)
         line += text.count("\n", position, gap)
@@ -86,16 +107,23 @@ def _array(text: str) -> Iterator[tuple[int, Any]]:
 
 def _keyed(text: str) -> Iterator[tuple[int, Any]]:
     """The objects of an object whose keys are their ids, with the lines on which they begin."""
+    for key, value, line, _ in _members(text):
+        yield line, {"id": key, **value} if isinstance(value, dict) else value
+
+
+def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
+    """An object's keys with their values, the lines of the keys, and where the values begin."""
     position, line = text.index("{") + 1, text.count("\n", 0, text.index("{")) + 1
     while not text.startswith("}", gap := _gap(text, position)):
         line += text.count("\n", position, gap)
         try:
             key, colon = _DECODER.raw_decode(text, gap)
-            value, position = _DECODER.raw_decode(text, _gap(text, text.index(":", colon) + 1))
+            begin = _gap(text, text.index(":", colon) + 1)
+            value, position = _DECODER.raw_decode(text, begin)
         except (ValueError, RecursionError) as error:
-            yield line, _plain(error)
+            yield "", _plain(error), line, gap
             return
-        yield line, {"id": key, **value} if isinstance(value, dict) else value
+        yield key, value, line, begin
         line += text.count("\n", gap, position)
 
 

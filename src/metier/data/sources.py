@@ -15,7 +15,7 @@ from typing import Any
 from metier.data import online
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
 from metier.data.dialects import translate
-from metier.data.objects import read_objects
+from metier.data.objects import read_inner, read_objects
 from metier.data.online import Online
 from metier.data.prose import cut
 from metier.domain import Domain
@@ -56,17 +56,16 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
         return _read_folder(domain, path, collect)
     shown, faults = show(path) if isinstance(path, Path) else path.spec, list[Fault]()
     if isinstance(path, Online):
-        found: list[_Values | Fault] = list(_plain_rows(online.read(path)))
+        found: Iterable[_Values | Fault] = _plain_rows(online.read(path))
     elif path.suffix.lower() == PARQUET:
-        found = list(_table(read_bytes(path), shown))
+        found = _table(read_bytes(path), shown)
     else:
         text = _decode(read_bytes(path), domain.encoding, shown)
         if not text.strip():
             raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
-        found = list(_parsed(text, domain, path))
+        found = _parsed(text, domain, path)
         faults += _nul_faults(text, shown)
-    if domain.explode:
-        found = list(_exploded(found, domain.explode, shown))
+    found = list(_exploded(found, domain.explode, shown) if domain.explode else found)
     entries = [each for each in found if not isinstance(each, Fault)]
     faults += [each for each in found if isinstance(each, Fault)]
     faults += [fault for entry in entries if not domain.text for fault in _cell_faults(entry, shown)]
@@ -118,7 +117,16 @@ def _parsed(text: str, domain: Domain, path: Path) -> Iterable[_Values | Fault]:
         return _passages(text, path)
     if path.suffix.lower() in DELIMITED:
         return _delimited(text, domain, show(path))
+    if domain.explode and path.suffix.lower() == ".json":
+        inner = read_inner(text, domain.explode, show(path))
+        if inner is not None:
+            return (each if isinstance(each, Fault) else _by_itself(*each) for each in inner)
     return read_objects(text, show(path))
+
+
+def _by_itself(line: int, values: dict[str, Any]) -> _Values:
+    """An entry of the list that is the file: nothing belongs together with it."""
+    return line, {**values, EXPLODED: digest(values)[:16]}
 
 
 def _passages(text: str, path: Path) -> Iterator[_Values]:
@@ -131,7 +139,7 @@ def _passages(text: str, path: Path) -> Iterator[_Values]:
 def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iterator[_Values | Fault]:
     """A row for each entry of a column's list; an entry that is an object brings its own columns."""
     for each in found:
-        if isinstance(each, Fault):
+        if isinstance(each, Fault) or EXPLODED in each[1]:
             yield each
             continue
         line, values = each

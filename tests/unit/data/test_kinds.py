@@ -13,7 +13,7 @@ from metier.data.guessing import complete, propose
 from metier.data.items import Item, Message, make_items
 from metier.data.rendering import Renderer
 from metier.data.shots import Shots
-from metier.data.sources import Row
+from metier.data.sources import EXPLODED, Row, read_rows
 from metier.domain import Domain
 from metier.errors import DataError
 from metier.recipe import Recipe
@@ -100,6 +100,30 @@ def test_entries_of_one_row_stay_together(tmp_path: Path) -> None:
     found = data(tmp_path, lines, explode="qas", prompt="{context}\n{question}", answer="{answer}")
     said = [{item.messages[-1].content.partition("\n")[0] for item in side} for side in (found.train, found.heldout)]
     assert not said[0] & said[1]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_object_around_the_list_is_no_row(tmp_path: Path, indent: int | None) -> None:
+    given = [{"prompt": f"question {n}", "answer": f"answer {n}"} for n in range(30)]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"version": "1.0", "d[a]ta": given}, indent=indent))
+    domain = Domain(name="d", data="x.json", explode="d[a]ta")
+    found = read_rows(domain, path)
+    assert [(row.values["prompt"], row.values["version"]) for row in found] == [
+        (each["prompt"], "1.0") for each in given
+    ]
+    assert len({row.values[EXPLODED] for row in found}) == 30
+    lines = path.read_text().split("\n")
+    assert all(lines[int(row.place.rpartition(":")[2]) - 1].strip().startswith("{") for row in found)
+    assert len({row.place for row in found}) == (30 if indent else 1)
+    raw = {"model": "nano", "domain": [{"name": "d", "data": "x.json", "explode": "d[a]ta"}]}
+    assert load(Recipe.of(raw, tmp_path / "recipe.toml")).domains[0].heldout
+
+
+def test_without_explode_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"data": [{"prompt": "a", "answer": "b"}] * 30}, indent=2))
+    with pytest.raises(DataError, match='explode = "data"'):
+        load(Recipe.of({"model": "nano", "domain": [{"name": "d", "data": "x.json"}]}, tmp_path / "recipe.toml"))
 
 
 def test_documents_of_one_name_in_many_folders_are_many(tmp_path: Path) -> None:

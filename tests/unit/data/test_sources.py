@@ -118,7 +118,7 @@ def test_where_names_the_nearest_column_and_the_values_there_are() -> None:
         ),
         ("x.jsonl", '{"a": 1}\n{"a": "\\ud800"}\n', ["x.jsonl:2: holds half of a surrogate pair"]),
         ("x.jsonl", "[" * 100_000, ["x.jsonl:1: is not JSON"]),
-        ("x.json", '{\n  "a": [\n    "b"]}', ["x.json:1: is not JSON"]),
+        ("x.json", '{\n  "a": [\n    "b"}', ["x.json:3: is not JSON"]),
         ("x.xlsx", "a,b\n1,2\n", ["x.xlsx: is of a kind that is not read (.xlsx); save it as one of .csv"]),
         ("x", "a,b\n1,2\n", ["x: is of a kind that is not read (no suffix)"]),
     ],
