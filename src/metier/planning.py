@@ -17,6 +17,7 @@ from metier.recipe import Recipe
 from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 from metier.tables import html, plan_parts
 
+_BUSY = 2048  # tokens at once, with which arithmetic and not reading weights takes the time
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 
 
@@ -186,7 +187,7 @@ def _choose(
         "storage": storage,
         "compute": compute,
         "threads": hardware.cores,
-        "tokens_per_batch": max(2048, shape.longest_row, shape.longest_unit),
+        "tokens_per_batch": max(_BUSY, shape.longest_row, shape.longest_unit),
         "pad_to": pad_to,
         "checkpointing": False,
         "kernels": "fused",
@@ -197,7 +198,7 @@ def _choose(
         "storage": why_stored,
         "compute": why,
         "threads": "one a physical core",
-        "tokens_per_batch": "enough to keep it busy" if shape.longest_row <= 2048 else "the longest row",
+        "tokens_per_batch": _why_tokens(chosen["tokens_per_batch"], shape),
         "pad_to": why_padded,
         "checkpointing": f"activations stay: {shape.why_kept}" if shape.why_kept else "activations fit without",
         "kernels": "torch's fused attention, block by block" if shape.forks else f"rows alone: {shape.why_rows}",
@@ -206,6 +207,12 @@ def _choose(
     if _drops(recipe.strategy) and shape.forks:
         reasons["kernels"] += "; dropout draws one mask for a shared prefix"
     return chosen, reasons
+
+
+def _why_tokens(tokens: int, shape: Shape) -> str:
+    if tokens == _BUSY:
+        return "enough to keep it busy"
+    return "the longest row" if tokens == shape.longest_row else "the longest two replies that are compared"
 
 
 def _storage(strategy: Strategy, device: str, compute: str) -> tuple[str, str]:

@@ -105,6 +105,21 @@ def test_every_choice_has_its_reason_and_the_peak_is_the_sum() -> None:
     assert sum(made.seconds.values()) > 0
 
 
+@pytest.mark.parametrize(
+    ("row", "unit", "tokens", "why"),
+    [
+        (900, 0, 2048, "enough to keep it busy"),
+        (900, 1700, 2048, "enough to keep it busy"),
+        (3000, 0, 3000, "the longest row"),
+        (900, 2500, 2500, "the longest two replies that are compared"),
+        (3000, 5000, 5000, "the longest two replies that are compared"),
+    ],
+)
+def test_the_tokens_of_a_batch_have_their_true_reason(row: int, unit: int, tokens: int, why: str) -> None:
+    made = planned("qlora", dataclasses.replace(NANO, longest_row=row, longest_unit=unit), SERVER)
+    assert (made.tokens_per_batch, made.reasons["tokens_per_batch"]) == (tokens, why)
+
+
 def tight(shape: Shape, method: str = "qlora", **overrides: Any) -> tuple[Plan, Plan]:
     """A plan with room, and the plan of a machine that has an eighth of a GiB less."""
     roomy = planned(method, shape, SERVER, **overrides)
