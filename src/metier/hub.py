@@ -48,7 +48,7 @@ class Source:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor's name, type and shape, without reading a weight."""
-        return [tensor for path in self._weights() for tensor in _header(path)]
+        return [tensor for path in self._weights() for tensor in header(path)]
 
     @cached_property
     def weights_digest(self) -> str:
@@ -119,7 +119,7 @@ def _lacking(directory: Path) -> str:
     return "" if list(directory.glob(_WEIGHTS)) else f"{_WEIGHTS} file"
 
 
-def _header(path: Path) -> list[Tensor]:
+def header(path: Path) -> list[Tensor]:
     """The header of a safetensors file: eight bytes of length, then JSON."""
     try:
         with path.open("rb") as file:

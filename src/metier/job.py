@@ -22,7 +22,7 @@ from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
-from metier.model.adapters import Identity, Kind, check_foreign, foreign_why_rows, linear_size
+from metier.model.adapters import WEIGHTS, Identity, Kind, check_foreign, foreign_why_rows, linear_size
 from metier.model.heads import is_encoder
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.model.methods import check_keys
@@ -31,7 +31,7 @@ from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_of
-from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
+from metier.strategies import Classical, Foreign, Full, LastN, Lora, PeftStrategy, Strategy, Tuned
 from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
@@ -328,6 +328,7 @@ def _base_shape(
         why_rows=why_rows,
         why_kept=trial.why_kept,
         foreign=foreign is not None,
+        frozen=sum(tensor.size for tensor in hub.header(foreign / WEIGHTS)) if foreign else 0,
         examples=0,
         packed_tokens=0,
         row_tokens=0,
@@ -366,10 +367,12 @@ def _with_shape(job: Job) -> Job:
     kinds: Sequence[Kind] = ()
     if isinstance(recipe.strategy, Tuned):
         kinds = count(job.config, recipe.strategy, job.head)
+    trained = sum(kind.parameters for kind in kinds)
     shape = dataclasses.replace(
         shape,
-        trainable=sum(kind.parameters for kind in kinds),
+        trainable=trained,
         whole=isinstance(recipe.strategy, Full | LastN),
+        frozen=shape.frozen or (trained if _begins_in_the_weights(recipe.strategy) else 0),
     )
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
@@ -381,6 +384,12 @@ def _long_answer(job: Job) -> int:
     decoded = [each.domain.name for each in job.data.domains if each.heldout[0].kind == "open"]
     lengths = sorted(_targets(row) for name in decoded for unit in job.units[name] for row in unit.rows)
     return lengths[19 * len(lengths) // 20] if lengths else 0
+
+
+def _begins_in_the_weights(strategy: Strategy) -> bool:
+    """Whether a frozen copy of the adapter's beginning stands beside it."""
+    peft = getattr(strategy, "peft", None)
+    return isinstance(peft, Lora) and peft.begins_in_the_weights
 
 
 def _packed(job: Job) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class Shape:
     validation_items: int
     answer_tokens: int = 0
     trainable: int = 0
+    frozen: int = 0  # of adapters that do not move: one made elsewhere, or what PiSSA and OLoRA begin with
     why_kept: str = ""  # why activations cannot be recomputed
     foreign: bool = False  # whether an adapter made elsewhere is measured
     whole: bool = False  # whether whole modules of the base move
@@ -87,6 +88,7 @@ def held(means: Means, shape: Shape) -> dict[str, int]:
         "weights": int(shape.linear_parameters * BYTES[means.storage] + rest),
         # Float32 with AdamW's two moments; whole modules have a copy in the compute format beside it.
         "what moves, optimizer": int((12 + width * (shape.whole and width < 4)) * shape.trainable),
+        "frozen adapter": 4 * shape.frozen,
         "best so far": int((width if shape.whole else 4) * shape.trainable),
     }
 

@@ -305,7 +305,9 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
 
     epochs, moves = _number(recipe.train.num_train_epochs), shape.trainable > 0
     validations = math.ceil(draft.steps / draft.validate_every) if moves else 0
+    reference = {"reference": reading(shape.packed_tokens, shape.targets)} if moves and _paired(recipe.strategy) else {}
     return {
+        **reference,
         "training": training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) if moves else 0.0,
         "validation": validations * decoding(shape.validation_items),
         "held-out answers": reading(shape.scored_tokens, shape.scored_tokens / 2) + decoding(shape.decoded_items),
@@ -356,7 +358,12 @@ def _changes(draft: Plan, recipe: Recipe, shape: Shape, overrides: Mapping[str, 
     if isinstance(strategy, LoraStrategy):
         yield 'strategy.method = "qlora"', replace(draft, storage="nf4"), shape, overrides
     if isinstance(peft := getattr(strategy, "peft", None), Lora) and (r := int(peft.r)) > 1:
-        yield f"strategy.peft.r = {r // 2}", draft, replace(shape, trainable=shape.trainable // 2), overrides
+        yield (
+            f"strategy.peft.r = {r // 2}",
+            draft,
+            replace(shape, trainable=shape.trainable // 2, frozen=shape.frozen // 2),
+            overrides,
+        )
     if (half := max(shape.longest_row, shape.longest_unit) // 2) >= 64:
         step = min(shape.largest_step, max(half, 512))
         row, unit = min(shape.longest_row, half), min(shape.longest_unit, half)
@@ -371,7 +378,7 @@ def _lora_size(shape: Shape) -> int:
 
 def _largest_base(draft: Plan, recipe: Recipe, shape: Shape, hardware: Hardware, overrides: Mapping[str, Any]) -> float:
     """Parameters of the largest base of this base's widths that would fit, to a hundredth; 0 where none does."""
-    sized = ("parameters", "linear_parameters", "file_bytes", "layers", "trainable")
+    sized = ("parameters", "linear_parameters", "file_bytes", "layers", "trainable", "frozen")
 
     def exceeds(hundredths: int) -> bool:
         smaller: dict[str, Any] = {name: getattr(shape, name) * hundredths // 100 for name in sized}

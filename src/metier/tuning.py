@@ -43,7 +43,7 @@ class Means:
 def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
     """Train, keep the adapter and answer every held-out item; returns the seconds by purpose."""
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
-    objective = _objective(job, make_engine(base.forward, base, chosen), means)
+    objective, reference = _objective(job, make_engine(base.forward, base, chosen), means)
     assert isinstance(strategy, Tuned)
     network = put(base.network, job.head) if job.head else base.network
     adapted, kinds = attach(network, strategy, settings.seed)
@@ -57,7 +57,11 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     sides = {side: [item for each in job.data.domains for item in getattr(each, side)] for side in job.seen}
     run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
-    return {"training and validation": progress.seconds, **_measure(run, job, chosen, base, adapted, means)}
+    return {
+        **reference,
+        "training and validation": progress.seconds,
+        **_measure(run, job, chosen, base, adapted, means),
+    }
 
 
 def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
@@ -94,18 +98,23 @@ class _Tuning:
     settings: Settings
 
 
-def _objective(job: Job, base: Engine, means: Means) -> Objective:
-    """The caller's or the recipe's; preferences are measured from the base, which no adapter stands on yet."""
+def _objective(job: Job, base: Engine, means: Means) -> tuple[Objective, dict[str, float]]:
+    """The caller's or the recipe's, and the seconds that it took to prepare.
+
+    Preferences are measured from the base, which no adapter stands on yet.
+    """
     strategy = job.recipe.strategy
     assert isinstance(strategy, Tuned)
     if job.own is not None:
-        return job.own
+        return job.own, {}
     if strategy.objective not in ("dpo", "kto"):
-        return Likelihood()
+        return Likelihood(), {}
     means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))
+    begun = time.monotonic()
     reference = read_reference(base, [unit for units in job.units.values() for unit in units])
     assert strategy.beta, "resolved"
-    return (Dpo if strategy.objective == "dpo" else Kto)(strategy.beta, reference)
+    made = (Dpo if strategy.objective == "dpo" else Kto)(strategy.beta, reference)
+    return made, {"reference": time.monotonic() - begun}
 
 
 def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from metier.data.items import Message
 from metier.errors import ModelError, RecipeError
-from metier.experiment import evaluate, train
+from metier.experiment import evaluate, plan, train
 from metier.inference.conversation import Conversation
 from metier.recipe import Recipe
 from tests.unit import tiny
@@ -88,6 +88,11 @@ def test_it_is_measured_beside_base_and_baseline(home: Path, adapter: str) -> No
             alone = logits.log_softmax(-1).gather(-1, torch.tensor(said)[:, None]).sum()
             assert logprob == pytest.approx(alone.item(), abs=1e-3)
     assert evaluate(recipe(home, adapter)).facts["method"] == "adapter"
+
+
+def test_its_weights_are_in_the_forecast(home: Path) -> None:
+    numbers = sum(each.numel() for each in load_file(home / "theirs" / "adapter_model.safetensors").values())
+    assert plan(recipe(home), offline=True).memory["frozen adapter"] == 4 * numbers
 
 
 def test_it_is_found_by_its_bytes(home: Path, tmp_path: Path) -> None:

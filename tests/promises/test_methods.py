@@ -257,6 +257,11 @@ def home(folder: Path, made: Tuned) -> Recipe:
     return Recipe.load(folder / "recipe.toml", {"strategy": strategy})
 
 
+def test_the_frozen_beginning_of_an_adapter_is_counted(tmp_path: Path) -> None:
+    shape = experiment.check(home(tmp_path, strategy("lora, PiSSA")), offline=True).shape
+    assert shape.frozen == shape.trainable > 0
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",

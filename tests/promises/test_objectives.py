@@ -232,6 +232,8 @@ def test_a_run_on_pairs_raises_the_held_out_margin(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"data": "pairs.csv"})
     assert run.recipe().strategy.objective == "dpo"  # type: ignore[union-attr]
     assert difference(run, "margin")["value"] > 0
+    assert run.facts["measured"]["seconds"]["reference"] > 0
+    assert run.plan()["seconds"]["reference"] > 0
     assert difference(run, "margin")["verdict"] == "better"
 
 

@@ -60,7 +60,8 @@ NANO = dataclasses.replace(
 
 
 def recipe(method: str = "qlora", **changes: Any) -> Recipe:
-    raw = {"model": "nano", "domain": [{"name": "a", "data": "a.csv"}], "strategy": {"method": method}}
+    strategy = {"method": method} | ({"adapter": "theirs"} if method == "adapter" else {})
+    raw = {"model": "nano", "domain": [{"name": "a", "data": "a.csv"}], "strategy": strategy}
     return Recipe.of(raw, Path("recipe.toml")).override(**changes)
 
 
@@ -154,6 +155,25 @@ def test_general_text_and_checkpoints_can_be_the_peak() -> None:
     assert made.memory["whole distributions"] >= 2 * 512 * 256_000 * 4
     whole = dataclasses.replace(small, vocabulary=100, whole=True, trainable=500_000_000)
     assert planned("full", whole, SERVER, tokens_per_batch=64).largest == "checkpoint"
+
+
+def test_what_the_base_says_of_compared_replies_is_read_once_before_training() -> None:
+    answers, pairs = (
+        plan(resolve(recipe("lora", **{"strategy.objective": objective}), NANO), NANO, SERVER, RATES, {})
+        for objective in ("sft", "dpo")
+    )
+    assert "reference" not in answers.seconds
+    general = {"general_tokens": NANO.packed_tokens, "packed_tokens": NANO.packed_tokens, "targets": NANO.packed_tokens}
+    same = dataclasses.replace(NANO, **general)
+    made = plan(resolve(recipe("lora", **{"strategy.objective": "dpo"}), same), same, SERVER, RATES, {})
+    assert made.seconds["reference"] == pytest.approx(made.seconds["general text"] / 2)
+    assert 0 < pairs.seconds["reference"] < pairs.seconds["training"]
+
+
+def test_an_adapter_that_does_not_move_is_held_too() -> None:
+    shape = dataclasses.replace(PHI, trainable=0, foreign=True)
+    bare, held = (planned("adapter", dataclasses.replace(shape, frozen=n), SERVER) for n in (0, 50_000_000))
+    assert held.peak - bare.peak == held.memory["frozen adapter"] == 200_000_000
 
 
 def test_what_cannot_be_recomputed_never_is() -> None:

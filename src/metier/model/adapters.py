@@ -31,7 +31,8 @@ from metier.strategies import Lora, Tuned
 
 Adapted = PeftModel  # for units that do not house PEFT
 IDENTITY, HEAD = "identity.json", "head.json"
-_FOREIGN = ("adapter_config.json", "adapter_model.safetensors")
+WEIGHTS = "adapter_model.safetensors"
+_FOREIGN = ("adapter_config.json", WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def save(adapted: PeftModel, identity: Identity, template: str, directory: Path,
         tensors = beginnings.without(tensors, _tensors(adapted, beginnings.NAME))
         values |= beginnings.doubled(config)
     # Serialised in memory: the library's own writing raises nothing that tells of a full disk.
-    (directory / "adapter_model.safetensors").write_bytes(serialize(tensors, metadata={"format": "pt"}))
+    (directory / WEIGHTS).write_bytes(serialize(tensors, metadata={"format": "pt"}))
     write_json(directory / "adapter_config.json", values)
     write_json(directory / IDENTITY, asdict(identity))
     write_atomic(directory / "chat_template.jinja", template)
@@ -314,7 +315,7 @@ def _put(network: nn.Module, directory: Path) -> tuple[PeftModel, list[str]]:
     config = PeftConfig.from_pretrained(str(directory))
     config.base_model_name_or_path = getattr(network, "name_or_path", None)  # the identity says more than a name
     adapted = _wrap(network, config)
-    found = set_peft_model_state_dict(adapted, load_file(directory / "adapter_model.safetensors"))
+    found = set_peft_model_state_dict(adapted, load_file(directory / WEIGHTS))
     adapted.requires_grad_(False).eval()
     return adapted, list(found.unexpected_keys)  # type: ignore[attr-defined]
 
