@@ -25,13 +25,15 @@ from metier.data.classes import Head
 from metier.errors import Fault, ModelError, RecipeError
 from metier.files import digest, file_digest, read_json, verify, write_atomic, write_json
 from metier.model import beginnings
+from metier.model.blocks import like_lora
 from metier.model.heads import names, network_of
 from metier.model.methods import config_of, refused, said
-from metier.strategies import Lora, Tuned
+from metier.strategies import Lora, PeftStrategy, Tuned
 
 Adapted = PeftModel  # for units that do not house PEFT
 IDENTITY, HEAD = "identity.json", "head.json"
 WEIGHTS = "adapter_model.safetensors"
+_REFUSALS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, re.error)  # PEFT's own
 _FOREIGN = ("adapter_config.json", WEIGHTS)
 
 
@@ -80,6 +82,15 @@ def attach(network: nn.Module, strategy: Tuned, seed: int) -> tuple[PeftModel, l
     return adapted, kinds
 
 
+def reached_by_lora(network: nn.Module, strategy: PeftStrategy) -> list[Kind]:
+    """What low rank would train where this strategy names modules: which these are, if not how much is in them."""
+    modules, linear = _modules(network), _linear_kinds(network)
+    try:
+        return _kinds(_wrap(network, like_lora(strategy, network)), modules, linear)
+    except _REFUSALS as error:
+        raise refused(strategy, error) from None
+
+
 def linear_size(config: PreTrainedConfig, head: Head | None = None) -> int:
     """How many weights lie in linear layers but the output head: what 4 bits store and adapters reach."""
     with torch.device("meta"):
@@ -121,14 +132,7 @@ def _wrapped(network: nn.Module, strategy: Tuned) -> PeftModel:
     config.base_model_name_or_path = None  # or PEFT would look that name up; the identity says more
     try:
         return _wrap(network, config)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        re.error,
-    ) as error:  # PEFT's own refusals
+    except _REFUSALS as error:
         raise refused(strategy, error) from None
 
 

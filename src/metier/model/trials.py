@@ -14,12 +14,13 @@ from transformers.utils import logging as vendor_logging
 
 from metier.data.classes import Head
 from metier.errors import Fault, RecipeError
-from metier.model.adapters import Kind, attach, trainable
+from metier.model.adapters import Kind, attach, reached_by_lora, trainable
+from metier.model.blocks import check_blocks, everywhere, names_some
 from metier.model.forward import ATTENTION, Forward, register
 from metier.model.heads import WHOLE, EncoderForward, network_of, put_outputs
 from metier.model.loading import boundary, probe, probe_rows, random_network, row_logprob, sees_ahead, twin
 from metier.model.methods import said
-from metier.strategies import HeadOnly, LoraStrategy, QloraStrategy, Tuned
+from metier.strategies import HeadOnly, LoraStrategy, PeftStrategy, QloraStrategy, Tuned
 from metier.trees import pack
 
 _TOLERANCE = 1e-3
@@ -38,13 +39,15 @@ def tried(config: PreTrainedConfig, strategy: Tuned, head: Head | None = None) -
     """Run a small twin with something random in all that moves: rows alone in plain transformers, the same
     rows as trees, and their gradients with activations recomputed.
 
-    Raises `RecipeError` where PEFT cannot run the strategy at all, or where a token sees those behind it.
+    A strategy for some blocks is tried on the same kinds of modules in every block. Raises `RecipeError` where PEFT
+    cannot run the strategy at all, where it names blocks that are not there, or where a token sees those behind it.
     """
     encoder = head is not None and head.encoder
     if isinstance(strategy, LoraStrategy | QloraStrategy) and not encoder:
         return Trial()  # proven once and for all, by tests
     register()
     vendor_logging.set_verbosity_error()
+    strategy = _in_every_block(config, strategy, head)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -66,25 +69,58 @@ def why_rows(config: PreTrainedConfig, strategy: object, head: Head | None = Non
 def count(config: PreTrainedConfig, strategy: Tuned, head: Head | None = None) -> list[Kind]:
     """What `attach` would train, found on the meta device: no weight is read."""
     try:
-        with torch.device("meta"):
-            return attach(network_of(config, head), strategy, seed=0)[1]
+        return _on_meta(config, strategy, head)
     except (NotImplementedError, RuntimeError):  # some methods look at numbers while they are put on
         return _extrapolated(config, strategy, head)
 
 
+def _on_meta(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> list[Kind]:
+    with torch.device("meta"):
+        return attach(network_of(config, head), strategy, seed=0)[1]
+
+
 def _extrapolated(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> list[Kind]:
     """The same from random networks of one and of two blocks of the base's own widths."""
+    reached = _reached(config, strategy, head) if names_some(strategy) else {}
+    strategy = _in_every_block(config, strategy, head)
     one, two = (attach(_blocks(config, number, head), strategy, seed=0)[1] for number in (1, 2))
-    more = config.num_hidden_layers - 1
+    all_layers = config.num_hidden_layers - 1
 
     def grown(first: Kind, second: Kind) -> Kind:
-        numbers = [
-            getattr(first, name) + more * (getattr(second, name) - getattr(first, name))
-            for name in ("layers", "adapted", "parameters")
-        ]
-        return Kind(first.name, *numbers)
+        a_block = second.adapted - first.adapted
+        in_all = first.adapted + all_layers * a_block
+        adapted = reached.get(first.name, in_all) if a_block else first.adapted
+        more = (adapted - first.adapted) / a_block if a_block else all_layers
+        return Kind(
+            first.name,
+            first.layers + all_layers * (second.layers - first.layers),
+            adapted,
+            first.parameters + round(more * (second.parameters - first.parameters)),
+        )
 
     return [grown(first, second) for first, second in zip(one, two, strict=True)]
+
+
+def _in_every_block(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> Tuned:
+    """The strategy as a twin of few blocks can bear it; raises `RecipeError` for a block that the base has not."""
+    if not isinstance(strategy, PeftStrategy):
+        return strategy
+    with torch.device("meta"):
+        check_blocks(network_of(config, head), config.num_hidden_layers, strategy)
+    if not names_some(strategy):
+        return strategy
+    return everywhere(strategy, _reached(config, strategy, head))
+
+
+def _reached(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> dict[str, int]:
+    """In how many modules of each kind something moves."""
+    assert isinstance(strategy, PeftStrategy), "no other names any"
+    try:
+        kinds = _on_meta(config, strategy, head)
+    except (NotImplementedError, RuntimeError):
+        with torch.device("meta"):
+            kinds = reached_by_lora(network_of(config, head), strategy)
+    return {kind.name: kind.adapted for kind in kinds if kind.adapted}
 
 
 def _blocks(config: PreTrainedConfig, number: int, head: Head | None) -> nn.Module:

@@ -115,3 +115,48 @@ def test_a_trial_draws_from_no_other_stream(tmp_path: Path) -> None:
     tried(config, PeftStrategy(method="ia3"))
     assert torch.equal(torch.get_rng_state(), before)
     assert config.to_dict() == then
+
+
+SOME = {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        ("loha", SOME),
+        ("loha", {"target_modules": ["layers.3.self_attn.q_proj", "layers.4.mlp.up_proj"], "r": 2}),
+        ("loha", {"target_modules": r".*layers\.(4|5)\.self_attn\.q_proj"}),
+        ("loha", {"target_modules": ["q_proj"], "rank_pattern": {"layers.4.self_attn.q_proj": 3}}),
+        ("boft", SOME),
+        ("boft", {"target_modules": ["q_proj", "o_proj"], "exclude_modules": ["layers.5.self_attn.q_proj"]}),
+        ("unilora", SOME),
+        ("ln_tuning", {"target_modules": ["layers.4.input_layernorm"]}),
+    ],
+)
+def test_a_strategy_for_some_blocks_is_tried_and_counted(tmp_path: Path, method: str, keys: dict[str, Any]) -> None:
+    """The twin has two blocks, and the strategy names later ones."""
+    directory = tiny.save(tmp_path, "llama", num_hidden_layers=6)
+    strategy, config = PeftStrategy(method=method, peft=keys), read_config(directory)
+    assert tried(config, strategy) == tried(config, tiny.lora())
+    adapted, kinds = attach(load(directory, NumberFormat("float32", "float32"), "cpu").network, strategy, seed=0)
+    assert sum(kind.parameters for kind in kinds) == sum(each.numel() for each in trainable(adapted).values()) > 0
+    assert count(config, strategy) == kinds
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            {**SOME, "layers_to_transform": [1, 6]},
+            r"layers_to_transform: names block 6; the base has the blocks 0 to 5",
+        ),
+        ({**SOME, "layers_to_transform": 17}, "layers_to_transform: names block 17"),
+        ({"rank_pattern": {"layers.17.self_attn.q_proj": 4}}, "rank_pattern: layers.17.self_attn.q_proj is no module"),
+        ({"target_modules": ["q_proj", "layers.6.mlp.up_proj"]}, "target_modules: layers.6.mlp.up_proj is no module"),
+        ({"exclude_modules": ["layers.6.mlp.up_proj"]}, "exclude_modules: layers.6.mlp.up_proj is no module"),
+    ],
+)
+def test_a_block_that_is_not_there_is_a_fault(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+    config = read_config(tiny.save(tmp_path, "llama", num_hidden_layers=6))
+    with pytest.raises(RecipeError, match=rf"strategy\.peft\.{said}"):
+        tried(config, PeftStrategy(method="loha", peft=keys))
