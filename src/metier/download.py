@@ -48,9 +48,12 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from metier.errors import DoesNotFit, ModelError
 from metier.events import Event, Listener
+from metier.figures import disk
 from metier.files import file_digest, locked
 
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_SMALL = ["*.json", "*.model", "*.jinja", "*.txt"]  # configuration and tokenizer
+_WEIGHTS = "*.safetensors"
+_WANTED = [*_SMALL, _WEIGHTS]
 _UNWANTED = ["*/*", "consolidated*"]  # other formats' folders; Mistral's second copy of the same weights
 _AGAIN = "what has arrived is kept: run the same command again later"
 _CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -75,21 +78,29 @@ class _File:
         """Whether it is kept outside git: then its checksum is SHA-256, else git's SHA-1."""
         return len(self.checksum) == 64
 
+    @property
+    def weights(self) -> bool:
+        return fnmatch.fnmatch(self.name, _WEIGHTS)
 
-def cached(name: str, revision: str | None) -> Path | None:
-    """The snapshot that lies on this machine, whole as far as the cache can tell. Opens no socket."""
+
+def cached(name: str, revision: str | None, *, weights: bool = True) -> Path | None:
+    """The snapshot that lies on this machine, whole (but for its weights) as far as the cache can tell.
+
+    Opens no socket.
+    """
     try:
-        return _snapshot(name, revision, local=True)
+        return _snapshot(name, revision, local=True, weights=weights)
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
         raise _refusal(name, error) from None
 
 
-def _snapshot(name: str, revision: str | None, *, local: bool) -> Path:
+def _snapshot(name: str, revision: str | None, *, local: bool, weights: bool) -> Path:
+    wanted = _WANTED if weights else _SMALL
     return Path(
         snapshot_download(
-            name, revision=revision, local_files_only=local, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            name, revision=revision, local_files_only=local, allow_patterns=wanted, ignore_patterns=_UNWANTED
         )
     )
 
@@ -158,8 +169,8 @@ def has_token() -> bool:
     return get_token() is not None
 
 
-def fetch(name: str, revision: str | None, licence: str, listen: Listener) -> Path:
-    """Bring a model into the cache and return its snapshot.
+def fetch(name: str, revision: str | None, licence: str, listen: Listener, *, weights: bool = True) -> Path:
+    """Bring a model into the cache, or all of it but the weights, and return its snapshot.
 
     `licence` is what is known of it; else the hub's word is told. Raises `DoesNotFit` where the disk is
     too small, `ModelError` with the remedy for everything that the hub or its files refuse.
@@ -169,13 +180,15 @@ def fetch(name: str, revision: str | None, licence: str, listen: Listener) -> Pa
     commit = str(found.sha)
     files = _files(name, found.siblings or [])
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    missing = [file for file in files if not (blobs / file.checksum).exists()]
+    absent = [file for file in files if not (blobs / file.checksum).exists()]
+    missing = [file for file in absent if weights or not file.weights]
     _check_room(name, missing, blobs)
-    _tell(name, found, missing, licence or _licence(found), listen)
+    later = sum(file.size for file in absent) - sum(file.size for file in missing)
+    _tell(f"{name} at {commit[:12]}", missing, later, licence or _licence(found), listen)
     blobs.mkdir(parents=True, exist_ok=True)
     for file in sorted(missing, key=lambda file: file.size):  # what is refused is refused before the large ones
         _bring(name, commit, file, blobs, listen)
-    snapshot = _patiently(name, lambda: _snapshot(name, revision, local=False))
+    snapshot = _patiently(name, lambda: _snapshot(name, revision, local=False, weights=weights))
     if snapshot.name != commit:
         raise ModelError(f"model: {name}: changed on the hub while it was fetched", "run the same command again")
     return snapshot
@@ -193,7 +206,7 @@ def _files(name: str, siblings: Sequence[Any]) -> list[_File]:
         raise ModelError(f"model: {name}: {strange.name}: the hub lists it without a checksum; choose another model")
     if not any(file.name == "config.json" for file in files):
         raise ModelError(f"model: {name}: has no config.json on the hub; choose a transformers model")
-    if not any(file.name.endswith(".safetensors") for file in files):
+    if not any(file.weights for file in files):
         raise ModelError(f"model: {name}: has no *.safetensors file on the hub; choose a model that has")
     return files
 
@@ -209,17 +222,19 @@ def _check_room(name: str, missing: Sequence[_File], blobs: Path) -> None:
     there = sum(_size(_part(blobs, file)) for file in missing)
     free = room()
     if total - there > free:
-        arithmetic = f"{_bytes(total)} to fetch, {_bytes(there)} of it there, {_bytes(free)} free"
+        arithmetic = f"{disk(total)} to fetch, {disk(there)} of it there, {disk(free)} free"
         raise DoesNotFit(
             f"model: {name}: does not fit on the disk of {constants.HF_HUB_CACHE}: {arithmetic}",
-            f"free {_bytes(total - there - free)}, or set HF_HOME to a folder on another disk",
+            f"free {disk(total - there - free)}, or set HF_HOME to a folder on another disk",
         )
 
 
-def _tell(name: str, found: Any, missing: Sequence[_File], licence: str, listen: Listener) -> None:
-    size = _bytes(sum(file.size for file in missing))
-    what = f"{size} in {len(missing)} file" + ("s" if len(missing) != 1 else "")
-    text = f"fetching {name} at {found.sha[:12]}: {what}, licence {licence}; {_bytes(room())} free on the disk"
+def _tell(what: str, missing: Sequence[_File], later: int, licence: str, listen: Listener) -> None:
+    """What is fetched now, and how many bytes of weights only when something reads them."""
+    size = disk(sum(file.size for file in missing))
+    files = f"{size} in {len(missing)} file" + ("s" if len(missing) != 1 else "")
+    weights = f", its weights ({disk(later)}) when they are read" if later else ""
+    text = f"fetching {what}: {files}{weights}, licence {licence}; {disk(room())} free on the disk"
     listen(Event("note", values={"text": text}))
 
 
@@ -356,8 +371,3 @@ def _status(status: int, page: str) -> tuple[str, str]:
     if status == 429:
         return "the hub asks for patience (429: too many requests)", _AGAIN
     return f"the hub answers with an error ({status})", _AGAIN if status >= 500 else f"look at {page}"
-
-
-def _bytes(count: int) -> str:
-    """As disks and download pages count: powers of ten."""
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -84,6 +84,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def disk(count: int) -> str:
+    """Bytes as disks and download pages count them: in powers of ten."""
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"
+
+
 def size(number: float) -> str:
     """Bytes."""
     return f"{number / (1 << 30):.2f} GiB" if number >= 1 << 29 else f"{number / (1 << 20):.0f} MiB"

@@ -13,10 +13,12 @@ from pathlib import Path
 from metier import bases
 from metier.errors import ModelError
 from metier.events import Listener, silent
+from metier.figures import disk
 from metier.files import digest, file_digest, read_json
 
 EMBEDDED = {"nano": Path(__file__).parent / "assets" / "nano"}
 _WEIGHTS = "*.safetensors"
+_CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -46,6 +48,11 @@ class Source:
     directory: Path
     revision: str | None
 
+    @property
+    def whole(self) -> bool:
+        """Whether the weights are here too."""
+        return not _lacking(self.directory)
+
     def tensors(self) -> list[Tensor]:
         """Every tensor's name, type and shape, without reading a weight."""
         return [tensor for path in self._weights() for tensor in header(path)]
@@ -53,7 +60,7 @@ class Source:
     @cached_property
     def weights_digest(self) -> str:
         """One hash of the weights' bytes and the configuration: what an adapter is bound to."""
-        files = [*self._weights(), self.directory / "config.json"]
+        files = [*self._weights(), self.directory / _CONFIG]
         return digest({path.name: file_digest(path) for path in files})
 
     def _weights(self) -> list[Path]:
@@ -65,11 +72,12 @@ class Source:
         return [single] if single.is_file() else sorted(self.directory.glob(_WEIGHTS))
 
 
-def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = silent) -> Source:
+def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = silent, weights: bool = True) -> Source:
     """Locate a base: embedded, a directory (relative to `anchor`), or a hub name that is cached or fetched.
 
     A hub name may end in `@revision`. Without one the snapshot that lies on this machine counts, and the
-    hub is asked only where there is none; a fetch is announced to `listen`.
+    hub is asked only where there is none; a fetch is announced to `listen`. Without `weights` a hub's base may
+    come without them, until `complete` fetches them.
     """
     if name in EMBEDDED:
         return Source(name, EMBEDDED[name], None)
@@ -78,28 +86,44 @@ def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = s
             return Source(name, _complete(name, directory), None)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"model: {name}: does not exist; give a directory, a hub name such as owner/name, or nano")
-    return _from_hub(name, offline, listen)
+    return _from_hub(name, offline, listen, weights)
 
 
-def _from_hub(name: str, offline: bool, listen: Listener) -> Source:
+def complete(source: Source, *, offline: bool = False, listen: Listener = silent) -> Source:
+    """The same base with its weights, fetched at the same revision where they are not on this machine."""
+    return source if source.whole else _from_hub(f"{source.name}@{source.revision}", offline, listen, weights=True)
+
+
+def to_fetch(source: Source, size: int) -> str:
+    """What people are told of weights that are not on this machine, of about `size` bytes."""
+    from metier import download
+
+    listed = bases.find(source.name)
+    licence = f", licence {listed.licence}" if listed else ""
+    return f"about {disk(size)}, fetched when a run begins{licence}; {disk(download.room())} free on the disk"
+
+
+def _from_hub(name: str, offline: bool, listen: Listener, weights: bool) -> Source:
     from metier import download
 
     repository, _, revision = name.partition("@")
-    directory = download.cached(repository, revision or None)
-    if directory is None or _lacking(directory):
+    directory = download.cached(repository, revision or None, weights=weights)
+    if directory is None or (lacking := _lacking(directory) if weights else ""):
         if barrier := "--offline was given" if offline else download.barrier():
-            state = "is not on this machine" if directory is None else f"lies here without its {_lacking(directory)}"
+            part = directory or download.cached(repository, revision or None, weights=False)
+            state = f"lies here without its {lacking if directory else 'weights'}" if part else "is not on this machine"
             raise ModelError(f"model: {name}: {state}, and {barrier}; give a local path, or nano")
         listed = bases.find(repository)
-        directory = download.fetch(repository, revision or None, listed.licence if listed else "", listen)
-    return Source(repository, _complete(name, directory), directory.name)
+        licence = listed.licence if listed else ""
+        directory = download.fetch(repository, revision or None, licence, listen, weights=weights)
+    return Source(repository, _complete(name, directory) if weights else directory, directory.name)
 
 
 def _complete(name: str, directory: Path) -> Path:
     """Refuse a directory that lacks what a base needs, before anything heavy is loaded."""
     if lacking := _lacking(directory):
         remedies = {
-            "config.json": "give a directory that holds a transformers model",
+            _CONFIG: "give a directory that holds a transformers model",
             f"{_WEIGHTS} file": "save the model as safetensors first",
         }
         raise ModelError(
@@ -110,8 +134,8 @@ def _complete(name: str, directory: Path) -> Path:
 
 def _lacking(directory: Path) -> str:
     """The first thing that a base needs and the directory has not, or nothing."""
-    if not (directory / "config.json").is_file():
-        return "config.json"
+    if not (directory / _CONFIG).is_file():
+        return _CONFIG
     index = directory / _INDEX
     if index.is_file():
         parts = sorted(set(read_json(index)["weight_map"].values()))

@@ -22,7 +22,7 @@ from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
-from metier.model.adapters import WEIGHTS, Identity, Kind, check_foreign, foreign_why_rows, linear_size
+from metier.model.adapters import WEIGHTS, Identity, Kind, check_foreign, extent, foreign_why_rows, linear_size
 from metier.model.heads import is_encoder
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.model.methods import check_keys
@@ -31,7 +31,7 @@ from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_of
-from metier.strategies import Classical, Foreign, Full, LastN, Lora, PeftStrategy, Strategy, Tuned
+from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
 from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
@@ -113,6 +113,8 @@ class Job:
         told = f" with {answers} answers" if answers != shape.examples else ""
         distinct = f"{shape.packed_tokens:,} of them distinct"
         yield f"data     {shape.examples} examples{told}, {shape.row_tokens:,} tokens, {distinct}"
+        if not self.source.whole:
+            yield f"weights  {hub.to_fetch(self.source, shape.file_bytes)}"
         if self.kinds:
             yield f"moves    {shape.trainable:,} parameters: {', '.join(map(str, self.kinds))}"
 
@@ -148,7 +150,7 @@ class Job:
 
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None, on_event: Listener = silent) -> Job:
-    """Read data, tokenizer and headers; resolve the recipe. Raises with every fault of the data at once."""
+    """Read data, tokenizer and the base's shape; resolve the recipe. Raises with every fault of the data at once."""
     if isinstance(recipe.strategy, PeftStrategy):
         check_keys(recipe.strategy)
     if foreign := _foreign(recipe):
@@ -157,7 +159,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     data, passages, found = _all_of(
         lambda: load(recipe, **how),
         lambda: read_passages(recipe),
-        lambda: run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, **how),
+        lambda: _base(recipe, **how),
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
@@ -197,6 +199,16 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         head=head,
     )
     return _with_shape(job)
+
+
+def _base(recipe: Recipe, **how: Any) -> hub.Source | Run:
+    """A run that is the next one's base, or a base; a hub's without its weights, which nothing here reads."""
+    return run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, weights=False, **how)
+
+
+def with_weights(job: Job, *, offline: bool, on_event: Listener) -> Job:
+    """The job with its base's weights on this machine."""
+    return dataclasses.replace(job, source=hub.complete(job.source, offline=offline, listen=on_event))
 
 
 def _merged(name: str, found: Run, **how: Any) -> hub.Source:
@@ -307,7 +319,7 @@ def _base_shape(
     source: hub.Source, config: Config, strategy: Strategy, foreign: Path | None, head: Head | None
 ) -> Shape:
     """What the headers and the config tell of the base, and what small twins of it do."""
-    tensors = source.tensors()
+    parameters, file_bytes = extent(source, config, head)
     heads = getattr(config, "num_attention_heads", None) or 1
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     trial = Trial(foreign_why_rows(foreign) if foreign else "")
@@ -315,9 +327,9 @@ def _base_shape(
         trial = tried(config, strategy, head)
     why_rows = trial.why_rows if head and head.encoder else probe(config) or trial.why_rows
     return Shape(
-        parameters=sum(tensor.size for tensor in tensors),
+        parameters=parameters,
         linear_parameters=linear_size(config, head),
-        file_bytes=sum(tensor.bytes for tensor in tensors),
+        file_bytes=file_bytes,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
@@ -368,11 +380,12 @@ def _with_shape(job: Job) -> Job:
     if isinstance(recipe.strategy, Tuned):
         kinds = count(job.config, recipe.strategy, job.head)
     trained = sum(kind.parameters for kind in kinds)
+    doubled = getattr(getattr(recipe.strategy, "peft", None), "begins_in_the_weights", False)
     shape = dataclasses.replace(
         shape,
         trainable=trained,
         whole=isinstance(recipe.strategy, Full | LastN),
-        frozen=shape.frozen or (trained if _begins_in_the_weights(recipe.strategy) else 0),
+        frozen=shape.frozen or (trained if doubled else 0),
     )
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
@@ -384,12 +397,6 @@ def _long_answer(job: Job) -> int:
     decoded = [each.domain.name for each in job.data.domains if each.heldout[0].kind == "open"]
     lengths = sorted(_targets(row) for name in decoded for unit in job.units[name] for row in unit.rows)
     return lengths[19 * len(lengths) // 20] if lengths else 0
-
-
-def _begins_in_the_weights(strategy: Strategy) -> bool:
-    """Whether a frozen copy of the adapter's beginning stands beside it."""
-    peft = getattr(strategy, "peft", None)
-    return isinstance(peft, Lora) and peft.begins_in_the_weights
 
 
 def _packed(job: Job) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from metier import bases, experiment, hardware
 from metier.bases import Base
 from metier.cli.main import main
 from metier.files import read_json
-from metier.hardware import Layer, Rates
+from metier.hardware import Hardware, Layer, Rates
 from metier.recipe import Recipe
 from tests.standin import StandIn
 from tests.unit import tiny
@@ -59,13 +59,65 @@ def test_init_proposes_and_plan_fetches(
     assert not any("/api/" in each.path for each in standin.requests), "a proposal asks the hub nothing"
     recipe = tomllib.loads(Path("recipe.toml").read_text())
     assert (recipe["model"], recipe["strategy"]["method"]) == (NAME, "lora")
-    standin.cuts["model.safetensors"] = [5000, 20_000]
     assert call(monkeypatch, "plan", "recipe.toml") == 0
     said = capsys.readouterr().err
     assert f"fetching {NAME} at" in said
     assert "licence mit" in said
     job = experiment.check(Recipe.load("recipe.toml"), offline=True)
     assert job.source.revision == next(iter(standin.repositories[f"models/{NAME}"].commits))
+
+
+def weights_asked(standin: StandIn) -> bool:
+    return any(each.path.endswith("model.safetensors") for each in standin.requests)
+
+
+FEW = ("--set", "train.num_train_epochs=1", "--set", "eval.limit=4", "--set", "eval.max_new_tokens=4")
+
+
+def test_weights_are_fetched_when_something_reads_them(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Faults of the data, what does not fit and the plan are told before; the plan is that of the whole base."""
+    assert call(monkeypatch, "init", "support.csv") == 0
+    whole = Path("support.csv").read_text()
+    Path("support.csv").write_text(whole + "only a prompt\n")
+    for verb in ("check", "plan", "train"):
+        assert call(monkeypatch, verb, "recipe.toml") == 2
+        assert "support.csv:62" in capsys.readouterr().err
+    Path("support.csv").write_text(whole)
+    with monkeypatch.context() as small:
+        small.setattr(experiment, "probe", lambda: Hardware("Linux", 2, 1 << 20, 1 << 20, ()))
+        for verb in ("plan", "train"):
+            assert call(monkeypatch, verb, "recipe.toml") == 2
+            assert "needs 0." in capsys.readouterr().err
+    for verb in ("check", "plan"):
+        assert call(monkeypatch, verb, "recipe.toml") == 0
+        said = capsys.readouterr().err
+        assert "weights  about 0.1 MB, fetched when a run begins, licence mit; " in said
+        assert "free on the disk" in said
+    assert not weights_asked(standin)
+    before = experiment.check(Recipe.load("recipe.toml"), offline=True)
+    assert call(monkeypatch, "train", "recipe.toml", "--offline", *FEW) == 2
+    assert "lies here without its weights, and --offline was given" in capsys.readouterr().err
+    standin.cuts["model.safetensors"] = [5000, 20_000]
+    assert call(monkeypatch, "train", "recipe.toml", *FEW) == 0
+    assert weights_asked(standin)
+    after = experiment.check(Recipe.load("recipe.toml"), offline=True)
+    assert (after.shape, after.source.revision) == (before.shape, before.source.revision)
+    assert "weights  about" not in "\n".join(after.lines())
+
+
+def test_weights_are_of_the_commit_that_was_checked(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    assert call(monkeypatch, "check", "recipe.toml") == 0
+    repository = standin.repositories[f"models/{NAME}"]
+    (commit, files), *_ = repository.commits.items()
+    repository.commits["f" * 40] = {**files, "config.json": files["config.json"] + b" "}
+    assert call(monkeypatch, "train", "recipe.toml", *FEW) == 0
+    run = next(path for path in Path("runs").iterdir() if path.name.startswith("lora-"))
+    assert read_json(run / "run.json")["revision"] == commit
 
 
 def test_init_falls_back_to_nano(
@@ -108,7 +160,7 @@ def test_a_refusal_is_exit_2_with_a_remedy(
     else:
         standin.broken.add("model.safetensors")
     capsys.readouterr()
-    assert call(monkeypatch, "plan", "recipe.toml") == 2
+    assert call(monkeypatch, "train" if trouble == "broken" else "plan", "recipe.toml") == 2
     said = capsys.readouterr().err
     assert f"error: model: {NAME}" in said
     assert "hint: " in said
@@ -121,8 +173,7 @@ def test_a_run_names_the_revision_it_was_resolved_to(
     """And its adapter names the base as the hub does, without the revision that pins it."""
     commit = next(iter(standin.repositories[f"models/{NAME}"].commits))
     assert call(monkeypatch, "init", "support.csv", "--model", f"{NAME}@{commit}") == 0
-    few = ("--set", "train.num_train_epochs=1", "--set", "eval.limit=4", "--set", "eval.max_new_tokens=4")
-    assert call(monkeypatch, "train", "recipe.toml", *few) == 0
+    assert call(monkeypatch, "train", "recipe.toml", *FEW) == 0
     run = next(path for path in Path("runs").iterdir() if path.name.startswith("lora-"))
     assert read_json(run / "run.json")["revision"] == commit
     assert read_json(run / "adapter" / "adapter_config.json")["base_model_name_or_path"] == NAME

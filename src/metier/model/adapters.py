@@ -24,6 +24,7 @@ from transformers import PreTrainedConfig
 from metier.data.classes import Head
 from metier.errors import Fault, ModelError, RecipeError
 from metier.files import digest, file_digest, read_json, verify, write_atomic, write_json
+from metier.hub import Source
 from metier.model import beginnings
 from metier.model.blocks import like_lora
 from metier.model.heads import names, network_of
@@ -96,6 +97,18 @@ def linear_size(config: PreTrainedConfig, head: Head | None = None) -> int:
     with torch.device("meta"):
         network = network_of(config, head)
     return sum(layer.weight.numel() for _, layer in _linear_layers(network))
+
+
+def extent(source: Source, config: PreTrainedConfig, head: Head | None = None) -> tuple[int, int]:
+    """How many weights a base has and how many bytes its files: by their headers, or by its config without them."""
+    if source.whole:
+        tensors = source.tensors()
+        return sum(tensor.size for tensor in tensors), sum(tensor.bytes for tensor in tensors)
+    with torch.device("meta"):
+        network = network_of(config, head if head and head.encoder else None)
+    stored = torch.empty(0, dtype=getattr(config, "dtype", None) or torch.float32).element_size()
+    weights = sum(each.numel() for each in network.parameters())
+    return weights, weights * stored
 
 
 def check_targets(network: nn.Module, lora: Lora) -> None:
