@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from metier.data.dataset import load
+from metier.data.dataset import Reader, load, once
 from metier.evaluation.answering import answer
 from metier.evaluation.metrics import out_of_one, primary_values
 from metier.events import Event, Listener, silent
@@ -21,10 +21,10 @@ Wordings = Mapping[str, str]
 
 def choose_wordings(job: Job, engine: Engine, listen: Listener) -> Wordings:
     """Try every instruction on the validation slice; the first of equally good ones is taken."""
-    chosen = {}
+    chosen, read = {}, once()
     for domain in job.recipe.domain:
         if domain.instructions:
-            scores = {text: _score(job, engine, domain.name, text) for text in domain.instructions}
+            scores = {text: _score(job, engine, domain.name, text, read) for text in domain.instructions}
             best = chosen[domain.name] = max(scores, key=scores.__getitem__)
             told = ", ".join(f"{text!r} {score:.3f}" for text, score in scores.items())
             equal = sum(score == scores[best] for score in scores.values()) > 1
@@ -49,9 +49,9 @@ def _with(recipe: Recipe, wordings: Wordings) -> Recipe:
     return recipe.override(**changes)
 
 
-def _score(job: Job, engine: Engine, name: str, text: str) -> float:
+def _score(job: Job, engine: Engine, name: str, text: str, read: Reader) -> float:
     """The domain's primary metric, out of 1."""
-    data = load(_with(job.recipe, {name: text}))
+    data = load(_with(job.recipe, {name: text}), read=read)
     items = validation_items(replace(job, data=data), name)
     ((_, metric), value), *_ = primary_values(answer(engine, job.renderer, items, job.limits, silent)).items()
     return out_of_one(metric, value)

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from metier.errors import RecipeError
-from metier.events import Event
+from metier import wording
+from metier.data import dataset
+from metier.data.sources import Row, read_rows
+from metier.domain import Domain
+from metier.errors import Fault, RecipeError
+from metier.events import Event, silent
 from metier.experiment import train
+from metier.inference.engine import Engine
+from metier.job import prepare
+from metier.model.loading import NumberFormat, load
 from metier.recipe import Recipe
 from metier.run import Run
 from tests.unit import tiny
@@ -60,6 +67,23 @@ def test_the_best_on_validation_is_what_base_and_tuned_model_are_asked(home: Pat
     own = float(note.rpartition(f"{chosen!r} ")[2].split(",")[0])
     assert own >= max(scores.values())
     assert train(Recipe.load(home / "recipe.toml")).directory == run.directory
+
+
+def test_the_data_is_read_once_for_all_wordings(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = Path(shutil.copytree(home, tmp_path / "copy", ignore=shutil.ignore_patterns("runs", "*.split.json")))
+    read: list[str] = []
+
+    def watched(domain: Domain, path: Path, *more: list[Fault]) -> list[Row]:
+        read.append(path.name)
+        return read_rows(domain, path, *more)
+
+    monkeypatch.setattr(dataset, "read_rows", watched)
+    base = load(copy / "base", NumberFormat("float32", "float32"), "cpu")
+    job = prepare(Recipe.load(copy / "recipe.toml"))
+    read.clear()
+    engine = Engine(base.forward, boundary=None, tokens_per_batch=2048, sequences=8)
+    wording.choose_wordings(job, engine, silent)
+    assert read == ["x.csv"]
 
 
 def test_heldout_answers_have_no_say(home: Path) -> None:

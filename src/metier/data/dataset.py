@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, fingerprint, make_items
 from metier.data.online import Online
-from metier.data.sources import EXPLODED, as_prose, columns_of, read_ids, read_rows, show, text_of
+from metier.data.sources import EXPLODED, Row, as_prose, columns_of, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
@@ -72,7 +72,23 @@ class Passage:
     place: str
 
 
-def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent) -> Dataset:
+Reader = Callable[[Domain, Path | Online, list[Fault]], list[Row]]
+"""What gives the rows of a place that a domain names: `read_rows`, or `once` for the same rows again."""
+
+
+def once() -> Reader:
+    """A reader for recipes that differ in their instructions alone: each file is read and parsed once."""
+    known: dict[tuple[str, Path | Online], list[Row]] = {}
+
+    def read(domain: Domain, path: Path | Online, collect: list[Fault]) -> list[Row]:
+        if (domain.name, path) not in known:
+            known[domain.name, path] = read_rows(domain, path, collect)
+        return known[domain.name, path]
+
+    return read
+
+
+def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, read: Reader = read_rows) -> Dataset:
     """Everything that a run reads. Raises `DataError` with the faults of all domains.
 
     The split is drawn once: what `remember` wrote beside the recipe is reused.
@@ -91,7 +107,7 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent) ->
                     raise
                 skipped.append(Fault(f"domain {domain.name}", f"is skipped: {error.faults[0]}", _NO_MATTER))
                 continue
-            domains.append(_load(recipe, domain, places, memory.get(domain.name, {}), notes.append))
+            domains.append(_load(recipe, domain, places, memory.get(domain.name, {}), notes.append, read))
     if not domains and not found.faults:
         found.faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
     if not found.faults:
@@ -154,7 +170,12 @@ def _places(recipe: Recipe, domain: Domain, offline: bool, listen: Listener) -> 
 
 
 def _load(
-    recipe: Recipe, domain: Domain, places: Mapping[str, Path | Online], memory: Mapping[str, Any], note: Note
+    recipe: Recipe,
+    domain: Domain,
+    places: Mapping[str, Path | Online],
+    memory: Mapping[str, Any],
+    note: Note,
+    read: Reader,
 ) -> DomainData:
     found = _Found()
     items: list[Item] = []
@@ -165,14 +186,14 @@ def _load(
     if domain.explode and domain.group is None:
         domain = domain.model_copy(update={"group": EXPLODED})
     with found.collecting():
-        rows = read_rows(domain, places[domain.data], found.faults)
+        rows = read(domain, places[domain.data], found.faults)
         domain = complete(domain, rows)
         items = make_items(domain, rows, note)
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
         if isinstance(name, str):
             with found.collecting():
-                rows = read_rows(domain, places[name], found.faults)
+                rows = read(domain, places[name], found.faults)
                 files[side] = make_items(domain, rows, note) if items else []
     found.told(recipe)
     if isinstance(domain.heldout, Listed):
