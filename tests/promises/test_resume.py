@@ -1,9 +1,10 @@
-"""Kill -9 at any moment: the same command continues, and the adapter is the undisturbed one's, byte for byte."""
+"""Killed or stopped at any moment: the same command continues, and the adapter is the calm run's, byte for byte."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,13 @@ from typing import Any
 
 import pytest
 
+from metier import experiment
+from metier.events import Event
+from metier.hardware import Rates
+from metier.recipe import Recipe
 from metier.training.checkpoint import Store
+from metier.training.loop import Stopped
+from tests.unit import tiny
 
 INTERVAL = 8  # steps between checkpoints
 
@@ -134,3 +141,50 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(tmp_path: Path, method: st
         json.loads((found / "scores.json").read_text())["domains"]
         == (json.loads((expected / "scores.json").read_text())["domains"])
     )
+
+
+ROWS = {
+    "dpo": ["prompt,chosen,rejected", *(f"fox {n} jumps,good {n % 4},bad {n % 3}" for n in range(24))],
+    "kto": ["prompt,completion,rating", *(f"fox {n} jumps,dog {n % 5},{n % 2}" for n in range(24))],
+}
+
+
+def preferences(folder: Path, objective: str) -> Recipe:
+    tiny.save(folder / "base")
+    (folder / "x.csv").write_text("\n".join(ROWS[objective]) + "\n")
+    (folder / "general.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n')
+    rating = {"rating": "rating"} if objective == "kto" else {}
+    raw = {
+        "model": "base",
+        "domain": [{"name": "d", "data": "x.csv", **rating}],
+        "strategy": {"method": "lora", "objective": objective},
+        "train": {"num_train_epochs": 2, "batch_size": 6, "learning_rate": 1e-2, "max_length": 128},
+        "eval": {"general_text": "general.jsonl"},
+    }
+    return Recipe.of(raw, folder / "recipe.toml")
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_preferences_stopped_and_continued_end_with_the_same_bytes(
+    tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the base says of every reply is read again, and is the same."""
+    monkeypatch.setattr(experiment, "measure", lambda *_: Rates(1e-6, 1e-6, 1e-6, 1e-6, 1e-12))
+    calm, rough, seen = tmp_path / "calm", tmp_path / "rough", list[Event]()
+    how: dict[str, Any] = {"offline": True, "overrides": {"checkpoint_every": 99}}
+    expected = experiment.train(preferences(calm, objective), **how)
+    assert expected.facts["steps"] > 4
+    shutil.copytree(calm, rough, ignore=shutil.ignore_patterns("lora-*"))  # base and baseline are measured
+    recipe = preferences(rough, objective)
+
+    def three_steps() -> bool:
+        return sum(each.phase == "train" for each in seen) >= 3
+
+    with pytest.raises(Stopped):
+        experiment.train(recipe, on_event=seen.append, stop=three_steps, **how)
+    assert Store(only_run(rough, "lora") / "checkpoints").newest_step() == 3
+    found = experiment.train(recipe, **how)
+    assert [each["done"] for each in steps(found.directory)] == [each["done"] for each in steps(expected.directory)]
+    for path in expected.adapter.iterdir():
+        assert (found.adapter / path.name).read_bytes() == path.read_bytes(), path.name
+    assert found.scores()["domains"] == expected.scores()["domains"]
