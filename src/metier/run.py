@@ -19,10 +19,11 @@ from metier.events import Event, Listener
 from metier.files import append_line, digest, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
-from metier.tables import Part, cost_line, html, score_parts
+from metier.tables import Part, benchmark_parts, cost_line, html, score_parts
 
 FORMAT = 1
 OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
+_BENCHMARKS = "benchmarks.json"
 _VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
 
 
@@ -127,6 +128,24 @@ class Run:
         """Change facts of run.json; status and format stay in front."""
         write_json(self.directory / "run.json", {**self.facts, **facts, "changed": _now()})
 
+    @property
+    def benchmarks(self) -> list[dict[str, Any]]:
+        """What each asking of benchmark tasks gave: tasks, settings, the untuned base's name, lines."""
+        path = self.directory / _BENCHMARKS
+        return read_json(path)["measured"] if path.exists() else []
+
+    def write_benchmarks(self, measured: Mapping[str, Any]) -> None:
+        """Keep what tasks gave, in place of the same tasks asked in the same way."""
+        what = ("tasks", "settings")
+        others = [each for each in self.benchmarks if any(each[key] != measured[key] for key in what)]
+        write_json(self.directory / _BENCHMARKS, {"format": 1, "measured": [*others, measured]})
+
+    @property
+    def why_unknown(self) -> str:
+        """Why it is not known what a tuned model forgot, or ""."""
+        classifies = getattr(self.recipe().strategy, "objective", "") == "classify"
+        return "a head that classifies stands where a language model's outputs would be" if classifies else ""
+
     def write_answers(self, lines: Sequence[str]) -> None:
         write_atomic(self.directory / "answers.jsonl", "".join(f"{line}\n" for line in lines))
 
@@ -176,6 +195,11 @@ class Run:
             return
         scores = self.scores()
         yield from score_parts(scores, self.opponents)
+        if self.why_unknown:
+            yield f"forgetting: not measured, because {self.why_unknown}"
+        for asked in self.benchmarks:
+            yield "benchmarks, through lm-evaluation-harness"
+            yield from benchmark_parts(asked)
         if measured := facts.get("measured"):
             yield cost_line(measured, self.plan() if (self.directory / "plan.json").exists() else None)
         yield str(scores["verdict"])

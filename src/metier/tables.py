@@ -68,6 +68,27 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
         yield f"guard {name}: {value} of at most {limit}: {passed}"
 
 
+def benchmark_parts(measured: Mapping[str, Any]) -> Iterator[Part]:
+    """What one asking of benchmark tasks gave: a line for each metric of each, beside the base if the run was tuned."""
+    yield asked_how(measured["settings"])
+    lines = measured["lines"]
+    if measured["base"] is None:
+        rows = [(each["task"], _benchmark_metric(each), str(each["n"]), _benchmark_score(each)) for each in lines]
+        yield Table(("task", "metric", "items", "score, 95 % interval"), rows)
+        return
+    head = ("task", "metric", "items", "base", "tuned", "difference, 95 % interval", "p", "verdict")
+    yield Table(head, [_benchmark_row(each) for each in lines])
+    yield "paired tests item by item, Holm over the lines of a metric"
+
+
+def asked_how(settings: Mapping[str, Any]) -> str:
+    """How benchmarks were asked: how many items, what stood in front."""
+    limit, shots = settings["limit"], settings["num_fewshot"]
+    parts = [f"the first {limit} items of each task" if limit else "every item of each task"]
+    parts += [f"{shots} examples in front"] if shots is not None else []
+    return ", ".join([*parts, *(["through the chat template"] if settings["apply_chat_template"] else [])])
+
+
 def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None) -> str:
     """Time and memory as they were, beside the forecast where there was one."""
     line = f"cost: {duration(sum(measured['seconds'].values()))}, peak memory {size(measured['peak_memory'])}"
@@ -90,6 +111,30 @@ def _difference_rows(against: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             value, low, high = (with_unit(each["metric"], each[end], signed=True) for end in ("value", "low", "high"))
             p = f"{each['p_adjusted']:.2g}"
             yield domain["domain"], each["metric"], value, f"{low} … {high}", p, each["verdict"]
+
+
+def _benchmark_row(line: Mapping[str, Any]) -> tuple[str, ...]:
+    base = _plain(line["base"]["value"]) if line["base"] else ""
+    scores = (line["task"], _benchmark_metric(line), str(line["n"]), base, _plain(line["tuned"]["value"]))
+    if not (each := line["difference"]):
+        return (*scores, "", "", "not tested")
+    ends = f"[{_plain(each['low'], signed=True)}, {_plain(each['high'], signed=True)}]"
+    return (*scores, f"{_plain(each['value'], signed=True)} {ends}", f"{each['p_adjusted']:.2g}", each["verdict"])
+
+
+def _benchmark_metric(line: Mapping[str, Any]) -> str:
+    """lm-eval's name; its filter where it is not the plain one."""
+    return str(line["metric"]).removesuffix(",none")
+
+
+def _benchmark_score(line: Mapping[str, Any]) -> str:
+    value, low, high = (line["tuned"][each] for each in ("value", "low", "high"))
+    return _plain(value) if low is None else f"{_plain(value)} [{_plain(low)}, {_plain(high)}]"
+
+
+def _plain(value: float, *, signed: bool = False) -> str:
+    """In lm-eval's own unit: shares of 1, perplexities."""
+    return decimal(value, 3 if abs(value) < 100 else 0, signed=signed)
 
 
 def _cells(tag: str, texts: Sequence[str]) -> str:

@@ -121,6 +121,8 @@ def test_a_head_trains_resumes_saves_and_scores(tmp_path: Path, base: str, strat
     assert {each["kind"] for each in answers} == {"label"}, "nothing was read that only a language model could"
     assert {*run.scores()["against"]} == ({"none", "classical"} if base == "decoder" else {"classical"})
     assert run.scores()["forgetting"] is None
+    assert "forgetting: not measured, because a head that classifies" in "\n".join(map(str, run.parts()))
+    assert "Not measured: a head that classifies" in run.report.read_text()
     losses = [event["values"]["loss"] for event in run.events() if event["phase"] == "train"]
     assert sum(losses[-3:]) < 0.97 * sum(losses[:3])
     assert_same_answers(run, answers)

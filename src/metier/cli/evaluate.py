@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,14 +74,19 @@ def _benchmarks(
     require()
     from metier.evaluation import benchmarks
     from metier.evaluation.tasks import Asking, find_tasks
+    from metier.report.page import write_report
 
     asking = Asking(*asked)
     found = find_tasks([name.strip() for name in names if name.strip()], asking, offline=offline)
     base = benchmarks.untuned(run)
     sides = [benchmarks.measure(each, found, asking, Progress(), offline=offline) for each in (run, base) if each]
     lines = benchmarks.compare(sides[0], sides[1] if base else None, found)
+    told = {"tasks": list(found.tasks), "settings": asdict(asking), "base": base.name if base else None}
+    measured = {**told, "lines": [line.to_dict() for line in lines]}
+    run.write_benchmarks(measured)
+    write_report(run)
     if json:
         head = {"run": str(run.directory), "base": str(base.directory) if base else None}
-        emit({**head, "lines": [line.to_dict() for line in lines]})
+        emit({**head, "lines": measured["lines"]})
     else:
-        show_benchmarks(run, base, lines)
+        show_benchmarks(run, measured)

@@ -14,6 +14,7 @@ from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
 from metier.run import Run
+from metier.tables import Table, benchmark_parts
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,16 @@ class Guard:
     name: str
     said: str
     passed: bool
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """One asking of benchmark tasks: how they were asked, and a row for each metric of each."""
+
+    asked: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    tests: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class View:
     validations: tuple[Mapping[str, Any], ...]
     confusions: tuple[Confusion, ...]
     forgetting: Forgetting | None
+    why_unknown: str
+    benchmarks: tuple[Benchmarks, ...]
     groups: tuple[Group, ...]
     cost: Cost
     data: Data
@@ -62,11 +75,19 @@ def look_at(run: Run) -> View:
         validations=tuple(event for event in events if event["phase"] == "validation"),
         confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
         forgetting=read_forgetting(scores),
+        why_unknown=run.why_unknown,
+        benchmarks=tuple(map(_benchmarks, run.benchmarks)),
         groups=show_answers(sides, facts["seed"]),
         cost=read_cost(run, events),
         data=read_data(facts),
         reproduction=read_reproduction(run),
     )
+
+
+def _benchmarks(measured: Mapping[str, Any]) -> Benchmarks:
+    asked, table, *tests = benchmark_parts(measured)
+    assert isinstance(table, Table)
+    return Benchmarks(str(asked), table.head, tuple(table.rows), "".join(map(str, tests)))
 
 
 def _place(metric: str) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from metier.evaluation import benchmarks, harness
 from metier.evaluation.lm import MetierLM
 from metier.evaluation.tasks import Asking, Tasks, find_tasks, identity
 from metier.events import silent
+from metier.figures import decimal
 from metier.run import Run
 from tests.unit import local_tasks
 
@@ -59,6 +60,16 @@ def test_a_run_stands_beside_its_base_on_every_shape(run: Run, folder: Path, mon
         assert line["tuned"]["value"] == pytest.approx(records[line["task"]]["metrics"][line["metric"]]["value"])
         assert line["tuned"]["low"] <= line["tuned"]["value"] <= line["tuned"]["high"]
         assert line["difference"]["value"] == pytest.approx(line["tuned"]["value"] - line["base"]["value"])
+    (kept,) = run.benchmarks
+    assert kept["lines"] == found["lines"]
+    for told in (run.report.read_text(), "\n".join(map(str, run.parts()))):
+        assert "the first 7 items of each task" in told
+        for line in found["lines"]:
+            assert line["task"] in told
+            value = line["difference"]["value"]
+            assert decimal(value, 3 if abs(value) < 100 else 0, signed=True) in told
+    evaluated(run, "--tasks", str(folder), "--limit", "7")
+    assert len(run.benchmarks) == 1, "the same again stands in its place"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own use of it

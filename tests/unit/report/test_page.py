@@ -19,7 +19,7 @@ from metier.figures import HABITS, figure
 from metier.report.page import write_report
 from metier.run import Run
 
-SECTIONS = ["scores", "learning", "confusions", "forgetting", "answers", "cost", "data", "reproduce"]
+SECTIONS = ["scores", "learning", "confusions", "forgetting", "benchmarks", "answers", "cost", "data", "reproduce"]
 VOID = {"meta", "br", "line", "circle", "path", "rect"}
 EVIL = "</div></style><script>alert('owned')</script><img src=x onerror=alert(1)>\"'><svg onload=alert(2)>"
 MINUS = "\N{MINUS SIGN}"
