@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from metier import hub
 from metier import run as runs
 from metier.data.classes import HeadRenderer
 from metier.data.dataset import remember
@@ -23,7 +24,7 @@ from metier.evaluation.verdict import of_forgetting, sentence
 from metier.events import Event, Listener, silent
 from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
-from metier.job import Job, prepare, with_weights
+from metier.job import Job, prepare
 from metier.model.adapters import foreign_digest
 from metier.model.heads import open_base
 from metier.model.loading import Base, NumberFormat
@@ -85,7 +86,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if recipe.strategy.method == "classical":
         return _only(opponents)
     chosen = plan(job, means.overrides)
-    job = with_weights(job, offline=means.offline, on_event=means.listen)
+    job = replace(job, source=hub.complete(job.source, offline=means.offline, listen=means.listen))
     if isinstance(recipe.strategy, Untuned):
         base = _load(job, chosen)
         untuned = _untuned(job, chosen, base, opponents, means)

@@ -30,7 +30,7 @@ from metier.model.trials import Trial, count, tried
 from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.stages import merged, run_of
+from metier.stages import merged, run_or_base
 from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
 from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
@@ -159,7 +159,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     data, passages, found = _all_of(
         lambda: load(recipe, **how),
         lambda: read_passages(recipe),
-        lambda: _base(recipe, **how),
+        lambda: run_or_base(recipe.model, recipe.directory, **how),
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
@@ -199,16 +199,6 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         head=head,
     )
     return _with_shape(job)
-
-
-def _base(recipe: Recipe, **how: Any) -> hub.Source | Run:
-    """A run that is the next one's base, or a base; a hub's without its weights, which nothing here reads."""
-    return run_of(recipe.model, recipe.directory) or hub.find(recipe.model, recipe.directory, weights=False, **how)
-
-
-def with_weights(job: Job, *, offline: bool, on_event: Listener) -> Job:
-    """The job with its base's weights on this machine."""
-    return dataclasses.replace(job, source=hub.complete(job.source, offline=offline, listen=on_event))
 
 
 def _merged(name: str, found: Run, **how: Any) -> hub.Source:

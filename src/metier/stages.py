@@ -38,6 +38,11 @@ def find_base(name: str, anchor: Path, *, offline: bool = False, listen: Listene
     )
 
 
+def run_or_base(name: str, anchor: Path, *, offline: bool = False, listen: Listener = silent) -> Run | Source:
+    """A run that is the next one's base, or a base; a hub's without its weights."""
+    return run_of(name, anchor) or hub.find(name, anchor, offline=offline, listen=listen, weights=False)
+
+
 def run_of(name: str, anchor: Path) -> Run | None:
     """The run that a recipe's `model` names, if it names one. Raises where it cannot be a base."""
     directory = next(
