@@ -108,8 +108,8 @@ def _by_size(rows: int, table: Mapping[int, int], beyond: int) -> int:
     return next((value for limit, value in table.items() if rows <= limit), beyond)
 
 
-# Times LoRA's rate: measured for the first three; soft prompts as PEFT's examples have them (1e-2 at width 1024).
-_FASTER = {"ia3": 10, "ln_tuning": 5, "vera": 20, "prompt_tuning": 20, "prefix_tuning": 20, "p_tuning": 20}
+# Times LoRA's rate: measured for the first three, the other two as PEFT's examples have them (1e-2 at width 1024).
+_FASTER = {"ia3": 10, "ln_tuning": 5, "vera": 20, "prompt_tuning": 20, "prefix_tuning": 20}
 
 
 def _learning_rate(shape: Shape, strategy: Strategy) -> float:
