@@ -173,7 +173,7 @@ def fetch(name: str, revision: str | None, licence: str, listen: Listener, *, we
     """Bring a model into the cache, or all of it but the weights, and return its snapshot.
 
     `licence` is what is known of it; else the hub's word is told. Raises `DoesNotFit` where the disk is
-    too small, `ModelError` with the remedy for everything that the hub or its files refuse.
+    too small for all of it, `ModelError` with the remedy for everything that the hub or its files refuse.
     """
     disable_progress_bars()  # `listen` hears of progress
     found = _patiently(name, lambda: HfApi().model_info(name, revision=revision, files_metadata=True))
@@ -182,9 +182,10 @@ def fetch(name: str, revision: str | None, licence: str, listen: Listener, *, we
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
     absent = [file for file in files if not (blobs / file.checksum).exists()]
     missing = [file for file in absent if weights or not file.weights]
-    _check_room(name, missing, blobs)
-    later = sum(file.size for file in absent) - sum(file.size for file in missing)
-    _tell(f"{name} at {commit[:12]}", missing, later, licence or _licence(found), listen)
+    _check_room(name, absent, blobs)
+    if missing:
+        later = sum(file.size for file in absent) - sum(file.size for file in missing)
+        _tell(f"{name} at {commit[:12]}", missing, later, licence or _licence(found), listen)
     blobs.mkdir(parents=True, exist_ok=True)
     for file in sorted(missing, key=lambda file: file.size):  # what is refused is refused before the large ones
         _bring(name, commit, file, blobs, listen)
@@ -367,7 +368,8 @@ def _explained(name: str, error: BaseException) -> tuple[str, str]:
 def _status(status: int, page: str) -> tuple[str, str]:
     """What an answer's number means to the user."""
     if status in (401, 403):
-        return f"the hub refuses the token ({status})", "renew HF_TOKEN, or unset it"
+        remedy = "renew HF_TOKEN, or unset it" if has_token() else f"set HF_TOKEN, or read {page} for who may have it"
+        return f"the hub refuses {'the token' if has_token() else 'whoever has no token'} ({status})", remedy
     if status == 429:
         return "the hub asks for patience (429: too many requests)", _AGAIN
     return f"the hub answers with an error ({status})", _AGAIN if status >= 500 else f"look at {page}"

@@ -33,7 +33,7 @@ from metier.planning import plan as make_plan
 from metier.recipe import Recipe
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Foreign, HeadOnly, Untuned
+from metier.strategies import Classical, Foreign, HeadOnly, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.training.objectives import Objective, source_of
@@ -81,12 +81,13 @@ def train(  # noqa: PLR0913 (keywords, each with its default)
 
 
 def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
-    remember(recipe, job.data)
-    opponents = _classical(job, means)
-    if recipe.strategy.method == "classical":
-        return _only(opponents)
+    if isinstance(recipe.strategy, Classical):
+        remember(recipe, job.data)
+        return _only(_classical(job, means))
     chosen = plan(job, means.overrides)
     job = replace(job, source=hub.complete(job.source, offline=means.offline, listen=means.listen))
+    remember(recipe, job.data)  # nothing is written before all that can be refused is
+    opponents = _classical(job, means)
     if isinstance(recipe.strategy, Untuned):
         base = _load(job, chosen)
         untuned = _untuned(job, chosen, base, opponents, means)
@@ -253,7 +254,7 @@ def _untuned(
         asked = "held-out answers"
         runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
         engine = make_engine(base.forward, base, chosen)
-        wordings = choose_wordings(job, engine, means.listen)
+        wordings = choose_wordings(job, engine, means.listen, offline=means.offline)
         run.update(wordings=wordings)
         job = worded(job, wordings, offline=means.offline)
         answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, "base")

@@ -19,6 +19,7 @@ from metier.files import digest, file_digest, read_json
 EMBEDDED = {"nano": Path(__file__).parent / "assets" / "nano"}
 _WEIGHTS = "*.safetensors"
 _CONFIG = "config.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _INDEX = "model.safetensors.index.json"
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -107,15 +108,17 @@ def _from_hub(name: str, offline: bool, listen: Listener, weights: bool) -> Sour
     from metier import download
 
     repository, _, revision = name.partition("@")
-    directory = download.cached(repository, revision or None, weights=weights)
-    if directory is None or (lacking := _lacking(directory) if weights else ""):
-        if barrier := "--offline was given" if offline else download.barrier():
-            part = directory or download.cached(repository, revision or None, weights=False)
-            state = f"lies here without its {lacking if directory else 'weights'}" if part else "is not on this machine"
-            raise ModelError(f"model: {name}: {state}, and {barrier}; give a local path, or nano")
+    directory = download.cached(repository, revision or None, weights=False)
+    lacking = (_lacking(directory, weights=False) or (_lacking(directory) and "weights")) if directory else "files"
+    if lacking and not (barrier := "--offline was given" if offline else download.barrier()):
         listed = bases.find(repository)
         licence = listed.licence if listed else ""
-        directory = download.fetch(repository, revision or None, licence, listen, weights=weights)
+        begun = directory.name if directory else None  # the snapshot of which a part is here
+        directory = download.fetch(repository, revision or begun, licence, listen, weights=weights)
+    elif lacking and (weights or lacking != "weights"):
+        state = f"lies here without its {lacking}" if directory else "is not on this machine"
+        raise ModelError(f"model: {name}: {state}, and {barrier}; give a local path, or nano")
+    assert directory
     return Source(repository, _complete(name, directory) if weights else directory, directory.name)
 
 
@@ -132,10 +135,12 @@ def _complete(name: str, directory: Path) -> Path:
     return directory
 
 
-def _lacking(directory: Path) -> str:
+def _lacking(directory: Path, *, weights: bool = True) -> str:
     """The first thing that a base needs and the directory has not, or nothing."""
     if not (directory / _CONFIG).is_file():
         return _CONFIG
+    if not weights:
+        return "" if any((directory / name).is_file() for name in _TOKENIZERS) else "tokenizer"
     index = directory / _INDEX
     if index.is_file():
         parts = sorted(set(read_json(index)["weight_map"].values()))

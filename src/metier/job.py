@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
-from metier.model.adapters import WEIGHTS, Identity, Kind, check_foreign, extent, foreign_why_rows, linear_size
+from metier.model.adapters import Identity, Kind, check_foreign
 from metier.model.heads import is_encoder
 from metier.model.loading import Config, boundary, context, probe, read_config
 from metier.model.methods import check_keys
-from metier.model.trials import Trial, count, tried
+from metier.model.outline import base_shape
+from metier.model.trials import count
 from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_or_base
-from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Strategy, Tuned
+from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Tuned
 from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
@@ -96,14 +98,14 @@ class Job:
             template_digest=self.renderer.template_digest,
         )
 
-    def steps(self) -> list[list[Unit]]:
-        """The units of every optimizer step, in the order that seed and epoch give."""
+    def steps(self, first: int | None = None) -> list[list[Unit]]:
+        """The units of every optimizer step, or of so many, in the order that seed and epoch give."""
         train = self.recipe.train
         assert not isinstance(train.batch_size, str), "resolved"
         assert not isinstance(train.num_train_epochs, str), "resolved"
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
-        return [[domains[domain][index] for domain, index in batch] for batch in order]
+        return [[domains[domain][index] for domain, index in batch] for batch in islice(order, first)]
 
     def lines(self) -> Iterator[str]:
         """The base, how much it learns from, and what moves."""
@@ -188,7 +190,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         renderer=renderer,
         shots=shots,
         config=config,
-        shape=dataclasses.replace(_base_shape(source, config, recipe.strategy, foreign, head), context=longest),
+        shape=dataclasses.replace(base_shape(source, config, recipe.strategy, foreign, head), context=longest),
         units=units,
         dropped=dropped,
         target_tokens=tokens,
@@ -305,46 +307,6 @@ def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
     return dataclasses.replace(unit, rows=tuple(rows))
 
 
-def _base_shape(
-    source: hub.Source, config: Config, strategy: Strategy, foreign: Path | None, head: Head | None
-) -> Shape:
-    """What the headers and the config tell of the base, and what small twins of it do."""
-    parameters, file_bytes = extent(source, config, head)
-    heads = getattr(config, "num_attention_heads", None) or 1
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    trial = Trial(foreign_why_rows(foreign) if foreign else "")
-    if isinstance(strategy, Tuned):
-        trial = tried(config, strategy, head)
-    why_rows = trial.why_rows if head and head.encoder else probe(config) or trial.why_rows
-    return Shape(
-        parameters=parameters,
-        linear_parameters=linear_size(config, head),
-        file_bytes=file_bytes,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        cache_width=2 * width * (getattr(config, "num_key_value_heads", None) or heads),
-        vocabulary=config.vocab_size,
-        context=context(config),
-        forks=not why_rows,
-        why_rows=why_rows,
-        why_kept=trial.why_kept,
-        foreign=foreign is not None,
-        frozen=sum(tensor.size for tensor in hub.header(foreign / WEIGHTS)) if foreign else 0,
-        examples=0,
-        packed_tokens=0,
-        row_tokens=0,
-        targets=0,
-        longest_row=0,
-        longest_unit=0,
-        largest_step=0,
-        general_tokens=0,
-        decoded_items=0,
-        scored_tokens=0,
-        validation_items=0,
-    )
-
-
 def _with_shape(job: Job) -> Job:
     """Add the data's lengths, resolve the recipe by them, and count what its strategy trains."""
     units = [unit for each in job.units.values() for unit in each]
@@ -391,7 +353,7 @@ def _long_answer(job: Job) -> int:
 
 def _packed(job: Job) -> tuple[int, int]:
     """Distinct tokens of one epoch and of the largest step, extrapolated from the first steps."""
-    steps = job.steps()[:_SAMPLED_STEPS]
+    steps = job.steps(_SAMPLED_STEPS)
     limit = boundary(job.config)
     batches = [[row for unit in units for row in unit.rows] for units in steps]
     sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in batches]

@@ -16,15 +16,26 @@ from pydantic import Field, ValidationError, model_validator
 from metier.domain import Domain, Listed, Name, Permutation, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
-from metier.strategies import METHODS, OWN_METHODS, Auto, Foreign, LastN, Lora, LoraStrategy, QloraStrategy, Strategy
+from metier.strategies import (
+    METHODS,
+    OWN_METHODS,
+    Auto,
+    Foreign,
+    LastN,
+    Lora,
+    LoraStrategy,
+    QloraStrategy,
+    Strategy,
+    Tuned,
+)
 
 
 class Train(Strict):
     """Training, in transformers' words; `batch_size` means examples per optimizer step on any hardware."""
 
-    num_train_epochs: Annotated[float, Field(gt=0)] | Auto = "auto"
+    num_train_epochs: Annotated[float, Field(gt=0, le=1000)] | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
-    batch_size: Annotated[int, Field(gt=0)] | Auto = Field("auto", description="examples per optimizer step")
+    batch_size: Annotated[int, Field(gt=0, le=65_536)] | Auto = Field("auto", description="examples per optimizer step")
     max_length: Annotated[int, Field(ge=8)] = Field(
         1024, description="tokens, at most the base's context; a longer row is dropped, counted and listed"
     )
@@ -214,6 +225,8 @@ _TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydanti
 
 def _unknown(key: str, name: str, parents: list[str]) -> Fault:
     """A key that no model has: meaningless here, misspelt, or invented."""
+    if parents == ["strategy"] and name in Tuned.model_fields:
+        return Fault(key, "has no meaning with a method that trains nothing", "remove it, or choose another method")
     if parents[:1] == ["strategy"] and name in {*_METHODS_OWN, "peft", *Lora.model_fields}:
         method = _METHODS_OWN.get(name, "lora")
         return Fault(key, "has no meaning with this method", f'remove it, or set strategy.method = "{method}"')

@@ -27,6 +27,16 @@ class Lora(Strict):
     target_modules: str | tuple[str, ...] = Field(
         "all-linear", description="names of linear layers, each of which must match"
     )
+    exclude_modules: str | tuple[str, ...] | None = Field(None, description="names of layers that stay as they are")
+    layers_to_transform: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="numbers of the blocks that are adapted, from 0; all of them without it"
+    )
+    rank_pattern: Mapping[str, Annotated[int, Field(gt=0)]] | None = Field(
+        None, description="name or pattern of a layer = a rank of its own"
+    )
+    alpha_pattern: Mapping[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="name or pattern of a layer = an alpha of its own"
+    )
     use_rslora: bool = Field(False, description="scale by alpha / sqrt(r)")
     use_dora: bool = Field(False, description="train each weight's magnitude beside its direction; slower")
     init_lora_weights: (

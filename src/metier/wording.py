@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from metier.data.dataset import Reader, load, once
+from metier.data.dataset import load, once
 from metier.evaluation.answering import answer
 from metier.evaluation.metrics import out_of_one, primary_values
 from metier.events import Event, Listener, silent
@@ -19,12 +19,12 @@ Wordings = Mapping[str, str]
 """The chosen instruction of each domain that has several."""
 
 
-def choose_wordings(job: Job, engine: Engine, listen: Listener) -> Wordings:
+def choose_wordings(job: Job, engine: Engine, listen: Listener, *, offline: bool) -> Wordings:
     """Try every instruction on the validation slice; the first of equally good ones is taken."""
-    chosen, read = {}, once()
+    chosen, how = {}, {"offline": offline, "read": once()}
     for domain in job.recipe.domain:
         if domain.instructions:
-            scores = {text: _score(job, engine, domain.name, text, read) for text in domain.instructions}
+            scores = {text: _score(job, engine, domain.name, text, how) for text in domain.instructions}
             best = chosen[domain.name] = max(scores, key=scores.__getitem__)
             told = ", ".join(f"{text!r} {score:.3f}" for text, score in scores.items())
             equal = sum(score == scores[best] for score in scores.values()) > 1
@@ -49,9 +49,12 @@ def _with(recipe: Recipe, wordings: Wordings) -> Recipe:
     return recipe.override(**changes)
 
 
-def _score(job: Job, engine: Engine, name: str, text: str, read: Reader) -> float:
-    """The domain's primary metric, out of 1."""
-    data = load(_with(job.recipe, {name: text}), read=read)
-    items = validation_items(replace(job, data=data), name)
+def _score(job: Job, engine: Engine, name: str, text: str, how: Mapping[str, Any]) -> float:
+    """The domain's primary metric, out of 1, on those items of the job that it chooses by."""
+    by = {item.id for each in job.data.domains if each.domain.name == name for item in each.validation}
+    data = load(_with(job.recipe, {name: text}), **how)
+    (own,) = (each for each in data.domains if each.domain.name == name)
+    own = replace(own, validation=tuple(item for item in own.validation if item.id in by))
+    items = validation_items(replace(job, data=replace(data, domains=(own,))), name)
     ((_, metric), value), *_ = primary_values(answer(engine, job.renderer, items, job.limits, silent)).items()
     return out_of_one(metric, value)

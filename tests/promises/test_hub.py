@@ -8,8 +8,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from huggingface_hub import hf_hub_download
 
-from metier import bases, experiment, hardware
+from metier import bases, download, experiment, hardware
 from metier.bases import Base
 from metier.cli.main import main
 from metier.files import read_json
@@ -195,3 +196,35 @@ def test_the_command_line_opens_no_socket_offline(
         assert call(monkeypatch, verb, "recipe.toml", "--offline") == 0
     assert call(monkeypatch, "plan", "recipe.toml", "--offline", "--set", "model=owner/absent") == 2
     assert "owner/absent: is not on this machine, and --offline was given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("only", ["tokenizer.json", "config.json"])
+def test_what_another_tool_left_half_is_completed(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], only: str
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    hf_hub_download(NAME, only, endpoint=standin.endpoint)
+    capsys.readouterr()
+    assert call(monkeypatch, "check", "recipe.toml", "--offline") == 2
+    assert "lies here without its " in capsys.readouterr().err
+    assert call(monkeypatch, "check", "recipe.toml") == 0
+    assert call(monkeypatch, "train", "recipe.toml", *FEW) == 0
+
+
+def test_nothing_is_written_before_a_base_that_cannot_be_had(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    assert call(monkeypatch, "check", "recipe.toml") == 0
+    before = {*Path(".").rglob("*")}
+    assert call(monkeypatch, "train", "recipe.toml", "--offline", *FEW) == 2
+    assert {*Path(".").rglob("*")} == before
+
+
+def test_a_disk_that_is_too_small_is_told_at_the_door(
+    listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "init", "support.csv") == 0
+    monkeypatch.setattr(download, "room", lambda: 1000)
+    assert call(monkeypatch, "plan", "recipe.toml") == 2
+    assert "does not fit on the disk" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,8 +85,38 @@ def test_the_data_is_read_once_for_all_wordings(home: Path, tmp_path: Path, monk
     job = prepare(Recipe.load(copy / "recipe.toml"))
     read.clear()
     engine = Engine(base.forward, boundary=None, tokens_per_batch=2048, sequences=8)
-    wording.choose_wordings(job, engine, silent)
+    wording.choose_wordings(job, engine, silent, offline=True)
     assert read == ["x.csv"]
+
+
+def test_it_opens_no_socket_offline_and_looks_at_no_item_that_the_job_has_not(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optional domain is absent, and some validation items were learned by an earlier stage."""
+    copy = Path(shutil.copytree(home, tmp_path / "copy", ignore=shutil.ignore_patterns("runs")))
+    far = '[[domain]]\nname = "far"\ndata = "hub:owner/nothing:train"\noptional = true\n'
+    text = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(text.replace("[strategy]", f"{far}[strategy]"))
+    tried: list[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: tried.append(address))
+    job = prepare(Recipe.load(copy / "recipe.toml"), offline=True)
+    (mood,) = job.data.domains
+    kept = mood.validation[:2]
+    job = replace(job, data=replace(job.data, domains=(replace(mood, validation=kept),)))
+    asked: list[str] = []
+    engine = Engine(
+        load(copy / "base", NumberFormat("float32", "float32"), "cpu").forward,
+        boundary=None,
+        tokens_per_batch=2048,
+        sequences=8,
+    )
+    answered = wording.answer
+    monkeypatch.setattr(
+        wording, "answer", lambda *given: asked.extend(item.id for item in given[2]) or answered(*given)
+    )
+    wording.choose_wordings(job, engine, silent, offline=True)
+    assert tried == []
+    assert asked == [item.id for item in kept] * len(WORDINGS)
 
 
 def test_heldout_answers_have_no_say(home: Path) -> None:

@@ -169,12 +169,18 @@ def test_what_is_not_the_hub_is_said(standin: StandIn) -> None:
         fetch()
 
 
-def test_a_token_that_is_refused_is_said(standin: StandIn) -> None:
+def test_a_token_that_is_refused_is_said(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metier.download.has_token", lambda: True)
     refusal = {"X-Error-Message": "Invalid credentials in Authorization header"}
     standin.statuses[f"/api/models/{NAME}"] = [(401, refusal)]
     with pytest.raises(ModelError, match=r"the hub refuses the token \(401\)") as caught:
         fetch()
-    assert "HF_TOKEN" in caught.value.hint
+    assert "renew HF_TOKEN" in caught.value.hint
+    monkeypatch.setattr("metier.download.has_token", lambda: False)
+    standin.statuses[f"/api/models/{NAME}"] = [(401, refusal)]
+    with pytest.raises(ModelError, match=r"the hub refuses whoever has no token \(401\)") as caught:
+        fetch()
+    assert "set HF_TOKEN" in caught.value.hint
 
 
 def test_a_file_without_a_checksum_is_refused(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,8 @@ def test_every_fault_is_listed_at_once_with_the_nearest_name() -> None:
         ({**GOOD, "strategy": {"method": "lora", "peft": {"rank": 4}}}, "strategy.peft.rank", "fields here"),
         ({**GOOD, "strategy": {"method": "full", "layers": 2}}, "strategy.layers", 'set strategy.method = "last-n"'),
         ({**GOOD, "strategy": {"method": "last-n", "layers": 0}}, "strategy.layers", "greater than 0"),
+        ({**GOOD, "strategy": {"method": "none", "objective": "sft"}}, "strategy.objective", "that trains nothing"),
+        ({**GOOD, "train": {"num_train_epochs": 1e7}}, "train.num_train_epochs", "less than or equal to 1000"),
         ({**GOOD, "strategy": {"method": "dora"}}, "strategy.method", "use_dora = true"),
         ({**GOOD, "strategy": {"method": "dpo"}}, "strategy.method", 'strategy.objective = "dpo"'),
         ({**GOOD, "strategy": {"method": "ia4"}}, "strategy.method", "did you mean `ia3`?"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 
@@ -28,19 +29,18 @@ class Unit:
         return sum(len(row.tokens) for row in self.rows)
 
 
-def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[tuple[int, int]]]:
-    """For each step the examples as (domain, index).
+def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> Iterator[list[tuple[int, int]]]:
+    """For each step the examples as (domain, index), drawn as they are asked for.
 
     In every epoch each example occurs once, in an order drawn from `seed` and the epoch alone, and the
     domains are spread evenly, so that every batch has about the shares of the whole.
     """
-    total = max(1, math.ceil(epochs * sum(sizes) / batch_size))
-    order: list[tuple[int, int]] = []
-    epoch = 0
-    while len(order) < total * batch_size and epoch < epochs:
-        order += _epoch(sizes, np.random.default_rng([seed, epoch]))
-        epoch += 1
-    return [batch for step in range(total) if (batch := order[step * batch_size : (step + 1) * batch_size])]
+    drawn = chain.from_iterable(
+        _epoch(sizes, np.random.default_rng([seed, epoch])) for epoch in range(math.ceil(epochs))
+    )
+    for _ in range(max(1, math.ceil(epochs * sum(sizes) / batch_size))):
+        if batch := list(islice(drawn, batch_size)):
+            yield batch
 
 
 def _epoch(sizes: Sequence[int], random: np.random.Generator) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig
@@ -16,6 +16,7 @@ from metier.strategies import PeftStrategy, Tuned
 
 _SOME = ("layers_to_transform", "layers_pattern", "exclude_modules")
 _NAMED = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+Keys = Mapping[str, Any]
 _PLAIN = re.compile(r"[\w.]+")  # a name, no regular expression
 _NUMBERED = re.compile(r"(^|\.)\d+(\.|$)")
 
@@ -24,34 +25,34 @@ def names_some(strategy: Tuned) -> bool:
     """Whether a strategy may reach some of a kind of module and leave others as they are."""
     if not isinstance(strategy, PeftStrategy):
         return False
-    targets = _texts(strategy, "target_modules")
+    targets = _texts(strategy.peft, "target_modules")
     one = isinstance(strategy.peft.get("target_modules"), str) and targets != ["all-linear"]  # a regular expression
     return one or any(key in strategy.peft for key in _SOME) or any(map(_NUMBERED.search, targets))
 
 
-def check_blocks(network: nn.Module, blocks: int, strategy: PeftStrategy) -> None:
-    """Raise `RecipeError` with every block that the strategy names and the base has not."""
-    if faults := list(_absent(network, blocks, strategy)):
+def check_blocks(network: nn.Module, blocks: int, keys: Keys) -> None:
+    """Raise `RecipeError` with every block that keys of [strategy.peft] name and the base has not."""
+    if faults := list(_absent(network, blocks, keys)):
         raise RecipeError("recipe", faults)
 
 
-def _absent(network: nn.Module, blocks: int, strategy: PeftStrategy) -> Iterator[Fault]:
+def _absent(network: nn.Module, blocks: int, keys: Keys) -> Iterator[Fault]:
     fix = f"the base has the blocks 0 to {blocks - 1}"
-    given = strategy.peft.get("layers_to_transform") or ()
+    given = keys.get("layers_to_transform") or ()
     for number in (given,) if isinstance(given, int) else given:
         if not 0 <= number < blocks:
             yield Fault("strategy.peft.layers_to_transform", f"names block {number}", fix)
     names = [name for name, _ in network.named_modules()]
     for key in _NAMED:
-        for text in _texts(strategy, key):
+        for text in _texts(keys, key):
             known = any(name == text or name.endswith(f".{text}") for name in names)
             if _PLAIN.fullmatch(text) and _NUMBERED.search(text) and not known:
                 yield Fault(f"strategy.peft.{key}", f"{text} is no module of this base", fix)
 
 
-def _texts(strategy: PeftStrategy, key: str) -> Sequence[str]:
+def _texts(keys: Keys, key: str) -> Sequence[str]:
     """The names, or the one regular expression, under a key."""
-    value: Any = strategy.peft.get(key) or ()
+    value: Any = keys.get(key) or ()
     return [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)]
 
 

@@ -11,6 +11,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, PeftType
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from metier.errors import Fault, RecipeError, nearest
 from metier.model import heads
@@ -54,7 +55,7 @@ def config_of(strategy: Tuned, network: nn.Module) -> PeftConfig:
         case HeadOnly():
             return _whole(network, heads.names(network))
         case LoraStrategy() | QloraStrategy():
-            config: PeftConfig = _lora(strategy.peft)
+            config: PeftConfig = _lora(strategy.peft, network)
         case PeftStrategy():
             config = _other(strategy, network)
         case _:
@@ -85,6 +86,8 @@ def _faults(strategy: PeftStrategy) -> Iterator[Fault]:
     known = [each.name for each in fields(made) if each.name not in _FIXED]
     if "total_step" in {each.name for each in fields(made)}:
         yield Fault("strategy.method", f"{strategy.method} {_ALLOCATES}", "choose another method, such as lora")
+    if "num_virtual_tokens" in known and "num_virtual_tokens" not in strategy.peft:
+        yield Fault(f"{_PLACE}.num_virtual_tokens", "is missing", "say how many: num_virtual_tokens = 20")
     for key, value in strategy.peft.items():
         place = f"{_PLACE}.{key}"
         if key in _FIXED:
@@ -117,6 +120,8 @@ def _other(strategy: PeftStrategy, network: nn.Module) -> PeftConfig:
     given = {key: _listed(value) for key, value in strategy.peft.items()}
     if defaults.get("target_modules", "") is None and "target_modules" not in given:
         given |= _usual_targets(strategy.method, network, "feedforward_modules" in defaults)
+    if "target_modules" in given:
+        given["target_modules"] = _targets(given["target_modules"], "layers_to_transform" in given, network)
     try:
         config: PeftConfig = made(**given, task_type="CAUSAL_LM")
     except (ValueError, TypeError) as error:  # what PEFT's own class refuses
@@ -138,6 +143,15 @@ def _usual_targets(method: str, network: nn.Module, feedforward: bool) -> dict[s
     return {"target_modules": "all-linear", **({"feedforward_modules": []} if feedforward else {})}
 
 
+def _targets(named: Any, some_blocks: bool, network: nn.Module) -> Any:
+    """PEFT takes numbers of blocks only beside a list of names."""
+    if named != "all-linear" or not some_blocks:
+        return named
+    inside = tuple(f"{name}." for name in _blocks(network))
+    linear = (name for name, each in network.named_modules() if isinstance(each, nn.Linear | Conv1D))
+    return sorted({name.rpartition(".")[2] for name in linear if name.startswith(inside)})
+
+
 def refused(strategy: Tuned, error: Exception) -> RecipeError:
     """PEFT's own words for what it does not do, as a fault of the recipe."""
     fix = f"change or add keys of [strategy.peft] as PEFT's {strategy.method} wants them, or choose another method"
@@ -149,13 +163,16 @@ def said(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _lora(lora: Lora) -> LoraConfig:
-    targets = lora.target_modules
+def _lora(lora: Lora, network: nn.Module) -> LoraConfig:
     return LoraConfig(
         r=int(lora.r),
         lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=lora.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=_listed(_targets(lora.target_modules, lora.layers_to_transform is not None, network)),
+        exclude_modules=_listed(lora.exclude_modules),
+        layers_to_transform=_listed(lora.layers_to_transform),
+        rank_pattern=dict(lora.rank_pattern or {}),
+        alpha_pattern=dict(lora.alpha_pattern or {}),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=True if lora.begins_in_the_weights else lora.init_lora_weights,  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def tried(config: PreTrainedConfig, strategy: Tuned, head: Head | None = None) -
     """
     encoder = head is not None and head.encoder
     if isinstance(strategy, LoraStrategy | QloraStrategy) and not encoder:
+        _check_blocks(config, strategy, head)
         return Trial()  # proven once and for all, by tests
     register()
     vendor_logging.set_verbosity_error()
@@ -105,11 +106,17 @@ def _in_every_block(config: PreTrainedConfig, strategy: Tuned, head: Head | None
     """The strategy as a twin of few blocks can bear it; raises `RecipeError` for a block that the base has not."""
     if not isinstance(strategy, PeftStrategy):
         return strategy
-    with torch.device("meta"):
-        check_blocks(network_of(config, head), config.num_hidden_layers, strategy)
+    _check_blocks(config, strategy, head)
     if not names_some(strategy):
         return strategy
     return everywhere(strategy, _reached(config, strategy, head))
+
+
+def _check_blocks(
+    config: PreTrainedConfig, strategy: LoraStrategy | QloraStrategy | PeftStrategy, head: Head | None
+) -> None:
+    with torch.device("meta"):
+        check_blocks(network_of(config, head), config.num_hidden_layers, dict(strategy.peft))
 
 
 def _reached(config: PreTrainedConfig, strategy: Tuned, head: Head | None) -> dict[str, int]:

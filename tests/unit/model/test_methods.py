@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from metier.errors import RecipeError
@@ -14,7 +15,7 @@ from metier.model.adapters import Identity, attach, restore, save, state, traina
 from metier.model.loading import NumberFormat, load, read_config
 from metier.model.methods import check_keys
 from metier.model.trials import count, tried
-from metier.strategies import Full, LastN, PeftStrategy
+from metier.strategies import Full, LastN, Lora, LoraStrategy, PeftStrategy, Strategy, Tuned
 from tests.unit import tiny
 
 
@@ -141,6 +142,36 @@ def test_a_strategy_for_some_blocks_is_tried_and_counted(tmp_path: Path, method:
     adapted, kinds = attach(load(directory, NumberFormat("float32", "float32"), "cpu").network, strategy, seed=0)
     assert sum(kind.parameters for kind in kinds) == sum(each.numel() for each in trainable(adapted).values()) > 0
     assert count(config, strategy) == kinds
+
+
+@pytest.mark.parametrize(("method", "more"), [("lora", {"lora_alpha": 4.0}), ("loha", {})])
+def test_numbers_of_blocks_go_with_all_linear(tmp_path: Path, method: str, more: dict[str, Any]) -> None:
+    config = read_config(tiny.save(tmp_path, "llama", num_hidden_layers=6))
+    made = TypeAdapter[Tuned](Strategy).validate_python(
+        {"method": method, "peft": {**more, "r": 2, "target_modules": "all-linear", "layers_to_transform": (2, 4)}}
+    )
+    tried(config, made)
+    kinds = {kind.name: kind.adapted for kind in count(config, made) if kind.adapted}
+    assert kinds == dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), 2)
+
+
+def test_lora_takes_patterns_and_says_what_is_no_block(tmp_path: Path) -> None:
+    config = read_config(tiny.save(tmp_path, "llama", num_hidden_layers=6))
+
+    def lora(**keys: Any) -> LoraStrategy:
+        return LoraStrategy(method="lora", peft=Lora(r=2, lora_alpha=4.0, **keys))
+
+    plain = {kind.name: kind.parameters for kind in count(config, lora())}
+    other = lora(rank_pattern={"q_proj": 4}, exclude_modules=("k_proj",), alpha_pattern={"q_proj": 8.0})
+    found = {kind.name: kind.parameters for kind in count(config, other)}
+    assert (found["q_proj"], found["k_proj"], found["v_proj"]) == (2 * plain["q_proj"], 0, plain["v_proj"])
+    with pytest.raises(RecipeError, match="layers_to_transform: names block 6; the base has the blocks 0 to 5"):
+        tried(config, lora(layers_to_transform=(1, 6)))
+
+
+def test_soft_prompts_are_asked_for_their_length() -> None:
+    with pytest.raises(RecipeError, match=r"num_virtual_tokens: is missing; say how many"):
+        check_keys(PeftStrategy(method="prompt_tuning"))
 
 
 @pytest.mark.parametrize(
