@@ -82,12 +82,24 @@ def find(name: str, anchor: Path, *, offline: bool = False, listen: Listener = s
     """
     if name in EMBEDDED:
         return Source(name, EMBEDDED[name], None)
-    for directory in (anchor / name, Path(os.path.expanduser(name))):
-        if directory.is_dir():
-            return Source(name, _complete(name, directory), None)
+    assert_named(name, anchor)
+    if directory := _folder(name, anchor):
+        return Source(name, _complete(name, directory), None)
+    return _from_hub(name, offline, listen, weights)
+
+
+def assert_named(name: str, anchor: Path) -> None:
+    """Raise `ModelError` for what is neither embedded, nor a directory, nor a name that the hub may have."""
+    if name in EMBEDDED or _folder(name, anchor):
+        return
+    if name.startswith("runs/"):
+        raise ModelError(f"model: {name}: there is no such run", "`metier runs` lists those that there are")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"model: {name}: does not exist; give a directory, a hub name such as owner/name, or nano")
-    return _from_hub(name, offline, listen, weights)
+
+
+def _folder(name: str, anchor: Path) -> Path | None:
+    return next((each for each in (anchor / name, Path(os.path.expanduser(name))) if each.is_dir()), None)
 
 
 def complete(source: Source, *, offline: bool = False, listen: Listener = silent) -> Source:

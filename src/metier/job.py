@@ -38,7 +38,7 @@ from metier.tables import Part, Table, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
 
-VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
+_VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
 _LISTED = 10  # faults that are shown
 _TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
@@ -76,6 +76,15 @@ class Job:
         """The items on which runs are measured, `limit` a domain, with what the strategy shows in front."""
         limit = self.recipe.eval.limit
         return [item for domain in self.data.domains for item in self.shown(domain, domain.heldout[:limit])]
+
+    @cached_property
+    def validation(self) -> list[Item]:
+        """What every choice is made on: of each domain only so many open answers, which are dear."""
+        found: list[Item] = []
+        for domain in self.data.domains:
+            limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
+            found += self.shown(domain, domain.validation[:limit])
+        return found
 
     def shown(self, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
         """A domain's items as the strategy asks them."""
@@ -311,7 +320,6 @@ def _with_shape(job: Job) -> Job:
     """Add the data's lengths, resolve the recipe by them, and count what its strategy trains."""
     units = [unit for each in job.units.values() for unit in each]
     rows = [row for unit in units for row in unit.rows]
-    heldout = [row for item in job.heldout for row in job.renderer.rows(item, job.recipe.train.max_length)]
     shape = dataclasses.replace(
         job.shape,
         examples=sum(map(len, job.units.values())),
@@ -321,10 +329,9 @@ def _with_shape(job: Job) -> Job:
         longest_unit=max(unit.tokens for unit in units) if _paired(job.recipe) else 0,
         decoded_items=sum(item.kind == "open" for item in job.heldout),
         general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
-        scored_tokens=sum(len(tree) for tree in pack(heldout, 2048, fork=job.shape.forks)) if heldout else 0,
-        validation_items=sum(
-            item.kind == "open" for domain in job.data.domains for item in domain.validation[:VALIDATION_LIMIT]
-        ),
+        scored_tokens=_scored(job, job.heldout),
+        validation_items=sum(item.kind == "open" for item in job.validation),
+        validation_tokens=_scored(job, job.validation),
         answer_tokens=_long_answer(job),
     )
     recipe = resolve(job.recipe, shape)
@@ -342,6 +349,12 @@ def _with_shape(job: Job) -> Job:
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
     return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
+
+
+def _scored(job: Job, items: Sequence[Item]) -> int:
+    """Distinct tokens that are read to score the items."""
+    rows = [row for item in items for row in job.renderer.rows(item, job.recipe.train.max_length)]
+    return sum(map(len, pack(rows, 2048, fork=job.shape.forks))) if rows else 0
 
 
 def _long_answer(job: Job) -> int:

@@ -48,6 +48,7 @@ class Shape:
     decoded_items: int
     scored_tokens: int
     validation_items: int
+    validation_tokens: int = 0
     answer_tokens: int = 0
     trainable: int = 0
     frozen: int = 0  # of adapters that do not move: one made elsewhere, or what PiSSA and OLoRA begin with

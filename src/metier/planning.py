@@ -299,9 +299,9 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
 
     length = min(recipe.eval.max_new_tokens, shape.answer_tokens or recipe.eval.max_new_tokens)
 
-    def decoding(items: int) -> float:
+    def answering(scored: int, items: int) -> float:
         step = _DECODING * shape.layers * rates.decode + min(items, draft.sequences) * head + unpack
-        return math.ceil(items / draft.sequences) * length * step
+        return reading(scored, scored / 2) + math.ceil(items / draft.sequences) * length * step
 
     epochs, moves = _number(recipe.train.num_train_epochs), shape.trainable > 0
     validations = math.ceil(draft.steps / draft.validate_every) if moves else 0
@@ -309,8 +309,8 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
     return {
         **reference,
         "training": training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) if moves else 0.0,
-        "validation": validations * decoding(shape.validation_items),
-        "held-out answers": reading(shape.scored_tokens, shape.scored_tokens / 2) + decoding(shape.decoded_items),
+        "validation": validations * answering(shape.validation_tokens, shape.validation_items),
+        "held-out answers": answering(shape.scored_tokens, shape.decoded_items),
         "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves or shape.foreign else 0.0,
     }
 

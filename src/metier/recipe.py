@@ -192,6 +192,9 @@ def _fault(key: str, details: list[Any]) -> Fault:
             tag = str(detail["ctx"]["tag"])
             meant = f"; did you mean {_KNOWN_AS[tag]}?" if tag in _KNOWN_AS else nearest(tag, METHODS)
             return Fault(f"{key}.method", f"{tag!r} is not a method{meant}", _CHOICE)
+        case "string_pattern_mismatch" if key.endswith(".name"):
+            fix = "write lower case letters, digits, - and _, such as support or bank-uk"
+            return Fault(key, f"is {_REPR.repr(detail['input'])}", fix)
         case "value_error":
             text, _, fix = str(detail["ctx"]["error"]).partition("; ")
             field, _, problem = text.partition(": ")
@@ -220,7 +223,7 @@ _KNOWN_AS = {  # what people call a method → how a recipe says it
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 80
-_TABLE = re.compile(r"be a valid dictionary or instance of \w+")  # what pydantic calls a table
+_TABLE = re.compile(r"be a valid dictionary(?: or instance of \w+)?")  # what pydantic calls a table
 
 
 def _unknown(key: str, name: str, parents: list[str]) -> Fault:
@@ -231,11 +234,31 @@ def _unknown(key: str, name: str, parents: list[str]) -> Fault:
         method = _METHODS_OWN.get(name, "lora")
         return Fault(key, "has no meaning with this method", f'remove it, or set strategy.method = "{method}"')
     fields = _fields(parents)
+    if (meant := _ALIASES.get(name)) in fields:
+        return Fault(key, f"is not a field of a recipe; did you mean `{meant}`?", "take that name")
     if not parents and (table := next((key for key in ("train", "eval") if name in _TABLES[key].model_fields), "")):
         return Fault(key, f"is not a field of a recipe by itself; did you mean `{table}.{name}`?", "name its table")
     return Fault(key, f"is not a field of a recipe{nearest(name, fields)}", f"fields here: {', '.join(sorted(fields))}")
 
 
+_ALIASES = {  # what other tools call a field
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "warmup": "warmup_steps",
+    "warmup_ratio": "warmup_steps",
+    "micro_batch_size": "batch_size",
+    "per_device_train_batch_size": "batch_size",
+    "cutoff_len": "max_length",
+    "max_seq_length": "max_length",
+    "sequence_len": "max_length",
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "test_size": "heldout",
+    "val_set_size": "validation",
+    "system_prompt": "system",
+    "path": "data",
+}
 _METHODS_OWN = {"layers": "last-n", "adapter": "adapter", "quantization_bit": "qlora"}
 
 

@@ -15,7 +15,7 @@ from metier.evaluation.metrics import out_of_one, primary_values
 from metier.events import Event, Listener, silent
 from metier.files import write_directory
 from metier.inference.engine import Engine
-from metier.job import VALIDATION_LIMIT, Job
+from metier.job import Job
 from metier.model.adapters import Adapted, attach, load_foreign, restore, save
 from metier.model.forward import Forward
 from metier.model.heads import put
@@ -121,18 +121,8 @@ def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
     """The loop, its events kept with the run."""
     store = Store(run.directory / "checkpoints")
     run.forget_events_after(store.newest_step())
-    items = validation_items(job)
-    hooks = Hooks(lambda: _validation(job, items, tuning.engine), run.recorder(means.listen), means.stop)
+    hooks = Hooks(lambda: _validation(job, job.validation, tuning.engine), run.recorder(means.listen), means.stop)
     return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
-
-
-def validation_items(job: Job, name: str | None = None) -> list[Item]:
-    """What every choice is made on, of all domains or of one: only so many open answers, which are dear."""
-    found: list[Item] = []
-    for domain in (each for each in job.data.domains if name in (None, each.domain.name)):
-        limit = VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
-        found += job.shown(domain, domain.validation[:limit])
-    return found
 
 
 def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:

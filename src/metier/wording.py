@@ -13,7 +13,6 @@ from metier.events import Event, Listener, silent
 from metier.inference.engine import Engine
 from metier.job import Job, prepare
 from metier.recipe import Recipe
-from metier.tuning import validation_items
 
 Wordings = Mapping[str, str]
 """The chosen instruction of each domain that has several."""
@@ -55,6 +54,6 @@ def _score(job: Job, engine: Engine, name: str, text: str, how: Mapping[str, Any
     data = load(_with(job.recipe, {name: text}), **how)
     (own,) = (each for each in data.domains if each.domain.name == name)
     own = replace(own, validation=tuple(item for item in own.validation if item.id in by))
-    items = validation_items(replace(job, data=replace(data, domains=(own,))), name)
+    items = replace(job, data=replace(data, domains=(own,))).validation
     ((_, metric), value), *_ = primary_values(answer(engine, job.renderer, items, job.limits, silent)).items()
     return out_of_one(metric, value)

@@ -52,3 +52,8 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (base(tmp_path / "one") / "model.safetensors").write_bytes(b"not so safe")
     with pytest.raises(ModelError, match="is not a safetensors file"):
         find("one", tmp_path).tensors()
+
+
+def test_a_run_that_is_not_there_is_no_name_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no such run"):
+        find("runs/lora-0", tmp_path)

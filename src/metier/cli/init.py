@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tomlkit
 import typer
 
+from metier import hub
 from metier.cli.common import Offline, say
 from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
@@ -54,7 +56,11 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if not out.parent.is_dir():
         fault = Fault(str(out), f"there is no folder {out.parent}", "make it, or choose another with --out")
         raise RecipeError(str(out), [fault])
-    write_atomic(out, _for_domain(domain, model, out, offline) if domain else text)
+    if domain:
+        text = _for_domain(domain, model, out, offline)
+    else:
+        say("\n".join(takewhile(lambda line: line.startswith("#"), text.splitlines())))
+    write_atomic(out, text)
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
 
 
@@ -89,10 +95,11 @@ def _for_domain(domain: Domain, model: str | None, out: Path, offline: bool) -> 
     """The recipe's text."""
     values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     values["data"] = _relative(Path(domain.data), out.parent)
-    if model is None:
-        model, method = _proposed(_document("nano", "lora", values).unwrap(), out, offline)
-    else:
+    if model:
         method = "lora"
+        hub.assert_named(model, out.parent)
+    else:
+        model, method = _proposed(_document("nano", "lora", values).unwrap(), out, offline)
     return tomlkit.dumps(_document(model, method, values)) + "\n"
 
 

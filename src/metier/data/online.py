@@ -73,7 +73,7 @@ def _load(found: Online) -> DatasetDict:
     try:
         import datasets
     except ImportError:
-        fix = "pip install 'metier[datasets]'"
+        fix = "pip install 'datasets>=4'"
         raise _fault(found.spec, "needs the datasets library, which is not installed", fix) from None
     datasets.disable_progress_bars()
     place = str(found.directory)

@@ -17,7 +17,7 @@ from metier.events import Event, Listener, silent
 def require() -> None:
     """Raises `MetierError` where the optional package is missing."""
     if find_spec("lm_eval") is None:
-        raise MetierError("lm-evaluation-harness is not installed", 'pip install "metier[harness]"')
+        raise MetierError("lm-evaluation-harness is not installed", 'pip install "lm-eval>=0.4.13,<0.5" "datasets>=4"')
 
 
 def register() -> None:
