@@ -110,15 +110,16 @@ def _block(fence: re.Match[str], names: dict[str, Any]) -> str:
     if language == "python":
         run_python(body, names, f"<cell {fence.start()}>")
     elif mark:
+        Path(mark).parent.mkdir(exist_ok=True)
         Path(mark).write_text(body, encoding="utf-8")
     return fence[0]
 
 
 def _command(line: str) -> str:
-    """A command with what it prints, its progress left out. A run is found by the stars in its name."""
+    """A command with what it prints, its progress left out. A run is found by the star or dots in its name."""
     program, *arguments = shlex.split(line, comments=True)
     said = io.StringIO()
-    found = [sorted(map(str, Path().glob(each))) if "*" in each else [each] for each in arguments]
+    found = [_named(each) for each in arguments]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         if program == "metier":
             _metier(list(chain.from_iterable(found)))
@@ -126,6 +127,14 @@ def _command(line: str) -> str:
             raise ValueError(f"{line}: no guide runs that")
     output = PROGRESS.sub("", said.getvalue()).strip("\n")
     return f"$ {line}\n{output}\n" if output else f"$ {line}\n"
+
+
+def _named(argument: str) -> list[str]:
+    """`runs/lora-*`, or `model=runs/lora-…`, with the names that there are."""
+    key, equals, name = argument.rpartition("=")
+    if not {"*", "…"} & set(name):
+        return [argument]
+    return [f"{key}{equals}{path}" for path in sorted(Path().glob(name.replace("…", "*")))]
 
 
 @contextlib.contextmanager

@@ -78,8 +78,11 @@ class Run:
     @property
     def opponents(self) -> dict[str, str]:
         """What those are called that it is compared with, by method."""
-        shown = getattr(self.recipe().strategy, "num_fewshot", 0)
-        return {**OPPONENTS, "none": f"{OPPONENTS['none']} without examples"} if shown else OPPONENTS
+        recipe = self.recipe()
+        staged = (recipe.directory / recipe.model / "run.json").is_file()
+        base = "the stage before" if staged else OPPONENTS["none"]
+        shown = getattr(recipe.strategy, "num_fewshot", 0)
+        return {**OPPONENTS, "none": f"{base} without examples" if shown else base}
 
     def recipe(self) -> Recipe:
         """The resolved recipe, anchored where the original stood."""
