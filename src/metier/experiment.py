@@ -336,7 +336,7 @@ def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> No
     forgot = forgetting(answers) if len(asked) < len(answers) else None
     run.write_scores(
         {
-            "verdict": sentence(named, forgot, [each.domain for each in domain_scores(asked)]),
+            "verdict": sentence(named, forgot, domain_scores(asked)),
             "domains": [to_dict(each) for each in domain_scores(answers, own)],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}

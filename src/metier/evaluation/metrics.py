@@ -137,7 +137,7 @@ def out_of_one(metric: str, value: float) -> float:
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = None) -> list[DomainDifferences]:
     """Ours minus theirs on the same items; a metric is compared over the items that have it in both.
 
-    Holm adjusts over the domains: the primary metrics are one family, each other metric is its own.
+    Holm adjusts over the domains: the metrics that decide are one family, each other metric is its own.
     Metrics in which no direction is better (length, the base's loss) are not compared. A domain that they did not
     answer is left out. Raises ValueError unless both runs answered the same items: domain, id, kind, group,
     labels and reference.
@@ -146,6 +146,15 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = 
     if strange := other.keys() - mine.keys():
         raise ValueError(f"only they have {sorted(strange)}")
     return _adjusted([_differences(*key, _pairs(mine[key], items), own or {}) for key, items in other.items()])
+
+
+def decisive(record: DomainDifferences) -> Difference | None:
+    """The difference on which a verdict about the domain rests: in its kind's primary metric.
+
+    Where one side has no such metric, as the classical baseline has no margin, the kind's first that was compared.
+    None where nothing could be.
+    """
+    return next(iter(record.differences), None)  # the primary one stands first
 
 
 def forgetting(answers: Sequence[Answer]) -> Difference:
@@ -362,7 +371,7 @@ def _adjusted(records: Sequence[DomainDifferences]) -> list[DomainDifferences]:
     families: dict[str, list[tuple[int, Difference]]] = {}
     for index, record in enumerate(records):
         for difference in record.differences:
-            family = "primary" if difference.metric == PRIMARY[record.kind] else difference.metric
+            family = "decisive" if difference is decisive(record) else difference.metric
             families.setdefault(family, []).append((index, difference))
     adjusted: dict[tuple[int, str], Difference] = {}
     for members in families.values():

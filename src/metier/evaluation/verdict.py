@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from metier.evaluation.metrics import PRIMARY, DomainDifferences
-from metier.figures import decimal
+from metier.evaluation.metrics import DomainDifferences, DomainScores, decisive
+from metier.figures import decimal, habit, with_unit
 from metier.scores import Difference
 
 NEGLIGIBLE = 0.01  # nats a token: a hundredth of the perplexity
 
 
 def sentence(
-    against: Mapping[str, Sequence[DomainDifferences]], forgetting: Difference | None, domains: Sequence[str]
+    against: Mapping[str, Sequence[DomainDifferences]], forgetting: Difference | None, scores: Sequence[DomainScores]
 ) -> str:
-    """The verdict on a run: against each opponent, by its name, domain by domain, then what was forgotten."""
-    parts = [_against(opponent, records) for opponent, records in against.items()]
+    """The verdict on a run: against each opponent, by its name, domain by domain, then what was forgotten.
+
+    `scores` are the run's own.
+    """
+    parts = [_against(opponent, records, scores) for opponent, records in against.items()]
     if forgetting:
         parts.append(_forgot(forgetting))
-    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "." if parts else f"Measured on {', '.join(domains)}."
+    if not parts:
+        return f"Measured on {', '.join(each.domain for each in scores)}."
+    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "."
 
 
-def _against(opponent: str, records: Sequence[DomainDifferences]) -> str:
+def _against(opponent: str, records: Sequence[DomainDifferences], scores: Sequence[DomainScores]) -> str:
     found: dict[str, dict[str, list[str]]] = {"better": {}, "worse": {}, "no difference shown": {}}
     for record in records:
-        if record.kind != "text" and (difference := primary(record)):
-            found[difference.verdict].setdefault(difference.metric, []).append(record.domain)
+        if record.kind != "text" and (difference := decisive(record)):
+            how = habit(difference.metric).label + _liked_likelier(record, scores)
+            found[difference.verdict].setdefault(how, []).append(record.domain)
     said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]
     return f"against {opponent}: {', '.join(said)}" if said else f"{opponent} was not compared"
 
@@ -34,9 +40,15 @@ def _named(by_metric: Mapping[str, Sequence[str]]) -> str:
     return " and ".join(f"{', '.join(domains)} ({metric})" for metric, domains in by_metric.items())
 
 
-def primary(record: DomainDifferences) -> Difference | None:
-    """The difference on which a verdict about the domain rests, if some item could be compared."""
-    return next((each for each in record.differences if each.metric == PRIMARY[record.kind]), None)
+def _liked_likelier(record: DomainDifferences, scores: Sequence[DomainScores]) -> str:
+    """Beside a margin, which may rise and change no choice: how often the liked answer is the likelier one."""
+    if (deciding := decisive(record)) is None or deciding.metric != "margin":
+        return ""
+    own = next(each.scores for each in scores if each.domain == record.domain)
+    value = next(each.value for each in own if each.metric == "accuracy")
+    gained = next(each.value for each in record.differences if each.metric == "accuracy")
+    now, before = (with_unit("accuracy", each) for each in (value, value - gained))
+    return f"; the liked answer is the likelier one in {now}, before {before}"
 
 
 def of_forgetting(forgetting: Difference) -> str:

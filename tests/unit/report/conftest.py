@@ -80,7 +80,7 @@ class Bench:
         }
         forgot = forgetting(answers) if len(asked) < len(answers) else None
         scores = {
-            "verdict": sentence(against, forgot, [each.domain for each in domain_scores(asked)]),
+            "verdict": sentence(against, forgot, domain_scores(asked)),
             "domains": [to_dict(each) for each in domain_scores(answers)],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
