@@ -188,6 +188,7 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
     facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
     facts |= {"skipped": [str(fault) for fault in job.data.skipped]}
+    facts |= {"notes": [str(fault) for fault in job.data.notes]}
     facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
     facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
@@ -257,7 +258,8 @@ def _untuned(
         wordings = choose_wordings(job, engine, means.listen, offline=means.offline)
         run.update(wordings=wordings)
         job = worded(job, wordings, offline=means.offline)
-        answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, "base")
+        phase = "few-shot" if shown else "base"
+        answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, phase)
         run.write_answers([to_json(each) for each in answers])
         write_shots(run, job)
         return _finish(run, opponents, {asked: time.monotonic() - begun})

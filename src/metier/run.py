@@ -204,7 +204,8 @@ class Run:
             yield "benchmarks, through lm-evaluation-harness"
             yield from benchmark_parts(asked)
         if measured := facts.get("measured"):
-            yield cost_line(measured, self.plan() if (self.directory / "plan.json").exists() else None)
+            plan = self.plan() if (self.directory / "plan.json").exists() else None
+            yield cost_line(measured, plan, [self.opponents[role] for role in scores["against"]])
         yield str(scores["verdict"])
 
     def _repr_html_(self) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from metier.figures import decimal, duration, size, with_unit
+from metier.figures import decimal, duration, figure, habit, size, with_unit
+
+
+HARDLY = "it hardly differs from its base: raise train.learning_rate or train.num_train_epochs"
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,23 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
     if forgetting := scores["forgetting"]:
         value = decimal(forgetting["value"], 3, signed=True)
         yield f"forgetting: {value} nats a token on general text, {forgetting['verdict']}"
+    if hardly_differs(scores):
+        yield f"warning: {HARDLY}"
     for name, guard in scores["guard"].items():
         passed = "passed" if guard["passed"] else "FAILED"
         value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
         yield f"guard {name}: {value} of at most {limit}: {passed}"
+
+
+def hardly_differs(scores: Mapping[str, Any]) -> bool:
+    """Whether a run says of general text, and scores on every domain, what its untuned base does, as far as is shown."""
+    if not scores["forgetting"] or "none" not in scores["against"]:
+        return False
+    text = next(each for each in scores["domains"] if each["kind"] == "text")
+    moved = [("kl", each["value"]) for each in text["scores"] if each["metric"] == "kl"]
+    against = scores["against"]["none"]["domains"]
+    moved += [(each["metric"], each["value"]) for domain in against for each in domain["differences"]]
+    return all(figure(metric, abs(value)) == figure(metric, 0.0) for metric, value in moved)
 
 
 def benchmark_parts(measured: Mapping[str, Any]) -> Iterator[Part]:
@@ -89,12 +105,12 @@ def asked_how(settings: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *(["through the chat template"] if settings["apply_chat_template"] else [])])
 
 
-def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None) -> str:
-    """Time and memory as they were, beside the forecast where there was one."""
+def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None, opponents: Sequence[str]) -> str:
+    """Time and memory as they were, beside the forecast where there was one; of the run alone, and it says so."""
     line = f"cost: {duration(sum(measured['seconds'].values()))}, peak memory {size(measured['peak_memory'])}"
-    if plan is None:
-        return line
-    return f"{line} (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+    if plan is not None:
+        line += f" (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+    return line + (f"; without {' and '.join(opponents)}" if opponents else "")
 
 
 def _score_rows(scores: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -102,15 +118,16 @@ def _score_rows(scores: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         for score in domain["scores"]:
             value, low, high = (with_unit(score["metric"], score[each]) for each in ("value", "low", "high"))
             interval = f"{low} – {high}"
-            yield domain["domain"], score["metric"], value, interval, str(score["n"]), str(domain["failed"])
+            label = habit(score["metric"]).label
+            yield domain["domain"], label, value, interval, str(score["n"]), str(domain["failed"])
 
 
 def _difference_rows(against: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for domain in against["domains"]:
         for each in domain["differences"]:
             value, low, high = (with_unit(each["metric"], each[end], signed=True) for end in ("value", "low", "high"))
-            p = f"{each['p_adjusted']:.2g}"
-            yield domain["domain"], each["metric"], value, f"{low} … {high}", p, each["verdict"]
+            label, p = habit(each["metric"]).label, f"{each['p_adjusted']:.2g}"
+            yield domain["domain"], label, value, f"{low} … {high}", p, each["verdict"]
 
 
 def _benchmark_row(line: Mapping[str, Any]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     sides = {side: [item for each in job.data.domains for item in getattr(each, side)] for side in job.seen}
     run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
+    means.listen(Event("note", values={"text": ending(progress, chosen.steps)}))
     return {
         **reference,
         "training and validation": progress.seconds,
@@ -123,6 +124,14 @@ def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
     run.forget_events_after(store.newest_step())
     hooks = Hooks(lambda: _validation(job, job.validation, tuning.engine), run.recorder(means.listen), means.stop)
     return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
+
+
+def ending(progress: Progress, steps: int) -> str:
+    """When a training ended, and whose adapter it keeps."""
+    best = f"(validation score {progress.best_score:.3f})"
+    if progress.stopped_early:
+        return f"stopped early after step {progress.step} of {steps}; keeps step {progress.best_step} {best}"
+    return f"keeps step {progress.best_step} of {steps}, the best on validation {best}"
 
 
 def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, float]:

@@ -150,6 +150,24 @@ def test_an_untuned_run_talks_only_through_its_own_base(copy: Path) -> None:
         Conversation(Run.open(untuned))
 
 
+def test_what_was_left_out_of_the_files_stands_in_the_run_and_its_report(copy: Path) -> None:
+    with (copy / "x.csv").open("a") as file:
+        file.write("share 41 turns,sideways\n")
+    shutil.rmtree(copy / "runs")
+    changes = {"strategy": {"method": "classical"}, "domain.mood.skip_faulty": True}
+    run = train(Recipe.load(copy / "recipe.toml", changes))
+    (note,) = run.facts["notes"]
+    assert "sideways" in note
+    assert "left out (skip_faulty)" in run.report.read_text()
+
+
+def test_how_a_training_ended_is_said(copy: Path) -> None:
+    shutil.rmtree(copy / "runs")
+    heard: list[Event] = []
+    run = again(copy, on_event=heard.append)
+    assert any(f"keeps step {run.facts['best_step']} " in str(event.values.get("text")) for event in heard)
+
+
 def test_two_processes_do_not_share_a_run(copy: Path) -> None:
     run = tuned(copy)
     run.update(status="stopped")
@@ -161,7 +179,9 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
 def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str) -> None:
     """Measured beside the same base asked bare, and talked with as it was measured."""
     strategy = {"method": "none", "num_fewshot": 2, "fewshot_sampler": sampler}
-    run = train(Recipe.load(copy / "recipe.toml", {"strategy": strategy}))
+    heard: list[Event] = []
+    run = train(Recipe.load(copy / "recipe.toml", {"strategy": strategy}), on_event=heard.append)
+    assert {event.phase for event in heard} == {"few-shot"}  # base and baseline were measured before
     (bare,) = (each for each in (copy / "runs").glob("none-*") if each != run.directory)
     against = {role: each["run"] for role, each in run.scores()["against"].items()}
     assert against["none"] == bare.name

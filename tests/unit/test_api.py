@@ -86,7 +86,7 @@ def test_results_show_themselves_and_escape_what_they_quote(home: Path, run: Run
     assert "&lt;b&gt;order&lt;/b&gt;" in shown[0]
     assert "<b>" not in shown[0]
     assert "tokens_per_batch" in shown[1]
-    assert all(word in shown[2] for word in ("chrf", "95 % interval", "the untuned base", "verdict", "forgetting"))
+    assert all(word in shown[2] for word in ("chrF", "95 % interval", "the untuned base", "verdict", "forgetting"))
 
 
 def test_an_unfinished_run_shows_how_it_stands(run: Run, tmp_path: Path) -> None:
