@@ -17,6 +17,11 @@ class Habit:
     meaning: str
     factor: float = 1.0
 
+    @property
+    def of_100(self) -> bool:
+        """Whether it stands on a scale from 0 to 100, as it is written."""
+        return self.unit in ("%", "of 100")
+
 
 HABITS = {
     "accuracy": Habit("accuracy", "%", 1, "items answered with the right label", 100),

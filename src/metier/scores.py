@@ -64,6 +64,15 @@ class Difference:
             return "no difference shown"
         return "better" if (self.value > 0) == self.higher_is_better else "worse"
 
+    @property
+    def unshown(self) -> str:
+        """Why no difference is shown although the interval leaves 0 out, or ""."""
+        if self.verdict != "no difference shown" or self.low <= 0 <= self.high:
+            return ""
+        if self.p < SIGNIFICANCE:
+            return "not shown once p is adjusted for the number of domains"
+        return f"too few {'groups' if self.groups < self.n else 'items'} to show it"
+
 
 def mean(values_N: npt.ArrayLike) -> Statistic:
     """The weighted mean of one value per item. Raises ValueError for a value that is not finite."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from metier.figures import decimal, duration, figure, habit, size, with_unit
 
-
 HARDLY = "it hardly differs from its base: raise train.learning_rate or train.num_train_epochs"
 
 

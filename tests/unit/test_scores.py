@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -280,3 +281,12 @@ def test_the_verdict_needs_p_and_takes_the_sign(p: float, value: float, higher_i
 def test_the_verdict_reads_the_adjusted_p() -> None:
     assert difference(0.03).verdict == "better"
     assert [one.verdict for one in holm([difference(0.03), difference(0.03)])] == ["no difference shown"] * 2
+
+
+def test_why_an_interval_without_0_may_show_nothing() -> None:
+    few = Difference("loss", -0.8, -0.92, -0.74, 0.062, 0.062, "paired bootstrap", 5, 5, False)
+    assert few.unshown == "too few items to show it"
+    assert replace(few, n=20).unshown == "too few groups to show it"
+    assert replace(few, p=0.03).unshown == "not shown once p is adjusted for the number of domains"
+    assert not replace(few, high=0.1).unshown
+    assert not replace(few, p_adjusted=0.01).unshown

@@ -64,5 +64,5 @@ def _forgot(forgetting: Difference) -> str:
         "worse": f"it forgot: {size}",
         "better": f"it forgot nothing: {size}",
         "negligible": f"it forgot next to nothing: {size}",
-        "no difference shown": f"no forgetting shown: {size}",
+        "no difference shown": f"no forgetting shown: {size}" + (f", {why}" if (why := forgetting.unshown) else ""),
     }[of_forgetting(forgetting)]

@@ -21,13 +21,17 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Reply:
-    """What one side said, None where it failed; `mark` is how near that is to what was wanted."""
+    """What one side said, None where it failed; `mark` is how near that is to what was wanted.
+
+    `asked` is its question where that was worded otherwise than this run's.
+    """
 
     look: str
     name: str
     text: str | None
     failed: str
     mark: str
+    asked: str
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,12 @@ def choose(ours: Sequence[Answer], theirs: Mapping[Key, Answer] | None, seed: in
 
 
 def show_answers(sides: Sequence[Side], seed: int) -> tuple[Group, ...]:
-    """The chosen items as every side answered them; the base, or what else there is, is the measure."""
+    """The chosen items as every side answered them; the base, or what else there is, is the measure.
+
+    Of items alike in question and every answer one stands for all.
+    """
     tables = [{_key(answer): answer for answer in side.answers()} for side in sides]
-    groups = choose(list(tables[0].values()), tables[1] if len(tables) > 1 else None, seed)
+    groups = choose(_distinct(tables), tables[1] if len(tables) > 1 else None, seed)
     if len(sides) > 1:
         ways = [f"with the {way} gain over the {sides[1].name}" for way in ("least", "most")]
     else:
@@ -76,14 +83,26 @@ def show_answers(sides: Sequence[Side], seed: int) -> tuple[Group, ...]:
     )
 
 
+def _distinct(tables: Sequence[Mapping[Key, Answer]]) -> list[Answer]:
+    """Our answers without those that nobody could tell from one before."""
+    first: dict[tuple[object, ...], Answer] = {}
+    for key, answer in tables[0].items():
+        said = tuple((table[key].prompt, _said(table[key]), table[key].failed) for table in tables if key in table)
+        first.setdefault((answer.domain, answer.reference, said), answer)
+    return list(first.values())
+
+
 def _shown(answer: Answer, sides: Sequence[Side], tables: Sequence[Mapping[Key, Answer]]) -> Shown:
     key = _key(answer)
-    replies = (_reply(side, table[key]) for side, table in zip(sides, tables, strict=True) if key in table)
+    replies = (
+        _reply(side, table[key], answer.prompt) for side, table in zip(sides, tables, strict=True) if key in table
+    )
     return Shown(answer.domain, answer.place, answer.prompt, answer.reference, tuple(replies))
 
 
-def _reply(side: Side, answer: Answer) -> Reply:
-    return Reply(side.look, side.name, _said(answer), answer.failed, _mark(answer))
+def _reply(side: Side, answer: Answer, prompt: str) -> Reply:
+    asked = answer.prompt if answer.prompt != prompt else ""
+    return Reply(side.look, side.name, _said(answer), answer.failed, _mark(answer), asked)
 
 
 def _mark(answer: Answer) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from metier.figures import count, decimal, duration, size
 from metier.run import Run
 
-_LISTED = 20  # dropped rows
+_LISTED = 20  # rows that were left out
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class Data:
-    """`rows` are a domain's counts in the order of the table's columns."""
+    """`rows` are a domain's counts in the order of the table's columns; `notes` say what else became of the files."""
 
     rows: tuple[tuple[str, ...], ...]
-    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
     more: int
 
 
 @dataclass(frozen=True)
 class Reproduction:
+    """`file` is a name for the resolved recipe that overwrites nobody's own."""
+
     recipe: str
     file: str
-    compute: str
+    command: str
     plan: tuple[tuple[str, str, str], ...]
     versions: Mapping[str, str]
     identity: tuple[tuple[str, str], ...]
@@ -66,19 +70,21 @@ def read_cost(run: Run, events: Iterable[Mapping[str, Any]]) -> Cost:
 
 def read_data(facts: Mapping[str, Any]) -> Data:
     rows = tuple((name, *_counts(counts)) for name, counts in facts["data"].items())
-    dropped: Sequence[str] = facts["dropped"]
-    return Data(rows, tuple(dropped[:_LISTED]), max(0, len(dropped) - _LISTED))
+    notes = (*facts.get("skipped", ()), *facts.get("notes", ()))  # of an older run there are none
+    left_out: Sequence[str] = [*facts.get("left_out", ()), *facts["dropped"]]
+    return Data(rows, notes, tuple(left_out[:_LISTED]), max(0, len(left_out) - _LISTED))
 
 
 def read_reproduction(run: Run) -> Reproduction:
     facts, plan = run.facts, read_plan(run)
     reasons = plan.get("reasons", {})
+    file = f"{Path(facts['recipe']).stem}-{run.name}.toml"
     choices = ((name, value) for name, value in plan.items() if not isinstance(value, Mapping))
     identity = {"key": facts["key"], **facts["hashes"], "revision": facts["revision"], "seed": facts["seed"]}
     return Reproduction(
         recipe=(run.directory / "recipe.toml").read_text(encoding="utf-8"),
-        file=facts["recipe"],
-        compute=plan.get("compute", ""),
+        file=file,
+        command=f"metier train {file}" + (f" --plan compute={plan['compute']}" if plan else ""),
         plan=tuple((name, _toml(value), reasons.get(name, "")) for name, value in choices),
         versions=facts["versions"],
         identity=tuple((name, str(value)) for name, value in identity.items() if value not in ("", None)),

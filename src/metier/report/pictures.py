@@ -7,7 +7,7 @@ unchanged; down, in pixels or, within a curve's panel, in thousandths of its hei
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -75,6 +75,13 @@ class Axis:
     low: float
     high: float
 
+    @classmethod
+    def around(cls, values: Iterable[float]) -> Axis:
+        """A little wider than what stands on it."""
+        low, high = min(values := [*values]), max(values)
+        margin = 0.08 * (high - low) or 0.05
+        return cls(low - margin, high + margin)
+
     def percent(self, value: float) -> float:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
@@ -117,9 +124,7 @@ Points = Sequence[tuple[int, float]]
 
 
 def _panel(steps: Axis, dots: Points, line: Points) -> Panel:
-    values = [value for _, value in (*dots, *line)]
-    margin = 0.08 * (max(values) - min(values)) or 0.05
-    axis = Axis(min(values) - margin, max(values) + margin)
+    axis = Axis.around(value for _, value in (*dots, *line))
     places = [_place(steps, axis, point) for point in line]
     return Panel(
         ticks=tuple(Tick(100 - tick.at, tick.label) for tick in axis.ticks(4)),

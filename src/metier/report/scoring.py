@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.evaluation.metrics import PRIMARY, out_of_one
+from metier.evaluation.metrics import PRIMARY
 from metier.figures import Habit, chance, count, decimal, figure, habit, interval, sample
-from metier.report.pictures import ALARM, Mark, Scale, make_scale
+from metier.report.pictures import ALARM, Axis, Mark, Scale, Tick, make_scale
 from metier.report.sides import Side, pick
+from metier.scores import Difference
 
 _NATS = {"base_loss": "loss before tuning", "loss": "loss after tuning", "kl": "distance from the base (KL)"}
 
@@ -22,13 +23,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Contrast:
-    """This run minus another, with what the stored test allows to be said."""
+    """This run minus another, with what the stored test allows to be said; `why` it says less than the interval."""
 
     figure: str
     interval: str
     p: str
     test: str
     verdict: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Domain:
-    """One domain; `failed` and, of labels, `unparsed` count answers of every side."""
+    """One domain; `ticks` are its marks' axis; `failed` and, of labels, `unparsed` count answers of every side."""
 
     name: str
     primary: Habit
     items: str
+    ticks: tuple[Tick, ...]
     marks: tuple[Mark, ...]
     rows: tuple[Row, ...]
     failed: tuple[str, ...]
@@ -69,6 +72,13 @@ class Forgetting:
 def read_domains(sides: Sequence[Side]) -> tuple[Domain, ...]:
     """Every domain of the first side beside the others'."""
     return tuple(_domain(domain, sides) for domain in asked(sides[0].scores))
+
+
+def arrange(domains: Sequence[Domain]) -> tuple[tuple[Domain, ...], ...]:
+    """Domains that share an axis together: all from 0 to 100, then every one that has its own."""
+    shared = tuple(domain for domain in domains if domain.primary.of_100)
+    own = ((domain,) for domain in domains if not domain.primary.of_100)
+    return ((shared,) if shared else ()) + tuple(own)
 
 
 def asked(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -93,31 +103,34 @@ def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
 
 def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
     name, primary = domain["domain"], PRIMARY[domain["kind"]]
-    nothing: Mapping[str, Any] = {
-        "scores": [],
-        "differences": [],
-        "failed": 0,
-        "unparsed": 0,
-    }  # of a side that was not asked
+    # Of a side that was not asked.
+    nothing: Mapping[str, Any] = {"scores": [], "differences": [], "failed": 0, "unparsed": 0}
     same = [pick(side.scores["domains"], "domain", name) or nothing for side in sides]
     against = [pick(each["domains"], "domain", name) or nothing for each in sides[0].scores["against"].values()]
     scores = [pick(each["scores"], "metric", primary) for each in same]
+    axis = _axis(primary, [score for score in scores if score])
     return Domain(
         name=name,
         primary=habit(primary),
         items=sample(domain["n"], domain["n"]),
-        marks=tuple(_mark(side, score) for side, score in zip(sides, scores, strict=True) if score),
+        ticks=axis.ticks(5 if habit(primary).of_100 else 4),
+        marks=tuple(_mark(side, score, axis) for side, score in zip(sides, scores, strict=True) if score),
         rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
         failed=tuple(count(each["failed"]) for each in same),
         unparsed=tuple(count(each["unparsed"]) for each in same) if domain["kind"] == "label" else (),
     )
 
 
-def _mark(side: Side, score: Mapping[str, Any]) -> Mark:
-    """On an axis from 0 to 100, which serves every primary metric; a loss stands there as a token's probability."""
+def _axis(metric: str, scores: Sequence[Mapping[str, Any]]) -> Axis:
+    """In the metric's unit: from 0 to 100, or as far as its marks reach."""
+    if habit(metric).of_100:
+        return Axis(0, 100)
+    return Axis.around(score[end] for score in scores for end in ("low", "value", "high"))
+
+
+def _mark(side: Side, score: Mapping[str, Any], axis: Axis) -> Mark:
     metric = score["metric"]
-    at, low, high = (round(100 * out_of_one(metric, score[name]), 2) for name in ("value", "low", "high"))
-    low, high = min(low, high), max(low, high)
+    at, low, high = (axis.percent(habit(metric).factor * score[name]) for name in ("value", "low", "high"))
     return Mark(side.look, side.name, at, low, high, figure(metric, score["value"]))
 
 
@@ -147,7 +160,14 @@ def _contrast(difference: Mapping[str, Any]) -> Contrast:
         p=chance(difference["p_adjusted"]),
         test=difference["test"],
         verdict=difference["verdict"],
+        why=_why(difference),
     )
+
+
+def _why(difference: Mapping[str, Any]) -> str:
+    """Nothing of a difference that is called negligible."""
+    fields = {name: value for name, value in difference.items() if name != "verdict"}
+    return Difference(**fields).unshown if difference["verdict"] == "no difference shown" else ""
 
 
 def _nats(score: Mapping[str, Any]) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
 from metier.report.pictures import Curve, draw_curve
-from metier.report.scoring import Domain, Forgetting, asked, read_domains, read_forgetting
+from metier.report.scoring import Domain, Forgetting, arrange, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
 from metier.run import Run
-from metier.tables import Table, benchmark_parts
+from metier.tables import HARDLY, Table, benchmark_parts, hardly_differs
+
+_SECTIONS = ("Scores", "Learning", "Confusions", "Forgetting", "Benchmarks", "Answers", "Cost", "Data", "Reproduce")
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,27 @@ class Benchmarks:
 
 
 @dataclass(frozen=True)
+class Worded:
+    """The instruction of several that was chosen for a domain, and who was asked with it."""
+
+    domain: str
+    instruction: str
+    sides: str
+
+
+@dataclass(frozen=True)
 class View:
-    """The page's sections in their order; None or empty where a run of its method has nothing to show."""
+    """What the page's sections show, in their order; None or empty where a run of its method has nothing to show."""
 
     name: str
     facts: Mapping[str, Any]
     verdict: str
+    warning: str
     guards: tuple[Guard, ...]
     sides: tuple[Side, ...]
     domains: tuple[Domain, ...]
+    plots: tuple[tuple[Domain, ...], ...]
+    wordings: tuple[Worded, ...]
     metrics: tuple[Habit, ...]
     curve: Curve | None
     validations: tuple[Mapping[str, Any], ...]
@@ -56,6 +70,17 @@ class View:
     data: Data
     reproduction: Reproduction
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Those that have something to show."""
+        shown = {
+            "Learning": self.curve,
+            "Confusions": self.confusions,
+            "Forgetting": self.forgetting or self.why_unknown,
+            "Benchmarks": self.benchmarks,
+        }
+        return tuple(name for name in _SECTIONS if shown.get(name, True))
+
 
 def look_at(run: Run) -> View:
     """Raises `RunError` where a run that it was compared with is gone."""
@@ -63,13 +88,17 @@ def look_at(run: Run) -> View:
     sides = find_sides(run)
     scores = sides[0].scores
     measured = {score["metric"] for domain in asked(scores) for score in domain["scores"]}
+    domains = read_domains(sides)
     return View(
         name=run.name,
         facts=facts,
         verdict=scores["verdict"],
+        warning=HARDLY if hardly_differs(scores) else "",
         guards=tuple(_guard(name, guard) for name, guard in scores["guard"].items()),
         sides=sides,
-        domains=read_domains(sides),
+        domains=domains,
+        plots=arrange(domains),
+        wordings=tuple(_wordings(sides)),
         metrics=tuple(map(habit, sorted(measured, key=_place))),
         curve=draw_curve(events, facts.get("best_step")),
         validations=tuple(event for event in events if event["phase"] == "validation"),
@@ -82,6 +111,14 @@ def look_at(run: Run) -> View:
         data=read_data(facts),
         reproduction=read_reproduction(run),
     )
+
+
+def _wordings(sides: Sequence[Side]) -> Iterator[Worded]:
+    asked: dict[tuple[str, str], list[str]] = {}
+    for side in sides:
+        for domain, instruction in side.run.facts.get("wordings", {}).items():
+            asked.setdefault((domain, instruction), []).append(side.name)
+    return (Worded(*chosen, " and ".join(names)) for chosen, names in asked.items())
 
 
 def _benchmarks(measured: Mapping[str, Any]) -> Benchmarks:

@@ -76,3 +76,8 @@ def test_what_is_surely_too_small_to_matter_is_no_forgetting() -> None:
     assert "forgot next to nothing: +0.004 nats" in sentence({}, lost, [])
     assert of_forgetting(replace(lost, high=0.012)) == "worse"
     assert of_forgetting(replace(lost, value=-0.02, low=-0.03, high=-0.011)) == "better"
+
+
+def test_a_clear_interval_over_too_few_passages_is_explained() -> None:
+    few = Difference("loss", -0.8, -0.92, -0.74, 0.062, 0.062, "paired bootstrap", 5, 5, False)
+    assert sentence({}, few, []).endswith("[\N{MINUS SIGN}0.920, \N{MINUS SIGN}0.740], too few items to show it.")
