@@ -73,7 +73,7 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
 
 
 def hardly_differs(scores: Mapping[str, Any]) -> bool:
-    """Whether a run says of general text, and scores on every domain, what its untuned base does, as far as is shown."""
+    """Whether a tuned run reads general text and answers every domain as its untuned base does, as far as is shown."""
     if not scores["forgetting"] or "none" not in scores["against"]:
         return False
     text = next(each for each in scores["domains"] if each["kind"] == "text")
