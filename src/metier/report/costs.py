@@ -122,7 +122,7 @@ def _training(
     yield "steps", f"{count(facts['steps'])} of {count(plan['steps'])} planned"
     yield "stopped early", "yes, validation rose no more" if facts["stopped_early"] else "no"
     yield "kept step", f"{count(facts['best_step'])}, the best on validation"
-    yield "tokens computed", f"{count(tokens)}, shared prefixes once"
+    yield "tokens computed", f"{count(round(tokens))}, shared prefixes once"
     if skipped := sum("skipped" in values for values in trained):
         yield "steps skipped", f"{count(skipped)}, whose gradients overflowed float16"
     if seconds:

@@ -76,8 +76,9 @@ def read_domains(sides: Sequence[Side]) -> tuple[Domain, ...]:
 
 def arrange(domains: Sequence[Domain]) -> tuple[tuple[Domain, ...], ...]:
     """Domains that share an axis together: all from 0 to 100, then every one that has its own."""
-    shared = tuple(domain for domain in domains if domain.primary.of_100)
-    own = ((domain,) for domain in domains if not domain.primary.of_100)
+    drawn = [domain for domain in domains if domain.marks]
+    shared = tuple(domain for domain in drawn if domain.primary.of_100)
+    own = ((domain,) for domain in drawn if not domain.primary.of_100)
     return ((shared,) if shared else ()) + tuple(own)
 
 
@@ -102,7 +103,8 @@ def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
 
 
 def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
-    name, primary = domain["domain"], PRIMARY[domain["kind"]]
+    name, measured = domain["domain"], domain["scores"]
+    primary = measured[0]["metric"] if measured else PRIMARY[domain["kind"]]  # of a run without it, what comes next
     # Of a side that was not asked.
     nothing: Mapping[str, Any] = {"scores": [], "differences": [], "failed": 0, "unparsed": 0}
     same = [pick(side.scores["domains"], "domain", name) or nothing for side in sides]
@@ -123,9 +125,8 @@ def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
 
 def _axis(metric: str, scores: Sequence[Mapping[str, Any]]) -> Axis:
     """In the metric's unit: from 0 to 100, or as far as its marks reach."""
-    if habit(metric).of_100:
-        return Axis(0, 100)
-    return Axis.around(score[end] for score in scores for end in ("low", "value", "high"))
+    ends = [score[end] for score in scores for end in ("low", "value", "high")]
+    return Axis.around(ends) if ends and not habit(metric).of_100 else Axis(0, 100)
 
 
 def _mark(side: Side, score: Mapping[str, Any], axis: Axis) -> Mark:

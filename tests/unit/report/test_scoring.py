@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from metier.evaluation.answers import Answer
@@ -35,6 +35,12 @@ def test_what_is_not_out_of_100_stands_on_an_axis_of_its_own(bench: Any) -> None
     ours, untuned = own[0].marks
     assert 0 < untuned.low < untuned.at < untuned.high < ours.low < ours.at < ours.high < 100
     assert untuned.label == "\N{MINUS SIGN}65.50"
+
+
+def test_a_run_without_the_primary_metric_is_headed_by_what_it_has(bench: Any) -> None:
+    baseline = [replace(pair(number, 0.0), label_logprobs=(), logprob=None) for number in range(8)]
+    ((domain,),) = arrange(read_domains(find_sides(bench("pairs").write("classical", baseline))))
+    assert (domain.primary.label, [row.primary for row in domain.rows]) == ("accuracy", [True])
 
 
 def test_why_an_interval_without_0_shows_nothing_is_said() -> None:
