@@ -39,7 +39,7 @@ PRIMARY: dict[Kind, str] = {
     "passage": "loss",
     "text": "loss",
 }
-"""The metric on which a verdict about a domain rests."""
+"""The metric on which a verdict about a domain rests, where both sides have it: see `decisive`."""
 
 _WORD = re.compile(r"[^\W_]+")
 
