@@ -13,6 +13,7 @@ from metier.evaluation.answers import to_json
 from metier.evaluation.forgetting import read_general_text
 from metier.evaluation.metrics import out_of_one, primary_values
 from metier.events import Event, Listener, silent
+from metier.figures import habit
 from metier.files import write_directory
 from metier.inference.engine import Engine
 from metier.job import Job
@@ -138,7 +139,7 @@ def _validation(job: Job, items: Sequence[Item], engine: Engine) -> dict[str, fl
     """The task's metric of each domain on its validation slice; `score` is their mean, each out of 1."""
     values = primary_values(answer(engine, job.renderer, items, job.limits, silent))
     score = sum(out_of_one(metric, value) for (_, metric), value in values.items()) / len(values)
-    return {"score": score, **{f"{domain} {metric}": value for (domain, metric), value in values.items()}}
+    return {"score": score, **{f"{domain} {habit(metric).label}": value for (domain, metric), value in values.items()}}
 
 
 def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
