@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,9 +101,9 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if run.status == "finished":
         judged_anew = run.judge_by(job.recipe)
         return evaluate(run) if judged_anew or not run.report.exists() else run
-    for text in _worth_saying(job, chosen):
-        means.listen(Event("note", values={"text": text}))
     with run.locked():
+        for text in _worth_saying(job, chosen):
+            means.listen(Event("note", values={"text": text}))
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
         wordings: Mapping[str, str] = {}
@@ -117,20 +118,20 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
 
 
 def evaluate(
-    target: Run | Recipe, *, offline: bool = False, on_event: Listener = silent, metrics: Own | None = None
+    target: Run | str | Path | Recipe, *, offline: bool = False, on_event: Listener = silent, metrics: Own | None = None
 ) -> Run:
     """A run's scores recomputed from its answers, or a recipe's base (or adapter) measured on its held-out items.
 
-    `metrics` are measured on open answers beside the built-in ones: {name: function(output, reference) -> float},
-    higher being better, with interval and paired test. They stand in scores and report, of the runs it was
-    compared with too, until these are computed again without them.
+    A run may be given by its folder. `metrics` are measured on open answers beside the built-in ones:
+    {name: function(output, reference) -> float}, higher being better, with interval and paired test. They stand
+    in scores and report, of the runs it was compared with too, until these are computed again without them.
     """
     check_own(metrics or {})
     if isinstance(target, Recipe):
         trained = not isinstance(target.strategy, Untuned | Foreign)
         measured = target.override(strategy={"method": "none"}) if trained else target
         return train(measured, offline=offline, on_event=on_event, metrics=metrics)
-    target.finished()
+    target = (target if isinstance(target, Run) else Run.open(target)).finished()
     opponents = {
         role: Run.open(target.directory.parent / each["run"]) for role, each in target.scores()["against"].items()
     }
@@ -181,6 +182,7 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
             "left_out": len(each.left_out),
             "target_tokens": job.target_tokens[each.domain.name],
             "weight": job.weights[each.domain.name],
+            "columns": each.columns,
         }
         for each in job.data.domains
     }
@@ -191,7 +193,15 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"notes": [str(fault) for fault in job.data.notes]}
     facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
     facts |= {"machine": asdict(probe())}
-    return runs.find_or_create(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts), facts)
+    return runs.find_or_create(job.recipe.directory / "runs", _as_read(job), runs.key(job.recipe, **parts), facts)
+
+
+def _as_read(job: Job) -> Recipe:
+    """The recipe with the mappings that were guessed, so that who talks with the run is asked as its rows were."""
+    read = {each.domain.name: each.domain for each in job.data.domains}
+    whole = (read.get(domain.name, domain) for domain in job.recipe.domain)
+    domains = (each.model_copy(update={"instruction": None}) if each.instructions else each for each in whole)
+    return job.recipe.model_copy(update={"domain": tuple(domains)})
 
 
 def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:

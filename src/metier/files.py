@@ -109,6 +109,17 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         lock.release()
 
 
+def held(path: Path) -> bool:
+    """Whether some process holds the lock file at `path`; makes none."""
+    try:
+        if not path.exists():
+            return False
+        with locked(path, wait=False):
+            return False
+    except (RunError, OSError):  # also where this user may not ask
+        return True
+
+
 def verify(directory: Path) -> bool:
     """Whether every file that the directory's manifest names is there with its checksum."""
     try:

@@ -34,7 +34,7 @@ from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_or_base
 from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Tuned
-from metier.tables import Part, Table, html
+from metier.tables import Part, Table, as_text, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
 
@@ -44,7 +44,7 @@ _TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """A resolved recipe, its data and what its base looks like from outside.
 
@@ -155,6 +155,9 @@ class Job:
         counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
         tokens, share = self.target_tokens[each.domain.name], each.domain.weight / total
         return each.domain.name, each.heldout[0].kind, *map(str, counts), f"{tokens:,}", f"{share:.0%}"
+
+    def __repr__(self) -> str:
+        return as_text([*self.parts(), *self.lines(), "no faults"])
 
     def _repr_html_(self) -> str:
         return html([*self.parts(), *self.lines(), "no faults"])

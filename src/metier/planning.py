@@ -15,13 +15,13 @@ from metier.hardware import DEVICES, Hardware, Rates, padding
 from metier.memory import GIB, Shape, beside, peak
 from metier.recipe import Recipe
 from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
-from metier.tables import html, plan_parts
+from metier.tables import as_text, html, plan_parts
 
 _BUSY = 2048  # tokens at once, with which arithmetic and not reading weights takes the time
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The means of a run. They change its numbers by rounding alone; a run keeps the plan that it began with."""
 
@@ -59,6 +59,9 @@ class Plan:
         if self.warmup <= max(1.0, self.steps / 10):
             return ""
         return f"the warm-up takes {self.warmup} of {self.steps} steps, more than a tenth of the run"
+
+    def __repr__(self) -> str:
+        return as_text(plan_parts(dataclasses.asdict(self)))
 
     def _repr_html_(self) -> str:
         return html(plan_parts(dataclasses.asdict(self)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,10 +16,10 @@ from typing import Any
 
 from metier.errors import RunError
 from metier.events import Event, Listener
-from metier.files import append_line, digest, locked, read_json, write_atomic, write_json
+from metier.files import append_line, digest, held, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
-from metier.tables import Part, benchmark_parts, cost_line, html, score_parts
+from metier.tables import Part, as_text, benchmark_parts, cost_line, html, score_parts
 
 FORMAT = 1
 OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
@@ -27,21 +27,21 @@ _BENCHMARKS = "benchmarks.json"
 _VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Run:
-    """A directory in `runs/`; every property reads it anew."""
+    """A directory in `runs/`; every property reads it anew. Raises `RunError` at first use where it is no run."""
 
     directory: Path
+
+    def __init__(self, directory: str | Path) -> None:
+        object.__setattr__(self, "directory", Path(directory))
 
     @classmethod
     def open(cls, directory: str | Path) -> Run:
         """An existing run, a name alone in ./runs too. Raises `RunError` where there is none of this format."""
         inside = Path("runs") / directory
         run = cls(inside if len(Path(directory).parts) == 1 and inside.is_dir() else Path(directory))
-        try:
-            facts = run.facts
-        except OSError:
-            raise RunError(f"{directory}: is no run", "`metier runs FOLDER` lists those in FOLDER/runs") from None
+        facts = run.facts
         if facts.get("format") != FORMAT:
             raise RunError(f"{directory}: has format {facts.get('format')}, this metier reads {FORMAT}; upgrade metier")
         return run
@@ -54,6 +54,9 @@ class Run:
     def facts(self) -> dict[str, Any]:
         try:
             facts: dict[str, Any] = read_json(self.directory / "run.json")
+        except OSError:
+            problem = f"{self.directory}: is no run"
+            raise RunError(problem, "`metier runs FOLDER` lists those in FOLDER/runs") from None
         except ValueError:
             path = self.directory / "run.json"
             raise RunError(f"{path}: is not JSON any more", "restore it, or remove the whole folder") from None
@@ -61,7 +64,9 @@ class Run:
 
     @property
     def status(self) -> str:
-        return str(self.facts["status"])
+        """As written, but a run is "interrupted" that no process works on any more."""
+        status = str(self.facts["status"])
+        return "interrupted" if status == "started" and not held(self.directory / "lock") else status
 
     @property
     def adapter(self) -> Path:
@@ -86,8 +91,11 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The resolved recipe, anchored where the original stood."""
-        home = self.directory.resolve().parent.parent  # runs lie in runs/ beside their recipe
-        return Recipe.of(_toml(self.directory / "recipe.toml"), home / self.facts["recipe"])
+        name, home = (
+            self.facts["recipe"],
+            self.directory.resolve().parent.parent,
+        )  # runs lie in runs/ beside their recipe
+        return Recipe.of(_toml(self.directory / "recipe.toml"), home / name)
 
     def finished(self) -> Run:
         """Itself; raises `RunError` where it is not finished."""
@@ -101,16 +109,16 @@ class Run:
         return locked(self.directory / "lock", wait=wait)
 
     def plan(self) -> dict[str, Any]:
-        plan: dict[str, Any] = read_json(self.directory / "plan.json")
+        plan: dict[str, Any] = self._kept("plan.json", read_json)
         return plan
 
     def scores(self) -> dict[str, Any]:
-        scores: dict[str, Any] = read_json(self.directory / "scores.json")
+        scores: dict[str, Any] = self._kept("scores.json", read_json)
         return scores
 
     def seen(self) -> dict[str, list[str]]:
         """Fingerprints of the items that this run and the stages before it learned from ("train"), or chose by."""
-        seen: dict[str, list[str]] = read_json(self.directory / "seen.json")
+        seen: dict[str, list[str]] = self._kept("seen.json", read_json)
         return seen
 
     def write_seen(self, seen: Mapping[str, Collection[str]]) -> None:
@@ -118,7 +126,7 @@ class Run:
 
     def answers(self) -> list[dict[str, Any]]:
         """Every held-out answer, as rows."""
-        lines = (self.directory / "answers.jsonl").read_bytes().split(b"\n")
+        lines = self._kept("answers.jsonl", Path.read_bytes).split(b"\n")
         return [json.loads(line) for line in lines if line]
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -191,10 +199,10 @@ class Run:
 
     def parts(self) -> Iterator[Part]:
         """What a finished run says: scores, comparisons, cost, verdict. Of another one, how it stands."""
-        facts = self.facts
-        yield f"{self.directory}  ({facts['method']}, {facts['model']}, {facts['status']})"
+        facts, status = self.facts, self.status
+        yield f"{self.directory}  ({facts['method']}, {facts['model']}, {status})"
         if not self.has_scores:
-            yield f"{facts['status']}: {facts['why'] or 'no scores yet'}"
+            yield f"{status}: {facts['why'] or 'no scores yet'}"
             return
         scores = self.scores()
         yield from score_parts(scores, self.opponents)
@@ -208,8 +216,22 @@ class Run:
             yield cost_line(measured, plan, [self.opponents[role] for role in scores["against"]])
         yield str(scores["verdict"])
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r})"
+
+    def __str__(self) -> str:
+        return as_text(self.parts())
+
     def _repr_html_(self) -> str:
         return html(self.parts())
+
+    def _kept(self, name: str, read: Callable[[Path], Any]) -> Any:
+        """What a file of the run holds; raises `RunError` where the run has not come so far, or is none."""
+        try:
+            return read(self.directory / name)
+        except FileNotFoundError:
+            problem = f"{self.directory}: has no {name} yet ({self.status})"
+            raise RunError(problem, f"finish it with: metier train --resume {self.directory}") from None
 
 
 def key(recipe: Recipe, **parts: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,6 +39,12 @@ Part = str | Table
 def html(parts: Iterator[Part] | Sequence[Part]) -> str:
     """Parts as a notebook shows them; whatever they quote is escaped."""
     return "".join(part.html() if isinstance(part, Table) else _paragraph(part) for part in parts)
+
+
+def as_text(parts: Iterator[Part] | Sequence[Part]) -> str:
+    """Parts as Python prints them: lines, and tables apart from them."""
+    blocks = "\n".join(f"\n{part}\n" if isinstance(part, Table) else part for part in parts)
+    return re.sub(r"\n{3,}", "\n\n", blocks).strip("\n")
 
 
 def plan_parts(plan: Mapping[str, Any]) -> Iterator[Part]:

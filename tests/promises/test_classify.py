@@ -161,12 +161,13 @@ def assert_same_answers(run: Run, answers: list[dict[str, Any]]) -> None:
 
 def test_chat_tells_the_labels_of_what_is_typed(tmp_path: Path) -> None:
     run = experiment.train(recipe(tmp_path, "bert"), overrides={"compute": "float32"})
-    (said,) = Conversation(run).reply([Message("user", "my card 3 4 was good")])
+    conversation = Conversation(run)
+    (said,) = conversation.reply(conversation.questions.item("my card 3 4 was good", "moods"))
     shares = {part.split()[0]: float(part.split()[1]) for part in said.split(", ")}
     assert {*shares} == {"good", "bad"}
     assert sum(shares.values()) == pytest.approx(1, abs=0.011)
     with pytest.raises(MetierError, match="no head"):
-        list(Conversation(run).reply([Message("user", "good")], base=True))
+        list(conversation.reply(conversation.questions.item("good", "moods"), base=True))
 
     weights = tmp_path / "base" / "config.json"
     weights.write_text(weights.read_text().replace('"architectures"', '"other"'))

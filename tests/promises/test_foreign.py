@@ -13,7 +13,6 @@ from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from metier.data.items import Message
 from metier.errors import ModelError, RecipeError
 from metier.experiment import evaluate, plan, train
 from metier.inference.conversation import Conversation
@@ -80,7 +79,7 @@ def test_it_is_measured_beside_base_and_baseline(home: Path, adapter: str) -> No
     conversation = Conversation(run)
     theirs = PeftModel.from_pretrained(plain(home), str(home / adapter)).eval()
     for row in [row for row in run.answers() if row["kind"] == "label"][:4]:
-        prompt = conversation.prompt_ids([Message("user", row["prompt"])])
+        prompt = conversation.renderer.prompt_ids(conversation.questions.item(row["prompt"], row["domain"]).asked)
         for label, logprob in zip(row["labels"], row["label_logprobs"], strict=True):
             said = conversation.renderer.encode(label)
             with torch.no_grad():

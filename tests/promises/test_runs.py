@@ -15,11 +15,10 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from metier.cli.main import app
-from metier.data.items import Message
 from metier.errors import ModelError, RunError
 from metier.events import Event
 from metier.experiment import evaluate, train
-from metier.inference.conversation import Conversation
+from metier.inference.conversation import Conversation, chat
 from metier.job import prepare
 from metier.recipe import Recipe
 from metier.run import Run
@@ -144,7 +143,7 @@ def test_a_changed_adapter_is_not_served(copy: Path) -> None:
 
 def test_an_untuned_run_talks_only_through_its_own_base(copy: Path) -> None:
     (untuned,) = (copy / "runs").glob("none-*")
-    assert Conversation(Run.open(untuned)).systems == {"mood": None}
+    assert Conversation(Run.open(untuned)).questions.columns == {"mood": ["text"]}
     tiny.save(copy / "base", num_hidden_layers=3)
     with pytest.raises(ModelError, match="is not the base any more"):
         Conversation(Run.open(untuned))
@@ -188,7 +187,7 @@ def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str)
     asked, plain = ({row["id"]: row["logprob"] for row in each.answers()} for each in (run, Run(bare)))
     assert asked.keys() == plain.keys()
     assert all(asked[each] != plain[each] for each in asked)
-    assert "".join(Conversation(run).reply([Message("user", "share 1 rises")])) is not None
+    assert re.fullmatch(r"(up|down) \d\.\d\d, (up|down) \d\.\d\d", chat(run, "share 1 rises"))
 
 
 def test_other_examples_are_another_run(copy: Path) -> None:
@@ -205,9 +204,10 @@ def test_who_chats_is_asked_what_was_measured(copy: Path, sampler: str) -> None:
     items, conversation = prepare(recipe).heldout, Conversation(train(recipe))
     assert all(0 < len(item.shots) < 30 for item in items)
     for item in items:
-        row = conversation.renderer.example(item)
-        assert len(row.tokens) <= 96
-        assert conversation.prompt_ids(item.messages) == list(row.tokens[: row.weights.index(1.0)])
+        asked = conversation.shown(conversation.questions.item(item.messages[-1].content, "mood"))
+        rows = conversation.renderer.label_rows(asked)
+        assert rows == conversation.renderer.label_rows(item)
+        assert max(len(row.tokens) for row in rows) <= 96
 
 
 def test_a_stop_is_heard_while_the_base_is_measured(copy: Path) -> None:

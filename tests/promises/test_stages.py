@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from metier.data.items import Message, fingerprint
+from metier.data.items import fingerprint
 from metier.errors import ModelError, RunError
 from metier.experiment import train
-from metier.inference.conversation import Conversation
+from metier.inference.conversation import chat
 from metier.inference.loaded import open_base, open_run
 from metier.job import prepare
 from metier.model.loading import NumberFormat
@@ -74,7 +74,7 @@ def test_stages_chain_and_each_is_measured_against_the_one_before(home: Path, fi
     assert untuned.recipe().model == f"runs/{first.name}"
     again = stage(home, "two", f"runs/{first.name}", {"data": "pairs.csv"})
     assert again.directory == second.directory
-    assert isinstance("".join(Conversation(second).reply([Message("user", "share 3 goes")])), str)
+    assert isinstance(chat(second, "share 3 goes"), str)
     third = stage(home, "three", f"runs/{second.name}", {"data": "notes.md"})
     assert third.status == "finished"
 

@@ -33,7 +33,7 @@ def runs(
     folder = folder / "runs" if (folder / "runs").is_dir() else folder
     found = list_runs(folder)
     if json:
-        emit([{"run": str(each.directory), **each.facts} for each in found])
+        emit([{"run": str(each.directory), **each.facts, "status": each.status} for each in found])
     elif not found:
         say(f"no runs in {folder}; they lie in runs/ beside their recipe: `metier runs FOLDER` looks there")
     else:
@@ -44,9 +44,11 @@ def _list(found: Sequence[Run], every: bool) -> None:
     scores = {each.name: each.scores() if each.has_scores else {} for each in found}
     theirs = {each["run"] for own in scores.values() for each in own.get("against", {}).values()}
     shown = [each for each in found if every or each.name not in theirs]
-    facts = ("status", "method", "model", "started")
-    rows = [(each.name, *(str(each.facts[key]) for key in facts), _scored(scores[each.name])) for each in shown]
-    print(Table(("run", *facts, "scores on held-out items"), rows))
+    facts = ("method", "model", "started")
+    rows = [
+        (each.name, each.status, *(str(each.facts[key]) for key in facts), _scored(scores[each.name])) for each in shown
+    ]
+    print(Table(("run", "status", *facts, "scores on held-out items"), rows))
     if hidden := len(found) - len(shown):
         say(f"\n{hidden} that they were compared with (the untuned base, the classical baseline): metier runs --all")
 
@@ -62,7 +64,7 @@ def _scored(scores: Mapping[str, Any]) -> str:
 
 def _show(run: Run, json: bool) -> None:
     if json:
-        emit({**run.facts, "scores": run.scores() if run.has_scores else None})
+        emit({**run.facts, "status": run.status, "scores": run.scores() if run.has_scores else None})
     elif run.has_scores:
         show_scores(run)
     else:

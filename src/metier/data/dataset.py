@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.data import online
+from metier.data.asking import asked_columns
 from metier.data.checks import few, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
@@ -40,6 +41,7 @@ class DomainData:
     left_out: tuple[Fault, ...]
     warnings: tuple[Fault, ...]
     revisions: Mapping[str, str] = field(default_factory=dict)  # data set of the hub → the commit that was read
+    columns: tuple[str, ...] = ()  # out of which its questions are made
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _load(
 ) -> DomainData:
     found = _Found()
     items: list[Item] = []
+    columns: tuple[str, ...] = ()
     files: dict[str, list[Item]] = {}
     if domain.instructions:  # until one is chosen
         domain = domain.model_copy(update={"instruction": domain.instructions[0]})
@@ -188,6 +191,7 @@ def _load(
     with found.collecting():
         rows = read(domain, places[domain.data], found.faults)
         domain = complete(domain, rows)
+        columns = asked_columns(domain, columns_of(rows))
         items = make_items(domain, rows, note)
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
@@ -202,7 +206,7 @@ def _load(
     everything = [*drawn.train, *drawn.validation, *drawn.heldout]
     told = (*warnings(domain, everything), *few(domain, drawn.heldout, drawn.validation))
     revisions = {name: place.revision for name, place in places.items() if isinstance(place, Online)}
-    return DomainData(domain, drawn.train, drawn.validation, drawn.heldout, drawn.left_out, told, revisions)
+    return DomainData(domain, drawn.train, drawn.validation, drawn.heldout, drawn.left_out, told, revisions, columns)
 
 
 def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:

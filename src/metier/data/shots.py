@@ -49,11 +49,6 @@ class Shots:
         shown = (replace(item, shots=self._first(order, item.group)) for item, order in zip(items, ranked, strict=True))
         return [self._fitting(item, renderer) for item in shown]
 
-    def asked(self, messages: Sequence[Message], renderer: Renderer) -> tuple[Message, ...]:
-        """What a model reads of a conversation that is none of the data's: exactly what it would be measured on."""
-        stranger = Item("", "", "", "", 0, tuple(messages), ("",))
-        return self.in_front_of([stranger], renderer)[0].asked
-
     def to_json(self) -> dict[str, Any]:
         """What is needed to show the same examples again."""
         kept = self.examples if self.nearest else self.examples[: self.count]

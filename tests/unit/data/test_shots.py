@@ -79,7 +79,7 @@ def test_what_is_written_shows_the_same_again(sampler: Sampler) -> None:
     shots = Shots.choose(TRAIN, 3, sampler, room=ROOM, seed=2)
     again = Shots.of_json(json.loads(json.dumps(shots.to_json())))
     asked = item(99, "text 7 about cards")
-    assert [message.content for message in again.asked(asked.messages, RENDERER)[:-1]] == shown(shots, asked)
+    assert [message.content for message in again.in_front_of([asked], RENDERER)[0].asked[:-1]] == shown(shots, asked)
 
 
 @pytest.mark.parametrize("sampler", ["random", "nearest"])
