@@ -174,6 +174,31 @@ def test_two_processes_do_not_share_a_run(copy: Path) -> None:
         again(copy)
 
 
+def test_a_busy_run_is_refused_before_anything_is_told(copy: Path) -> None:
+    run, heard = tuned(copy), list[Event]()
+    run.update(status="stopped")
+    with run.locked(), pytest.raises(RunError, match="another process"):
+        train(run.recipe(), resume=run, on_event=heard.append)
+    assert not any("parameters" in str(event.values.get("text")) for event in heard)
+
+
+def test_a_run_that_was_killed_is_told_from_one_that_goes_on(copy: Path) -> None:
+    run = tuned(copy)
+    run.update(status="started")
+    with run.locked():
+        assert run.status == "started"
+        assert f"{run.name}  started" in CliRunner().invoke(app, ["runs", str(copy)]).output
+    assert run.status == "interrupted"
+    assert f"{run.name}  interrupted" in CliRunner().invoke(app, ["runs", str(copy)]).output
+    (run.directory / "lock").unlink()
+    before = {*run.directory.iterdir()}
+    assert run.status == "interrupted"
+    assert {*run.directory.iterdir()} == before
+    with pytest.raises(RunError, match="interrupted") as told:
+        run.finished()
+    assert "--resume" in told.value.hint
+
+
 @pytest.mark.parametrize("sampler", ["stratified", "nearest"])
 def test_examples_in_front_are_a_strategy_of_their_own(copy: Path, sampler: str) -> None:
     """Measured beside the same base asked bare, and talked with as it was measured."""

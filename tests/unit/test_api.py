@@ -70,7 +70,7 @@ def run(home: Path) -> Run:
 
 def test_every_public_name_is_there_and_importing_it_costs_nothing() -> None:
     assert all(getattr(metier, name) for name in metier.__all__)
-    assert set(metier.__all__) <= set(dir(metier))
+    assert sorted(metier.__all__) == dir(metier)
     code = "import sys, metier; sys.exit(bool({'torch', 'pydantic', 'numpy', 'typer'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert (Path(metier.__file__).parent / "py.typed").exists()
@@ -87,6 +87,25 @@ def test_results_show_themselves_and_escape_what_they_quote(home: Path, run: Run
     assert "<b>" not in shown[0]
     assert "tokens_per_batch" in shown[1]
     assert all(word in shown[2] for word in ("chrF", "95 % interval", "the untuned base", "verdict", "forgetting"))
+
+
+def test_results_print_themselves_shortly(home: Path, run: Run) -> None:
+    job = metier.check(Recipe.load(home / "recipe.toml"))
+    plan = metier.plan(job)
+    told = [str(each) for each in (job, plan, run)]
+    assert "no faults" in told[0]
+    assert "moves " in told[0]
+    assert "tokens_per_batch" in told[1]
+    assert all(word in told[2] for word in ("chrf", "95 % interval", "the untuned base", "forgetting"))
+    assert all(len(each.splitlines()) < 60 and "Item(" not in each and "{" not in each for each in told[1:])
+    assert repr(job) == told[0]
+    assert repr(plan) == told[1]
+
+
+def test_python_hears_nothing_of_optional_packages() -> None:
+    code = "import logging, metier; metier.check; print(logging.getLogger('bitsandbytes').getEffectiveLevel())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("40", "")
 
 
 def test_an_unfinished_run_shows_how_it_stands(run: Run, tmp_path: Path) -> None:
@@ -191,6 +210,8 @@ def test_chat_answers_as_the_run_and_as_its_base(run: Run) -> None:
     assert isinstance(metier.chat(run, asked, base=True), str)
     with pytest.raises(MetierError, match="no such"):
         metier.chat(run, asked, domain="sport")
+    with pytest.raises(MetierError, match="nothing is asked"):
+        metier.chat(run, "")
     classical = Run.open(run.directory.parent / run.scores()["against"]["classical"]["run"])
     with pytest.raises(MetierError, match="cannot chat"):
         metier.chat(classical, asked)

@@ -97,10 +97,10 @@ class _Talk:
         except MetierError as error:
             say(f"{error}; {error.hint}")
             return
-        if answer := self._stream(item, base=False):
-            self.last = item
-            if not questions.closed(self.domain):
-                self.history = [*item.messages, Message("assistant", answer)]
+        self.last = item
+        answer = self._stream(item, base=False)
+        if answer and not questions.closed(self.domain):
+            self.history = [*item.messages, Message("assistant", answer)]
 
     def _ask_base(self) -> None:
         """Ask the untuned model what was asked last; its answer stays out of the conversation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 import traceback
@@ -49,8 +48,6 @@ def main() -> None:
     # long spinning makes a step twenty times as slow; never to spin makes it half as slow again alone.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # It tells everybody, at import, of an optional package that downloads native code.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except MetierError as error:

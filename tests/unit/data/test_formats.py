@@ -187,3 +187,17 @@ def test_a_row_that_lacks_something_is_a_fault_with_its_place(tmp_path: Path, ro
     write(tmp_path / "x.jsonl", [*rows(SHAPES[name]), row])
     with pytest.raises(DataError, match=rf"x\.jsonl:{COUNT + 1}: {said}"):
         make_items(domain, read_rows(domain, tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_mapping_that_was_completed_is_complete(tmp_path: Path, name: str) -> None:
+    """So that a run's recipe, which holds it, reads the same items again."""
+    write(tmp_path / "x.jsonl", rows(SHAPES[name]))
+    drafted = Recipe.of({"model": "nano", "domain": [{"name": "d", "data": "x.jsonl"}]}, tmp_path / "recipe.toml")
+    data = load(drafted)
+    (domain,) = (each.domain for each in data.domains)
+    path = tmp_path / "again.toml"
+    path.write_text(drafted.model_copy(update={"domain": (domain,)}).to_toml())
+    again = load(Recipe.load(path))
+    assert [each.domain for each in again.domains] == [domain]
+    assert (again.heldout_hash, again.train_hash) == (data.heldout_hash, data.train_hash)
