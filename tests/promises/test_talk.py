@@ -181,8 +181,13 @@ def test_the_terminal_asks_for_columns_one_after_the_other(
     said = CliRunner().invoke(app, ["chat", str(run.directory), "--domain", "desk"])
     assert said.exit_code == 0, said.output
     assert asked == ["order: ", "note: ", "desk: ", "> ", "> "]
-    assert "for example: order: Where is" in said.output
-    assert "; desk: north" in said.output
+    assert "for example: order: Where is 1?; note: \n" in said.output
+
+
+def test_who_leaves_between_two_columns_asks_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Conversation, "reply", lambda *_, **__: pytest.fail("asked"))
+    said = CliRunner().invoke(app, ["chat", str(run.directory), "--domain", "desk"], input="Where is 3?\n")
+    assert said.exit_code == 0, said.output
 
 
 def test_the_terminal_tells_labels_and_what_the_base_says_of_them(run: Run) -> None:

@@ -74,8 +74,8 @@ class _Talk:
                     self._ask_base()
                 case text if text.startswith("/"):
                     say(f"{text}: is no command\n{_HELP}")
-                case text:
-                    self._ask(self._said(text))
+                case text if said := self._said(text):
+                    self._ask(said)
 
     @property
     def _columns(self) -> tuple[str, ...]:
@@ -84,9 +84,15 @@ class _Talk:
         return columns if len(columns) > 1 and not self.history else ()
 
     def _said(self, first: str) -> Said:
+        """What was typed; nothing where somebody leaves between two columns."""
         if not self._columns:
             return first
-        return {self._columns[0]: first} | {name: _read(f"{name}: ") or "" for name in self._columns[1:]}
+        cells = {self._columns[0]: first}
+        for name in self._columns[1:]:
+            if (line := _read(f"{name}: ")) is None:
+                return ""
+            cells[name] = line
+        return cells
 
     def _ask(self, said: Said) -> None:
         from metier.data.items import Message
