@@ -21,6 +21,10 @@ class Fault:
         return f"{self.place}: {self.problem}; {self.fix}"
 
 
+class RowFault(Fault):
+    """What is wrong with one row alone: the others can be used without it."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?` where one of `names` is near, else nothing."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)

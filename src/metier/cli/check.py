@@ -31,6 +31,7 @@ def check(
     """
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
     from metier import experiment  # behind what can be told at once
+    from metier.data.mappings import short
 
     job = experiment.check(recipe, offline=offline, on_event=Progress())
     if json:
@@ -38,6 +39,8 @@ def check(
         return
     for part in job.parts():
         say(part)
+    if target.suffix != ".toml" and (left := job.data.domains[0].unused):
+        say(f"not used     {short(', '.join(left))}")
     for line in job.lines():
         say(line)
     for name in job.units:
@@ -50,7 +53,7 @@ def _recipe_for(file: Path, changes: list[str] | None) -> Recipe:
     """A data file by itself is checked as `metier init` would use it."""
     from metier.data.guessing import propose
 
-    domain = propose(file).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    domain = propose(file, []).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     domain["data"] = file.name
     return Recipe.of({"model": "nano", "domain": [domain]}, file).override(**overrides(changes))
 

@@ -36,7 +36,7 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
-    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="leave out rows that have a fault")] = False,
+    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="leave out rows that have a fault of their own")] = False,
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
     offline: Offline = False,
 ) -> None:
@@ -80,9 +80,10 @@ def _guessed(file: Path, skip_faulty: bool) -> Domain:
     from metier.data.mappings import explain, short, unused
     from metier.data.sources import columns_of, read_rows
 
-    domain = propose(file).model_copy(update={"skip_faulty": skip_faulty})
-    rows = read_rows(domain, file)
-    items = make_items(domain, rows, lambda fault: say(f"note  {fault}"))
+    domain = propose(file, []).model_copy(update={"skip_faulty": skip_faulty})
+    unread: list[Fault] = []
+    rows = read_rows(domain, file, unread)
+    items = make_items(domain, rows, lambda fault: say(f"note  {fault}"), unread)
     say(explain(domain, items))
     if left := unused(domain, columns_of(rows)):
         say(f"not used     {short(', '.join(left))}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from metier.data.majority import most
 from metier.data.objects import listed
 from metier.data.sources import Row, columns_of, text_of
 
@@ -18,7 +19,7 @@ _UNREAD = re.compile(r"\W*\d[\d.,:%\s-]*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|https
 _UNNAMED = (("unnamed",), ("column",))
 _MOST = 0.9
 _SAMPLED = 1000  # values that are looked at one by one
-_PARSED = 20  # values that are tried as JSON
+_GRADES = 5  # so few numbers may be labels
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Column:
     def repeats(self, times: float, distinct: int) -> bool:
         """Whether it has few short values, each of them so often on average: then they are labels."""
         few = 2 <= len(self.counts) <= distinct and len(self.values) >= times * len(self.counts)
-        return few and self.is_filled and all(len(value.split()) <= 6 for value in self.counts)
+        return few and self.is_filled and self._mostly(_is_short)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Its short values; what is long among them is no label."""
+        return tuple(sorted(filter(_is_short, self.counts)))
 
     @property
     def is_filled(self) -> bool:
@@ -56,14 +62,19 @@ class Column:
 
     @cached_property
     def is_label(self) -> bool:
-        return self.repeats(3, 100)
+        return self.repeats(3, 100) and len(self.labels) == len(self.counts)
+
+    @cached_property
+    def is_closed(self) -> bool:
+        """Whether it holds a closed set of answers; sums and years repeat too, but a few grades are a set."""
+        return self.is_label and (len(self.counts) <= _GRADES or not self._mostly(_is_unread))
 
     @cached_property
     def is_readable(self) -> bool:
         """Whether it holds what people read: neither keys nor dates, numbers, addresses or a row's index."""
         if not self.is_filled or _KEYS & set(self.parts) or self.parts[:1] in _UNNAMED:
             return False
-        return self.is_label or not self._mostly(lambda value: bool(_UNREAD.fullmatch(value))) | self._is_key()
+        return self.is_label or not self._mostly(_is_unread) | self._is_key()
 
     @cached_property
     def is_text(self) -> bool:
@@ -75,26 +86,35 @@ class Column:
         return rare and self._mostly(lambda value: bool(re.fullmatch(r"\S*\d\S*", value)))
 
     def _mostly(self, says: Callable[[str], bool]) -> bool:
-        sample = self.values[:_SAMPLED]
-        return sum(map(says, sample)) >= _MOST * len(sample)
+        return most(map(says, self.values[:_SAMPLED]), _MOST)
+
+
+def _is_short(value: str) -> bool:
+    return len(value.split()) <= 6
+
+
+def _is_unread(value: str) -> bool:
+    return bool(_UNREAD.fullmatch(value))
 
 
 def survey(rows: Sequence[Row]) -> list[Column]:
-    """The columns of text; those that hold lists or objects are left out, and so are braces in a name."""
+    """The columns of text, without single lists or objects among it; those that mostly hold such are left out.
+
+    So are those with braces in their name.
+    """
     found = []
     for name in columns_of(rows):
         values = [row.values.get(name) for row in rows]
         if not _is_nested(values) and not re.search(r"[{}]", name):
-            texts = (text_of(value).strip() for value in values)
+            texts = (text_of(value).strip() for value in values if not isinstance(value, list | dict))
             found.append(Column(name, tuple(text for text in texts if text), len(rows)))
     return found
 
 
 def _is_nested(values: Sequence[Any]) -> bool:
-    """Whether a column holds lists or objects, which in a csv file are JSON text."""
-    sample = [value for value in values if value][:_PARSED]
-    folded = bool(sample) and all(isinstance(listed(value), list | dict) for value in sample)
-    return folded or any(isinstance(value, list | dict) for value in values)
+    """Whether a column mostly holds lists or objects, which in a csv file are JSON text."""
+    sample = [value for value in values if value][:_SAMPLED]
+    return most(isinstance(listed(value), list | dict) for value in sample)
 
 
 def named(

@@ -74,8 +74,13 @@ def read_conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Itera
 
     `note` hears of what is left out. Raises `DataError` where the mapping does not suit the rows.
     """
-    if faults := [*_mapping_faults(domain, columns_of(rows)), *_id_faults(domain, rows)]:
+    if faults := [*_mapping_faults(domain, columns_of(rows))]:
         raise DataError(f"domain {domain.name}", faults)
+    unnamed = _id_faults(domain, rows)
+    if unnamed and domain.conversation:  # without one of its messages it would be another conversation
+        raise DataError(f"domain {domain.name}", list(unnamed.values()))
+    yield from unnamed.values()
+    rows = [row for row in rows if row.number not in unnamed]
     if domain.messages:
         for row in rows:
             yield from _checked(_conversation(domain, row.number, row, _from_list(domain, row)))
@@ -125,17 +130,19 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
             yield Fault(place, f"{role!r} is no role", "write system, user or assistant")
 
 
-def _id_faults(domain: Domain, rows: Sequence[Row]) -> Iterator[Fault]:
+def _id_faults(domain: Domain, rows: Sequence[Row]) -> dict[int, Fault]:
+    """What is wrong with the rows' ids, by the rows' numbers."""
     places: dict[str, str] = {}
+    faults: dict[int, Fault] = {}
     for row in rows if domain.id else ():
         own = _cell(row, domain.id)
         if not own:
-            yield Fault(f"{row.place}: {domain.id}", "is empty", "give every row an id")
+            faults[row.number] = Fault(f"{row.place}: {domain.id}", "is empty", "give every row an id")
         elif own in places:
-            yield Fault(
-                f"{row.place}: {domain.id}", f"{own!r} is the id of {places[own]} too", "give every row its own"
-            )
+            problem = f"{own!r} is the id of {places[own]} too"
+            faults[row.number] = Fault(f"{row.place}: {domain.id}", problem, "give every row its own")
         places.setdefault(own, row.place)
+    return faults
 
 
 def _cell(row: Row, column: str | None) -> str:

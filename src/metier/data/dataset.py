@@ -15,8 +15,9 @@ from metier.data.checks import few, warnings
 from metier.data.conversations import Note
 from metier.data.guessing import complete
 from metier.data.items import Item, fingerprint, make_items
+from metier.data.mappings import unused
 from metier.data.online import Online
-from metier.data.sources import EXPLODED, Row, as_prose, columns_of, read_ids, read_rows, show, text_of
+from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
@@ -42,6 +43,7 @@ class DomainData:
     warnings: tuple[Fault, ...]
     revisions: Mapping[str, str] = field(default_factory=dict)  # data set of the hub → the commit that was read
     columns: tuple[str, ...] = ()  # out of which its questions are made
+    unused: tuple[str, ...] = ()  # columns of which the mapping takes nothing
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ class _Found:
             self.faults.extend(error.faults)
             self.hint = self.hint or error.hint
 
+    def skipped(self, domain: Domain) -> list[Fault]:
+        """Those of single rows, which such a domain leaves out; the others stay."""
+        alone = [fault for fault in self.faults if domain.skip_faulty and of_rows([fault])]
+        self.faults = [fault for fault in self.faults if not (domain.skip_faulty and of_rows([fault]))]
+        return alone
+
     def told(self, recipe: Recipe) -> None:
         """Raises `DataError` with all of them, if there are any."""
         if self.faults:
@@ -182,6 +190,7 @@ def _load(
     found = _Found()
     items: list[Item] = []
     columns: tuple[str, ...] = ()
+    unused_columns: tuple[str, ...] = ()
     files: dict[str, list[Item]] = {}
     if domain.instructions:  # until one is chosen
         domain = domain.model_copy(update={"instruction": domain.instructions[0]})
@@ -190,15 +199,18 @@ def _load(
         domain = domain.model_copy(update={"group": EXPLODED})
     with found.collecting():
         rows = read(domain, places[domain.data], found.faults)
+        unread = found.skipped(domain)
         domain = complete(domain, rows)
         columns = asked_columns(domain, columns_of(rows))
-        items = make_items(domain, rows, note)
+        items = make_items(domain, rows, note, unread)
+        unused_columns = tuple(unused(domain, columns_of(rows)))
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
         if isinstance(name, str):
             with found.collecting():
                 rows = read(domain, places[name], found.faults)
-                files[side] = make_items(domain, rows, note) if items else []
+                unread = found.skipped(domain)
+                files[side] = make_items(domain, rows, note, unread) if items else []
     found.told(recipe)
     if isinstance(domain.heldout, Listed):
         files["heldout"], items = _listed(domain, items, recipe.data_path(domain.heldout.ids))
@@ -206,7 +218,8 @@ def _load(
     everything = [*drawn.train, *drawn.validation, *drawn.heldout]
     told = (*warnings(domain, everything), *few(domain, drawn.heldout, drawn.validation))
     revisions = {name: place.revision for name, place in places.items() if isinstance(place, Online)}
-    return DomainData(domain, drawn.train, drawn.validation, drawn.heldout, drawn.left_out, told, revisions, columns)
+    sides = (drawn.train, drawn.validation, drawn.heldout, drawn.left_out)
+    return DomainData(domain, *sides, told, revisions, columns, unused_columns)
 
 
 def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:

@@ -15,6 +15,7 @@ from itertools import islice
 _GUESSED = (",", ";", "\t", "|")
 _SAMPLED = 100  # records by which a delimiter is guessed
 _CLOSED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
+_UNCLOSED = "opens a quote that is never closed"
 _REST = re.compile(r"[^\r\n]*+(?P<end>\r\n|\r|\n|\Z)")
 
 
@@ -25,6 +26,11 @@ class Record:
     line: int
     cells: Sequence[str]
     problem: str = ""
+
+    @property
+    def swallows(self) -> bool:
+        """Whether the problem hides everything behind it."""
+        return self.problem == _UNCLOSED
 
 
 def records(text: str, delimiter: str) -> Iterator[Record]:
@@ -40,7 +46,7 @@ def records(text: str, delimiter: str) -> Iterator[Record]:
         problem, match = "", cell.match(text, position)
         if match is None:
             closed = _CLOSED.match(text, position)
-            problem = "has text behind a closing quote" if closed else "opens a quote that is never closed"
+            problem = "has text behind a closing quote" if closed else _UNCLOSED
             match = _REST.match(text, closed.end() if closed else len(text))
             assert match is not None, "a line always has a rest"
         else:

@@ -7,10 +7,11 @@ always finds the file's columns as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from itertools import groupby, takewhile
+from collections.abc import Callable, Collection, Sequence
+from itertools import groupby, product, takewhile
 from typing import Any
 
+from metier.data.majority import most
 from metier.data.objects import listed
 
 Values = dict[str, Any]
@@ -20,16 +21,23 @@ _ENDS = re.compile(rf"^(?:\s*{_MARKS})+|(?:{_MARKS}\s*)+$")  # the base's own te
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _BESIDE = {"chosen", "rejected", "id", "source", "margin"}
+_VERDICTS = ("winner", "preference", "preferred", "better", "better_response_id", "chosen", "label")
+_COMPARED = ("response", "answer", "completion", "output", "conversation", "reply")
+_MARKED = (("a", "b"), ("0", "1"), ("1", "2"))
 
 
 def translate(rows: Sequence[Values]) -> list[Values]:
-    """The rows, with a dialect's columns where every one of them speaks it."""
+    """The rows, with a dialect's columns where most of them speak it."""
     columns = {name for values in rows for name in values}
     for needed, read in _DIALECTS.items():
         if needed in columns:
-            found = list(takewhile(bool, map(read, rows)))
-            if found and len(found) == len(rows):
+            found = [read(values) for values in rows]
+            if most(map(bool, found)):
                 return [{**more, **values} for values, more in zip(rows, found, strict=True)]
+    if compared := _compared(columns):
+        found = [_judged(values, *compared) for values in rows]
+        if most(map(bool, found)):
+            return [{**values, **more} for values, more in zip(rows, found, strict=True)]
     if {"chosen", "rejected"} <= columns and not any(_asks(rows, name) for name in columns - _BESIDE):
         return [{**values, **_shared(values)} for values in rows]
     return list(rows)
@@ -37,8 +45,8 @@ def translate(rows: Sequence[Values]) -> list[Values]:
 
 def _asks(rows: Sequence[Values], name: str) -> bool:
     """Whether a column may hold a prompt: scores and flags do not."""
-    values = [values.get(name) for values in rows[:20]]
-    return any(isinstance(each, list | dict) or (isinstance(each, str) and " " in each.strip()) for each in values)
+    values = [value for values in rows[:20] if (value := values.get(name)) not in (None, "")]
+    return most(isinstance(each, list | dict) or (isinstance(each, str) and " " in each.strip()) for each in values)
 
 
 def _objects(value: Any, *keys: str) -> list[Values]:
@@ -108,6 +116,25 @@ def _dialogue(text: str) -> list[dict[str, str]]:
     if before.strip() or not said or said[0][0] != "Human":
         return []
     return [{"role": _ROLES[name], "content": content.strip()} for name, content in said]
+
+
+def _compared(columns: Collection[str]) -> tuple[str, dict[str, str]] | None:
+    """The column that tells the better of two answers, and the two by the names that it may give them."""
+    verdict = next((name for name in _VERDICTS if name in columns), None)
+    for stem, pair in product(_COMPARED, _MARKED) if verdict else ():
+        names = [next((n for n in (f"{stem}_{mark}", f"{stem}{mark}") if n in columns), "") for mark in pair]
+        if verdict and all(names):
+            marked = {**dict(zip(pair, names, strict=True)), **{name.lower(): name for name in names}}
+            models = {f"model_{mark}": name for mark, name in zip(pair, names, strict=True)}
+            return verdict, marked | models
+    return None
+
+
+def _judged(values: Values, verdict: str, names: dict[str, str]) -> Values:
+    """The answer that won and the other one; nothing of a row whose winner is neither."""
+    won = names.get(str(values.get(verdict)).strip().lower())
+    (lost,) = {*names.values()} - {won} if won else {""}
+    return {"chosen": values.get(won), "rejected": values.get(lost)} if won else {}
 
 
 _DIALECTS: dict[str, Callable[[Values], Values]] = {

@@ -12,6 +12,7 @@ from typing import Any
 from metier.data.columns import Column, named, survey
 from metier.data.conversations import exchange_list, role_of
 from metier.data.delimited import guess_delimiter
+from metier.data.encodings import guess_encoding
 from metier.data.mappings import short
 from metier.data.messages import message_list
 from metier.data.shapes import recognise
@@ -21,7 +22,6 @@ from metier.data.sources import (
     Row,
     as_prose,
     columns_of,
-    guess_encoding,
     read_bytes,
     read_rows,
     text_of,
@@ -72,11 +72,14 @@ class _Right:
     asks: bool
 
 
-def propose(path: Path) -> Domain:
-    """The domain that `metier init` writes for a file: name, format, and a complete mapping."""
+def propose(path: Path, collect: list[Fault] | None = None) -> Domain:
+    """The domain that `metier init` writes for a file: name, format, and a complete mapping.
+
+    Faults of single rows go to `collect`, as `read_rows` has it.
+    """
     if path.is_dir():
         draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix()), path)
-        return complete(draft, read_rows(draft, path))
+        return complete(draft, read_rows(draft, path, collect))
     data = read_bytes(path)
     encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
     draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding), path)
@@ -86,7 +89,7 @@ def propose(path: Path) -> Domain:
             draft = draft.model_copy(update={"text": "text"})
         delimiter = guess_delimiter(text)
         draft = draft.model_copy(update={"delimiter": None if delimiter == "," else delimiter})
-    rows = read_rows(draft, path)
+    rows = read_rows(draft, path, collect)
     domain = complete(draft, rows)
     units = {row.values.get(domain.conversation) for row in rows} if domain.conversation else rows
     return domain.model_copy(update={"heldout": _FEW_SHARE}) if len(units) < _FEW_ROWS else domain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +10,15 @@ from dataclasses import dataclass, replace
 from metier.data.conversations import Conversation, Note, read_conversations
 from metier.data.prose import cut
 from metier.data.replies import Kind, Unreadable, read_replies
-from metier.data.sources import Row, columns_of, text_of
+from metier.data.sources import SKIP, Row, columns_of, of_rows, text_of
 from metier.domain import Domain
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest
 
 _ID = 16  # hexadecimal digits
 _UNASKED = ("prompt", "answer", "instruction", "label_map", "messages", "history", "conversation", "system")
-_SKIP = "to leave such rows out: skip_faulty = true in the [[domain]], or `metier init FILE --skip-faulty`"
+_MANY = 0.1  # of the rows; where more are left out, people should look at them
+_DETAILS = re.compile(r"'.*'|\d[\d,.]*")  # of a problem: what differs from row to row
 _ENOUGH = 10  # texts; with fewer, their passages are what is split
 
 
@@ -79,8 +81,12 @@ def fingerprint(item: Item) -> str:
     return digest(item.replies if not item.messages else [[each.role, each.content] for each in item.messages])[:_ID]
 
 
-def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None) -> list[Item]:
-    """The items of a domain whose mapping is complete; `note` hears of messages that are left out.
+def make_items(
+    domain: Domain, rows: Sequence[Row], note: Note = lambda _: None, unread: Sequence[Fault] = ()
+) -> list[Item]:
+    """The items of a domain whose mapping is complete; `note` hears of messages and rows that are left out.
+
+    `unread` are the faults of rows that could not be read at all.
 
     Raises `DataError` with every fault of rows that the domain does not skip, or of a mapping that does not
     suit them.
@@ -90,16 +96,38 @@ def make_items(domain: Domain, rows: Sequence[Row], note: Note = lambda _: None)
         found += _texts(domain, rows)
     for each in read_conversations(domain, rows, note) if not domain.text else ():
         found += [each] if isinstance(each, Fault) else _exchanges(domain, each, rows[each.number])
-    faults = [each for each in found if isinstance(each, Fault)]
-    if faults and not (domain.skip_faulty and len(faults) < len(found)):
-        raise DataError(f"domain {domain.name}", faults, _SKIP)
-    if faults:
-        more = f", and {len(faults) - 1} more like it" if len(faults) > 1 else ""
-        note(Fault(f"domain {domain.name}", f"{faults[0].place}: {faults[0].problem}{more}", "left out (skip_faulty)"))
+    faults = [*unread, *(each for each in found if isinstance(each, Fault))]
+    made = any(isinstance(each, Item) for each in found)
+    if faults and not (domain.skip_faulty and made and of_rows(unread)):
+        raise DataError(f"domain {domain.name}", faults, SKIP)
+    for told in _left_out(domain, faults, len(rows) + len(unread)):
+        note(told)
     if not found:
         fix = "add answers; every conversation needs one"
         raise DataError(f"domain {domain.name}", [Fault(domain.data, "has no answer of an assistant", fix)])
     return list(_unique(each for each in found if isinstance(each, Item)))
+
+
+def _left_out(domain: Domain, faults: Sequence[Fault], rows: int) -> Iterator[Fault]:
+    """How many rows are left out by kind of problem, with the first place of each."""
+    kinds: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault((fault.place.partition(": ")[2], _DETAILS.sub("", fault.problem)), []).append(fault)
+    told = (f"{_counted(alike)} like {alike[0].place}: {alike[0].problem}" for alike in kinds.values())
+    if faults:
+        yield Fault(f"domain {domain.name}", "; ".join(told), "left out (skip_faulty)")
+    if len(_places(faults)) > _MANY * rows:
+        problem = f"{_counted(faults)} of {rows:,} are left out, more than a tenth"
+        yield Fault(f"domain {domain.name}", problem, "mend them: what is left may not be what the file is about")
+
+
+def _places(faults: Sequence[Fault]) -> set[str]:
+    return {fault.place.partition(": ")[0] for fault in faults}
+
+
+def _counted(faults: Sequence[Fault]) -> str:
+    count = len(_places(faults))
+    return f"{count:,} row" + "s" * (count != 1)
 
 
 def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator[Item | Fault]:

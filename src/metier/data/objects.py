@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from metier.errors import Fault
+from metier.errors import Fault, RowFault
 
 
 def read_objects(text: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
     """The objects of JSON lines, of one JSON array, or of one object that has them under their ids."""
     read = _array if text.lstrip().startswith("[") else _keyed if _is_keyed(text) else _lines
-    return _objects(list(read(text)), shown)
+    return _objects(list(read(text)), shown, RowFault if read is _lines else Fault)
 
 
 def read_inner(text: str, name: str, shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault] | None:
@@ -33,7 +33,10 @@ def read_inner(text: str, name: str, shown: str) -> Iterator[tuple[int, dict[str
     return _objects([(line, {**beside, **each}) for line, each in entries], shown)
 
 
-def _objects(found: list[tuple[int, Any]], shown: str) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
+def _objects(
+    found: list[tuple[int, Any]], shown: str, broken: type[Fault] = Fault
+) -> Iterator[tuple[int, dict[str, Any]] | Fault]:
+    """The objects; a value that is `broken` may have swallowed those behind it, but not where each has a line."""
     if len(found) > 1 and not any(isinstance(value, dict | ValueError) for _, value in found):
         yield Fault(shown, "holds values, but no JSON objects", 'write {"prompt": "…", "answer": "…"} for each row')
         return
@@ -43,11 +46,11 @@ def _objects(found: list[tuple[int, Any]], shown: str) -> Iterator[tuple[int, di
             if _is_text(value):
                 yield line, {name: _inner(each) for name, each in value.items()}
             else:
-                yield Fault(place, "holds half of a surrogate pair", "write the character itself")
+                yield RowFault(place, "holds half of a surrogate pair", "write the character itself")
         elif isinstance(value, ValueError):
-            yield Fault(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
+            yield broken(place, f"is not JSON: {value}", 'write one object a line: {"prompt": "…", "answer": "…"}')
         else:
-            yield Fault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
+            yield RowFault(place, "is not a JSON object", 'write {"prompt": "…", "answer": "…"}')
 
 
 def _lines(text: str) -> Iterator[tuple[int, Any]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
 from metier.data.columns import survey
-from metier.data.messages import message_list
+from metier.data.majority import most
+from metier.data.messages import message_list, speaker
 from metier.data.replies import Choice, Unreadable, choice_list, rating_of, read_choices, read_replies
 from metier.data.sources import Row, columns_of, text_of
 from metier.domain import Domain
+from metier.errors import DataError, Fault
 
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
 _PAIRS += [("preferred_completion", "non_preferred_completion"), ("chosen_response", "rejected_response")]
@@ -39,9 +41,13 @@ _RIGHT += "solution answer"
 _SERIES = re.compile(r"(?P<stem>choice|option|opt?|ending|sol|answer)?[_ ]?(?P<letter>[a-h]|\d)", re.IGNORECASE)
 
 
+_SIBLING = re.compile(r"(?P<stem>response|answer|completion|output|reply)[_ ]?(?:[a-h]|\d)", re.IGNORECASE)
+
+
 def recognise(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     """The keys that such rows ask for; prompt and answer are left out where their names tell them anyway."""
-    return _pair(rows) or _rating(rows) or _choices(domain, rows)
+    told = domain.rejected or domain.rating or domain.choices
+    return _pair(rows) or ({} if told else _rating(rows)) or _choices(domain, rows)
 
 
 def _pair(rows: Sequence[Row]) -> dict[str, Any]:
@@ -50,33 +56,44 @@ def _pair(rows: Sequence[Row]) -> dict[str, Any]:
     if not found:
         return {}
     chosen, rejected = found
-    first = message_list(rows[0].values.get(chosen))
-    if not first:
+    lists = [message_list(row.values.get(chosen)) for row in rows]
+    if not most(map(bool, lists)):
         return {"answer": f"{{{chosen}}}", "rejected": rejected}
-    whole = any(message.get("role", message.get("from")) in ("user", "human") for message in first)
-    before = [name for name in _HISTORIES if name in columns and message_list(rows[0].values.get(name))]
+    whole = most(any(speaker(message) in ("user", "human") for message in each) for each in lists if each)
+    before = [name for name in _HISTORIES if most(bool(message_list(row.values.get(name))) for row in rows)]
     return {"messages": (chosen,) if whole else (*before[:1], chosen), "rejected": rejected}
 
 
 def _rating(rows: Sequence[Row]) -> dict[str, Any]:
-    """A column of thumbs beside an answer: true and false, up and down, yes and no, 1 and 0."""
+    """A column of thumbs beside an answer: true and false, up and down, yes and no, 1 and 0.
+
+    Raises `DataError` where all are alike: so nobody would learn what people disliked as if it were right.
+    """
     columns = columns_of(rows)
     if not any(_ANSWERS & set(re.split(r"[\W_]+", name.lower())) for name in columns):
         return {}
     for name in columns:
         if name.lower() in _RATINGS:
-            values = [rating_of(row.values.get(name)) for row in rows]
-            if {*values} == {True, False}:
-                return {"rating": name}
+            filled = [row.values[name] for row in rows if text_of(row.values.get(name)).strip()]
+            values = [rating_of(value) for value in filled]
+            if most(value is not None for value in values):
+                if {True, False} <= {*values}:
+                    return {"rating": name}
+                raise _alike(rows, name, True in values)
     return {}
+
+
+def _alike(rows: Sequence[Row], name: str, liked: bool) -> DataError:
+    place = rows[0].place.rpartition(":")[0]
+    problem = f"says that people {'liked' if liked else 'disliked'} every answer, which tells none from another"
+    fix = f'to learn all of them as they are, write prompt and answer into the [[domain]], or remove the column; to learn from ratings, rating = "{name}"'
+    return DataError(place, [Fault(f"{place}: {name}", problem, fix)])
 
 
 def _choices(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     """The choices' columns, the prompt that letters them, and which of them is right."""
     columns = columns_of(rows)
-    listed = (name for name in _CHOICES if name in columns)
-    holding = next((name for name in listed if all(len(list(choice_list(r.values.get(name)))) > 1 for r in rows)), None)
-    choices: str | tuple[str, ...] = holding or _series(columns)
+    choices: str | tuple[str, ...] = next(_holding(rows), "") or _series(columns)
     if not choices:
         return {}
     taken = {choices} if isinstance(choices, str) else set(choices)
@@ -96,8 +113,8 @@ def _choices(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
         if not texts:
             return {}
         question = f"{{{(named or texts)[0].name}}}"
-        first = [each.text for each in next(_readable(domain.model_copy(update=update), rows), [])]
-        lettered = first == list(ascii_uppercase[: len(first)])  # by the question itself
+        offered = ([each.text for each in found] for found in _readable(domain.model_copy(update=update), rows))
+        lettered = most(texts == list(ascii_uppercase[: len(texts)]) for texts in offered)  # by the question itself
         update["prompt"] = question if lettered else f"{question}\n{{choices}}\nAnswer:"
     if not any(_readable(domain.model_copy(update=update), rows)):
         return {}
@@ -111,14 +128,33 @@ def _answered(domain: Domain, rows: Sequence[Row], right: str) -> bool:
 
     Numbers do, even where it is unclear from what they count: then people are asked.
     """
-    if all(text_of(row.values.get(right)).strip().isdecimal() for row in rows):
+    values = [text_of(row.values.get(right)).strip() for row in rows]
+    return most(map(str.isdecimal, values)) or most(
+        _tells(domain, row, value) for row, value in zip(rows, values, strict=True)
+    )
+
+
+def _tells(domain: Domain, row: Row, answer: str) -> bool:
+    with suppress(Unreadable):
+        read_replies(domain, row, answer)
         return True
-    found = 0
-    for row in rows:
-        with suppress(Unreadable):
-            read_replies(domain, row, text_of(row.values.get(right)))
-            found += 1
-    return 2 * found > len(rows)
+    return False
+
+
+def _holding(rows: Sequence[Row]) -> Iterator[str]:
+    """The columns that list choices."""
+    for name in _CHOICES:
+        if most(len(list(choice_list(row.values.get(name)))) > 1 for row in rows):
+            yield name
+
+
+def overlooked(rows: Sequence[Row], used: Collection[str]) -> list[str]:
+    """Columns that a mapping without them would misread: choices to choose among, and another answer's like."""
+    choices = [name for name in _holding(rows) if name != "answers"]  # several may be right
+    columns = columns_of(rows)
+    series = {name: match["stem"].lower() for name in columns if (match := _SIBLING.fullmatch(name))}
+    alike = [name for name in series if name not in used and series[name] in {series.get(each) for each in used}]
+    return [name for name in [*choices, *alike] if name not in used]
 
 
 def _series(columns: Sequence[str]) -> tuple[str, ...]:
@@ -138,15 +174,15 @@ def _series(columns: Sequence[str]) -> tuple[str, ...]:
 
 def _numbered(domain: Domain, rows: Sequence[Row], right: str) -> dict[str, str]:
     """What the numbers of right choices mean, counted from 0 or from 1; none where they are no such numbers."""
-    values = {text_of(row.values.get(right)).strip() for row in rows}
-    if not all(value.isdecimal() for value in values):
+    values = [text_of(row.values.get(right)).strip() for row in rows]
+    if not most(map(str.isdecimal, values)):
         return {}
-    most = max(map(len, _readable(domain, rows)), default=0)
-    numbers = {int(value) for value in values}
+    count = max(map(len, _readable(domain, rows)), default=0)
+    numbers = {int(value) for value in values if value.isdecimal()}
     first = 0 if 0 in numbers else 1
-    if max(numbers) >= most + first or (first and most not in numbers):  # 1 to 3 of four: counted from 0 or from 1?
+    if max(numbers) >= count + first or (first and count not in numbers):  # 1 to 3 of four: counted from 0 or from 1?
         return {}
-    return {str(index + first): letter for index, letter in enumerate(ascii_uppercase[:most])}
+    return {str(index + first): letter for index, letter in enumerate(ascii_uppercase[:count])}
 
 
 def _readable(domain: Domain, rows: Sequence[Row]) -> Iterator[list[Choice]]:

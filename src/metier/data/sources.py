@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import os
@@ -15,11 +14,12 @@ from typing import Any
 from metier.data import online
 from metier.data.delimited import Record, guess_delimiter, records, split_lines
 from metier.data.dialects import translate
+from metier.data.encodings import decode
 from metier.data.objects import read_inner, read_objects
 from metier.data.online import Online
 from metier.data.prose import cut
 from metier.domain import Domain
-from metier.errors import DataError, Fault, nearest
+from metier.errors import DataError, Fault, RowFault, nearest
 from metier.files import digest
 from metier.recipe import SAMPLES
 
@@ -30,6 +30,8 @@ PROSE = (".md", ".markdown")  # and .txt, where the domain says that it is text
 EXPLODED = "exploded from"  # a column of its own: rows of one source row stay together
 _NAME = 200  # characters of a path that people are shown
 _CELL = 100_000  # characters; a longer cell is a mistake of whoever exported it
+
+SKIP = "to leave such rows out: skip_faulty = true in the [[domain]], or `metier init FILE --skip-faulty`"
 
 _Values = tuple[int, dict[str, Any]]  # a row's line and its values
 
@@ -50,37 +52,46 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
     """The rows of a file, a folder of texts or a data set of the hub that `domain.where` keeps.
 
     Raises `DataError` with every fault of the file; with `collect`, faults of single rows go there
-    instead, so that those which others find are told together with them.
+    instead, so that those which others find are told together with them. A row that has one is not returned.
     """
     if isinstance(path, Path) and domain.text and os.path.isdir(path):
         return _read_folder(domain, path, collect)
-    shown, faults = show(path) if isinstance(path, Path) else path.spec, list[Fault]()
+    shown, faults, spoiled = show(path) if isinstance(path, Path) else path.spec, list[Fault](), False
     if isinstance(path, Online):
         found: Iterable[_Values | Fault] = _plain_rows(online.read(path))
     elif path.suffix.lower() == PARQUET:
         found = _table(read_bytes(path), shown)
     else:
-        text = _decode(read_bytes(path), domain.encoding, shown)
+        text = decode(read_bytes(path), domain.encoding, shown)
         if not text.strip():
             raise DataError(shown, [Fault(shown, "is empty", "give a file with rows")])
         found = _parsed(text, domain, path)
         faults += _nul_faults(text, shown)
+        spoiled = bool(faults) and path.suffix.lower() not in _JSON  # whose lines are broken by it
     found = list(_exploded(found, domain.explode, shown) if domain.explode else found)
+    if not domain.text:
+        found = [fault for each in found for fault in _cell_faults(each, shown)]
     entries = [each for each in found if not isinstance(each, Fault)]
     faults += [each for each in found if isinstance(each, Fault)]
-    faults += [fault for entry in entries if not domain.text for fault in _cell_faults(entry, shown)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
     if faults and (collect is None or not entries):
-        raise DataError(shown, faults)
+        raise DataError(shown, faults, SKIP if of_rows(faults) and entries else "")
     if collect is not None:
         collect += faults
+    if spoiled:
+        entries = [entry for entry in entries if not any("\0" in text_of(cell) for cell in entry[1].values())]
     kept = _kept(domain, entries, shown)
     plain = translate([values for _, values in kept])
     return [
         Row(f"{shown}:{line}", number, values)
         for number, ((line, _), values) in enumerate(zip(kept, plain, strict=True))
     ]
+
+
+def of_rows(faults: Iterable[Fault]) -> bool:
+    """Whether each fault is that of one row, without which the others can be read."""
+    return all(isinstance(fault, RowFault) for fault in faults)
 
 
 def as_prose(domain: Domain, path: Path) -> Domain:
@@ -117,7 +128,7 @@ def _parsed(text: str, domain: Domain, path: Path) -> Iterable[_Values | Fault]:
         return _passages(text, path)
     if path.suffix.lower() in DELIMITED:
         return _delimited(text, domain, show(path))
-    if domain.explode and path.suffix.lower() == ".json":
+    if domain.explode:
         inner = read_inner(text, domain.explode, show(path))
         if inner is not None:
             return (each if isinstance(each, Fault) else _by_itself(*each) for each in inner)
@@ -146,7 +157,7 @@ def _exploded(found: Iterable[_Values | Fault], column: str, shown: str) -> Iter
         entries = values.get(column)
         if not isinstance(entries, list) or not entries:
             problem = "holds no list" if entries != [] else "holds an empty list"
-            yield Fault(f"{shown}:{line}: {column}", problem, "remove the row, or `explode` from the recipe")
+            yield RowFault(f"{shown}:{line}: {column}", problem, "remove the row, or `explode` from the recipe")
             continue
         shared = digest({name: value for name, value in values.items() if name != column})[:16]
         for entry in entries:
@@ -178,7 +189,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_ids(path: Path) -> set[str]:
     """The ids of a list: the keys of a JSON object, the entries of a JSON list, or one a line."""
-    text = _decode(read_bytes(path), "utf-8", show(path))
+    text = decode(read_bytes(path), "utf-8", show(path))
     try:
         value = json.loads(text, parse_int=str, parse_float=str)
     except ValueError:
@@ -216,32 +227,6 @@ def show(path: Path) -> str:
     return shown if shown.strip() else repr(shown)
 
 
-def guess_encoding(data: bytes) -> str:
-    """utf-8 where the bytes are, else what Windows or an older system would have written."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        # Where Latin-1 has control characters that nobody types, Windows has its quotes and dashes.
-        return "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin-1"
-    return "utf-8"
-
-
-def _decode(data: bytes, encoding: str, shown: str) -> str:
-    try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
-        fault = Fault(shown, f"cannot be read: {encoding!r} is no encoding", 'set encoding = "utf-8" or "latin-1"')
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = f"byte 0x{data[error.start]:02x} is not {encoding}"
-        guess = guess_encoding(data)
-        fix = f'set encoding = "{guess}"' if guess != encoding else "save the file as UTF-8"
-        fault = Fault(f"{shown}:{line}", problem, fix)
-    raise DataError(shown, [fault])
-
-
 def _delimited(text: str, domain: Domain, shown: str) -> Iterator[_Values | Fault]:
     width = len(domain.columns) if domain.columns else None
     delimiter = domain.delimiter or guess_delimiter(text, width)
@@ -275,10 +260,11 @@ def _record_fault(record: Record, names: Sequence[str], delimiter: str, shown: s
     place, mark = f"{shown}:{record.line}", "tab" if delimiter == "\t" else delimiter
     if record.problem:
         column = names[len(record.cells)] if len(record.cells) < len(names) else f"field {len(record.cells) + 1}"
-        return Fault(f"{place}: {column}", record.problem, 'put the cell in double quotes and write " inside as ""')
+        kind = Fault if record.swallows else RowFault
+        return kind(f"{place}: {column}", record.problem, 'put the cell in double quotes and write " inside as ""')
     count = len(record.cells)
     problem = f"has {count} field{'s' * (count != 1)}, not {len(names)}"
-    return Fault(place, problem, f"put text that contains {mark} or a line break in double quotes")
+    return RowFault(place, problem, f"put text that contains {mark} or a line break in double quotes")
 
 
 def _quoted_faults(text: str, shown: str) -> Iterator[Fault]:
@@ -336,15 +322,23 @@ def _nul_faults(text: str, shown: str) -> Iterator[Fault]:
         return
     for number in lines:
         fix = 'remove it; if the file is UTF-16, set encoding = "utf-16"'
-        yield Fault(f"{shown}:{number}", "holds a NUL byte", fix)
+        kind = RowFault if number > 1 else Fault  # the first line may name the columns
+        yield kind(f"{shown}:{number}", "holds a NUL byte", fix)
 
 
-def _cell_faults(entry: _Values, shown: str) -> Iterator[Fault]:
+def _cell_faults(entry: _Values | Fault, shown: str) -> Iterator[_Values | Fault]:
+    """The row, or what is wrong with its cells; one with a NUL byte was told by its line."""
+    if isinstance(entry, Fault):
+        yield entry
+        return
     line, values = entry
-    for name, value in values.items():
-        if (length := _longest(value)) > _CELL:
+    lengths = {name: _longest(value) for name, value in values.items()}
+    for name, length in lengths.items():
+        if length > _CELL:
             problem = f"has {length:,} characters, more than {_CELL:,}"
-            yield Fault(f"{shown}:{line}: {name}", problem, f"shorten the text in {name!r} or remove the row")
+            yield RowFault(f"{shown}:{line}: {name}", problem, f"shorten the text in {name!r} or remove the row")
+    if max(lengths.values(), default=0) <= _CELL:
+        yield entry
 
 
 def _longest(value: Any) -> int:

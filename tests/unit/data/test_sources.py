@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from metier.data.sources import Row, guess_encoding, read_rows, show
+from metier.data.encodings import guess_encoding
+from metier.data.sources import Row, read_rows, show
 from metier.domain import Domain
 from metier.errors import DataError
 from metier.recipe import SAMPLES
