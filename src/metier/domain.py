@@ -65,7 +65,8 @@ class Domain(Strict):
     where: Mapping[str, str] = Field(default_factory=dict, description="keep only rows whose column has this value")
     explode: str | None = Field(None, description="column that holds a list: a row for each of its entries")
     skip_faulty: bool = Field(
-        False, description="leave out rows with a fault of their own, such as an empty answer or a broken line, and say how many"
+        False,
+        description="leave out rows that have a fault, such as an empty answer or a broken line; says how many",
     )
 
     prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")

@@ -36,7 +36,9 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
     out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
-    skip_faulty: Annotated[bool, typer.Option("--skip-faulty", help="leave out rows that have a fault of their own")] = False,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="leave out rows that have a fault of their own")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
     offline: Offline = False,
 ) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise, starmap
 from typing import Any
 
-from metier.data.messages import is_learned, message_list, said, speaker
+from metier.data.messages import DETAILS, in_one, is_learned, message_list, said, speaker, unread
 from metier.data.objects import listed
 from metier.data.replies import Unreadable, letters, read_choices
 from metier.data.sources import Row, columns_of, text_of
@@ -84,6 +85,8 @@ def read_conversations(domain: Domain, rows: Sequence[Row], note: Note) -> Itera
     if domain.messages:
         for row in rows:
             yield from _checked(_conversation(domain, row.number, row, _from_list(domain, row)))
+        for told in _unlearned(domain, rows):
+            note(told)
     elif domain.conversation:
         yield from _from_messages(domain, rows, note)
     else:
@@ -169,12 +172,10 @@ def _inserted(domain: Domain, row: Row, name: str) -> str:
     """What a placeholder stands for in a row. Raises `Unreadable`."""
     if name == "choices" and domain.choices:
         return letters(read_choices(domain, row))
-    value = row.values.get(name)
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return "\n".join(value)
+    value = in_one(row.values.get(name))
     if isinstance(value, list | dict):
         raise Unreadable(name, "holds no text", "write it as text")
-    return _cell(row, name)
+    return text_of(value).strip()
 
 
 def _from_history(field: str, row: Row) -> Iterator[Turn | Fault]:
@@ -222,9 +223,29 @@ def _from_column(domain: Domain, row: Row, field: str, messages: list[dict[str, 
         elif text is None:
             fix = "write it as text; pictures and sound are not read: remove the part, or the row"
             yield Fault(f"{place}.content", "is no text", fix)
+        elif message.get(DETAILS):
+            fix = "mark whole messages with train = true or false, and remove it"
+            yield Fault(f"{place}.{DETAILS}", "marks parts of a message, which is not read", fix)
         else:
             own = _cell(row, domain.id)
             yield Turn(role, text, row.place, f"{field}[{index}]", text, own, learned=is_learned(message))
+
+
+def _unlearned(domain: Domain, rows: Sequence[Row]) -> Iterator[Fault]:
+    """What lists of messages hold that is not learned, though somebody might think so."""
+    names, place = _message_columns(domain), f"domain {domain.name}"
+    lists = [[each for name in names for each in message_list(row.values.get(name)) or ()] for row in rows]
+    counts = Counter(name for messages in lists for each in messages for name in unread(each))
+    for name, count in counts.items():
+        yield Fault(place, f"{name} stands in {count:,} messages", "it is not read")
+
+    def half(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        answers = all(role_of(speaker(each), domain) == "assistant" for each in (one, other))
+        return answers and is_learned(one) != is_learned(other)
+
+    if joined := sum(any(starmap(half, pairwise(messages))) for messages in lists):
+        problem = f"{joined:,} rows have answers that follow each other and are not all to be learned"
+        yield Fault(place, problem, "they are one answer, which is not learned")
 
 
 def _unknown_role(place: str, name: str) -> Fault:
@@ -307,22 +328,30 @@ def _conversation(
 ) -> Conversation | list[Fault]:
     """The conversation that begins with `row`, its turns of one role joined; or the faults."""
     parts = list(found)
+    if domain.system and not any(isinstance(each, Turn) and each.role == "system" for each in parts[:1]):
+        parts = [*_system_turn(domain, row), *parts]
+    tools = tools_of(row.values.get(domain.tools)) if domain.tools else None
+    if tools and not isinstance(tools, list | dict):
+        parts.append(Fault(f"{row.place}: {domain.tools}", "describes no tools", "write a JSON list of them"))
     turns = [each for each in parts if isinstance(each, Turn)]
     faults = [each for each in parts if isinstance(each, Fault)]
     faults += [turn.fault("is empty", "remove the row or fill it in") for turn in turns if not turn.content.strip()]
     if faults:
         return faults
-    if domain.system and not (turns and turns[0].role == "system"):
-        turns = [*_system_turn(domain, row), *turns]
-    if domain.tools and turns and (tools := tools_of(row.values.get(domain.tools))):
+    if tools and turns:
         turns = _with_tools(turns, tools)
     return Conversation(number, _cell(row, domain.group) or name, _merged(turns))
 
 
-def _system_turn(domain: Domain, row: Row) -> Iterator[Turn]:
+def _system_turn(domain: Domain, row: Row) -> Iterator[Turn | Fault]:
     """The domain's system prompt; one that a row's own columns make is part of what the row says."""
     template = system_template(domain, list(row.values))
-    own = template.fill({name: _cell(row, name) for name in template.columns}) if template.columns else ""
+    try:
+        cells = {name: _inserted(domain, row, name) for name in template.columns}
+    except Unreadable as error:
+        yield Fault(f"{row.place}: {error.field}", error.problem, error.fix)
+        return
+    own = template.fill(cells) if template.columns else ""
     text = own if template.columns or shared_system(domain) is None else template.text
     if text:
         yield Turn("system", text, row.place, "system", own, "")

@@ -13,9 +13,9 @@ from metier.data.columns import Column, named, survey
 from metier.data.conversations import exchange_list, role_of
 from metier.data.delimited import guess_delimiter
 from metier.data.encodings import guess_encoding
-from metier.data.mappings import short
-from metier.data.messages import message_list
-from metier.data.shapes import recognise
+from metier.data.majority import most
+from metier.data.messages import in_one, message_list
+from metier.data.shapes import overlooked, recognise
 from metier.data.sources import (
     DELIMITED,
     PARQUET,
@@ -29,8 +29,9 @@ from metier.data.sources import (
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.data.times import moments
 from metier.data.tools import tools_of
+from metier.data.unclear import headless, unbinned, unclear, unclear_chat
 from metier.domain import Domain
-from metier.errors import DataError, Fault
+from metier.errors import Fault
 
 # Names of columns by what they hold, the surest first.
 _VOCABULARY = {
@@ -47,6 +48,12 @@ _VOCABULARY = {
     "time": "time timestamp datetime created sent date order turn position sequence seq index",
 }
 _NAMES = {use: names.split() for use, names in _VOCABULARY.items()}
+_ANSWERS = [*_NAMES["answer"], *_NAMES["label"]]
+# Names that the field's formats have: what is so called is what it is called, be it a number or a date.
+_STANDARD = {
+    "prompt": ["prompt", "question", "instruction", "query", "input"],
+    "answer": ["response", "answer", "output", "completion"],
+}
 _PARTIES = {"agent", "assistant", "bot", "customer", "user"}  # whose words or whose names?
 _BESIDE = {
     "instruction": [f"{{instruction}}\n\n{{{name}}}" for name in ("input", "context")],
@@ -116,7 +123,7 @@ def complete(domain: Domain, rows: Sequence[Row]) -> Domain:
     elif any(chat):
         update = _chat(domain, found, rows) or {}
         if not update:
-            raise _unclear_chat(domain, rows)
+            raise unclear_chat(domain, rows)
     elif not domain.prompt and not domain.answer and (name := _message_columns(rows)):
         update = {"messages": name}
     else:
@@ -142,16 +149,18 @@ def _around(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     columns = columns_of(rows)
     taken = f"{domain.prompt}{domain.answer}"
     named = next((name for name in _SYSTEMS if name in columns and f"{{{name}}}" not in taken), None)
-    texts = [row.values.get(named) for row in rows] if named else []
-    if domain.system is None and any(texts):
-        update["system"] = f"{{{named}}}" if all(isinstance(text, str | None) for text in texts) else None
+    if domain.system is None and named and most(isinstance(in_one(cell), str) for cell in _filled(rows, named)):
+        update["system"] = f"{{{named}}}"
     if domain.tools is None and domain.messages:
-        described = (name for name in _TOOLS if any(_describes(row.values.get(name)) for row in rows))
-        update["tools"] = next(described, None)
+        update["tools"] = next((name for name in _TOOLS if most(map(_describes, _filled(rows, name)))), None)
     if domain.history is None and domain.prompt and "history" in columns and "{history}" not in taken:
         exchanges = [exchange_list(row.values.get("history")) for row in rows]
-        update["history"] = "history" if all(each is not None for each in exchanges) else None
+        update["history"] = "history" if most(each is not None for each in exchanges) else None
     return update
+
+
+def _filled(rows: Sequence[Row], name: str) -> list[Any]:
+    return [cell for row in rows if (cell := row.values.get(name)) not in (None, "", [])]
 
 
 def _describes(value: Any) -> bool:
@@ -171,7 +180,7 @@ def _message_columns(rows: Sequence[Row]) -> str | tuple[str, ...] | None:
     found = []
     for name in columns_of(rows[:20]):
         values = [value for row in rows[:20] if (value := row.values.get(name))]
-        if 2 * sum(message_list(value) is not None for value in values) > len(values):  # the others are told row by row
+        if most(message_list(value) is not None for value in values):
             found.append(name)
     if "completion" in found and (before := {"prompt", "chosen"} & set(found)):  # Axolotl's argilla_chat asks in chosen
         return (before.pop(), "completion")
@@ -215,34 +224,43 @@ def _templates(domain: Domain, found: list[Column], rows: Sequence[Row]) -> dict
     left, right = _sides(domain, free, rows)
     if left and left.name in _TEXTS and right is None and not domain.answer:
         if scores := [column.name for column in free if _is_score(column)]:
-            raise _unbinned(rows, left.name, scores[0])
+            raise unbinned(rows, left.name, scores[0])
         return {"text": left.name}
     if (left is None and not domain.prompt) or (right is None and not domain.answer):
-        raise _unclear(rows, free)
+        raise unclear(rows, free, _ANSWERS)
     labels, update = closed_set(domain), dict[str, Any]()
     told = domain.rating or domain.rejected or domain.choices  # what the answers are, whatever they look like
     if right:
         update["answer"] = f"{{{right.column.name}}}"
-        if not labels and not told and (right.asks or right.column.is_label):
-            update["labels"] = labels = tuple(sorted(right.column.counts))
-    if left and labels and (right is None or right.asks):
-        return update | _asking(domain, left, labels)
-    return update | ({"prompt": _prompt(domain, left, free)} if left else {})
+        if not labels and not told and (right.asks or right.column.is_closed):
+            update["labels"] = labels = right.column.labels
+    asking = left and labels and (right is None or right.asks)
+    if left:
+        update |= _asking(domain, left, labels) if asking else {"prompt": _prompt(domain, left, free)}
+    _check_sides(domain.model_copy(update=update), rows, free)
+    return update
+
+
+def _check_sides(domain: Domain, rows: Sequence[Row], free: list[Column]) -> None:
+    """Raises `DataError` where the prompt tells the answer, or where a column is not used that the answer needs."""
+    names = columns_of(rows)
+    asked, answered = (set(each(domain, names).columns) for each in (prompt_template, answer_template))
+    if asked & answered:
+        raise unclear(rows, free, _ANSWERS)
+    others = overlooked(rows, {*asked, *answered, *_named_in(domain)})
+    if others and not (domain.rating or domain.rejected):
+        raise unclear(rows, free, _ANSWERS, f"; {', '.join(others)} would not be used")
+
+
+def _named_in(domain: Domain) -> tuple[str, ...]:
+    """The columns of choices."""
+    return (domain.choices,) if isinstance(domain.choices, str) else domain.choices or ()
 
 
 def _is_score(column: Column) -> bool:
     """Whether a column holds numbers that people may want as labels."""
     named = {"score", "rating", "sentiment", "polarity", "label", "stars", "grade"} & set(column.parts)
     return bool(named) and column.is_filled and all(re.fullmatch(r"[-+]?\d*\.?\d+", value) for value in column.counts)
-
-
-def _unbinned(rows: Sequence[Row], text: str, score: str) -> DataError:
-    place = rows[0].place.rpartition(":")[0]
-    fix = (
-        f'to make labels of it, write into the recipe\'s [[domain]] prompt = "{{{text}}}", answer = "{{{score}}}" and '
-        f'bins = {{ low = 0, high = inf }} (numbers below each bound); to read the text alone, text = "{text}"'
-    )
-    return DataError(place, [Fault(place, f"{score} holds numbers beside the text", fix)])
 
 
 def _sides(domain: Domain, free: list[Column], rows: Sequence[Row]) -> tuple[Column | None, _Right | None]:
@@ -254,7 +272,7 @@ def _sides(domain: Domain, free: list[Column], rows: Sequence[Row]) -> tuple[Col
     if domain.answer:
         return left or _one([column for column in free if column.is_text]), None
     if not left and not right and any(column.name in column.counts for column in free):
-        raise _headless(rows)
+        raise headless(rows)
     return _by_values(free, left, right)
 
 
@@ -265,11 +283,17 @@ def _right(domain: Domain, free: list[Column]) -> _Right | None:
         fitting = [column for column in free if column.values and set(column.counts) <= allowed]
         if column := named(fitting, _NAMES["label"], lambda _: True) or next(iter(fitting), None):
             return _Right(column, True)
+    vouched = named(free, _STANDARD["answer"], lambda column: column.is_filled, exact=True)
+    asked = domain.prompt or named((each for each in free if each != vouched), _NAMES["prompt"], _speaks)
+    if vouched and asked:
+        return _Right(vouched, False)
     for exact in (True, False):
         if column := named(free, _NAMES["answer"], _speaks, exact=exact):
             return _Right(column, False)
         if column := named(free, _NAMES["label"], lambda column: column.repeats(2, 300), exact=exact):
             return _Right(column, True)
+        if vouched:
+            return _Right(vouched, False)
     return None
 
 
@@ -280,7 +304,9 @@ def _left(free: list[Column], right: _Right | None) -> Column | None:
 
 
 def _speaks(column: Column) -> bool:
-    """Whether it holds what somebody says: `agent` may hold words or names."""
+    """Whether it holds what somebody says: `agent` may hold words or names; a prompt may be a sum."""
+    if "_".join(column.parts) in _STANDARD["prompt"]:
+        return column.is_filled
     return column.is_readable and (not set(column.parts) <= _PARTIES or column.words >= 3)
 
 
@@ -330,33 +356,3 @@ def _asking(domain: Domain, text: Column, labels: Sequence[str]) -> dict[str, An
     if text.name == "instruction":  # its placeholder is the column
         return {"prompt": ask + rest}
     return {"prompt": f"{{instruction}}{rest}", "instruction": ask}
-
-
-def _headless(rows: Sequence[Row]) -> DataError:
-    place = rows[0].place.rpartition(":")[0]
-    problem = f"its first line seems to be a row, not the names of columns: {', '.join(columns_of(rows))}"
-    return DataError(place, [Fault(place, problem, "put names in front, such as text,label or prompt,answer")])
-
-
-def _unclear(rows: Sequence[Row], free: list[Column]) -> DataError:
-    """The columns as they are, and an example of what to write."""
-    place = rows[0].place.rpartition(":")[0]
-    if "input_ids" in columns_of(rows):
-        fix = "give the text or the messages that they were made from: every base has its own tokens"
-        return DataError(place, [Fault(place, "holds tokens (input_ids), not text", fix)])
-    columns = columns_of(rows)
-    shown = ", ".join(f"{name} ({short(text_of(rows[0].values.get(name)), 40)!r})" for name in columns[:_LISTED])
-    shown += f", … {len(columns)} in all" if len(columns) > _LISTED else ""
-    readable = [column.name for column in free if column.is_readable]
-    one, other = (readable + ["question", "reply"][len(readable) :])[:2]
-    fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
-    if len(rows) == 1 and (lists := [name for name, value in rows[0].values.items() if isinstance(value, list)]):
-        fix = f'if its rows are in the list {lists[0]!r}, write into its [[domain]] explode = "{lists[0]}"'
-    return DataError(place, [Fault(place, f"its columns do not tell which is prompt and which answer: {shown}", fix)])
-
-
-def _unclear_chat(domain: Domain, rows: Sequence[Row]) -> DataError:
-    keys = ", ".join(key for key in ("conversation", "role", "content") if getattr(domain, key) is None)
-    fix = f'name them: for example {keys.split(", ")[0]} = "{columns_of(rows)[0]}"'
-    problem = f"no column is clearly the {keys}: {', '.join(columns_of(rows))}"
-    return DataError(f"domain {domain.name}", [Fault(f"domain {domain.name}", problem, fix)])

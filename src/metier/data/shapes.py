@@ -36,6 +36,7 @@ _RATINGS += ("is_desirable", "upvote", "vote", "label")
 _ANSWERS = {"completion", "response", "output", "answer", "reply", "messages", "conversations"}
 _HISTORIES = ["prompt", "messages", "conversations", "input"]
 _CHOICES = ["choices", "options", "endings", "candidates", "answers"]
+_QUESTIONS = ("question", "query", "prompt", "stem", "sentence")
 _RIGHT = "answer_key answerkey answer_idx answer_index correct_index correct_answer correct gold cop label target "
 _RIGHT += "solution answer"
 _SERIES = re.compile(r"(?P<stem>choice|option|opt?|ending|sol|answer)?[_ ]?(?P<letter>[a-h]|\d)", re.IGNORECASE)
@@ -86,7 +87,7 @@ def _rating(rows: Sequence[Row]) -> dict[str, Any]:
 def _alike(rows: Sequence[Row], name: str, liked: bool) -> DataError:
     place = rows[0].place.rpartition(":")[0]
     problem = f"says that people {'liked' if liked else 'disliked'} every answer, which tells none from another"
-    fix = f'to learn all of them as they are, write prompt and answer into the [[domain]], or remove the column; to learn from ratings, rating = "{name}"'
+    fix = f'to learn them as they are, remove the column, or write prompt and answer; to rate them, rating = "{name}"'
     return DataError(place, [Fault(f"{place}: {name}", problem, fix)])
 
 
@@ -106,13 +107,12 @@ def _choices(domain: Domain, rows: Sequence[Row]) -> dict[str, Any]:
     if domain.answer is None:
         update["answer"] = f"{{{right}}}"
     if domain.prompt is None:
-        texts = [column for column in survey(rows) if column.is_text and column.name not in {*taken, right}]
-        named = [
-            column for column in texts if column.name.lower() in ("question", "query", "prompt", "stem", "sentence")
-        ]
+        free = [column for column in survey(rows) if column.name not in {*taken, right}]
+        asking = [column for column in free if column.name.lower() in _QUESTIONS and column.is_filled]
+        texts = [*asking, *(column for column in free if column.is_text)]
         if not texts:
             return {}
-        question = f"{{{(named or texts)[0].name}}}"
+        question = f"{{{texts[0].name}}}"
         offered = ([each.text for each in found] for found in _readable(domain.model_copy(update=update), rows))
         lettered = most(texts == list(ascii_uppercase[: len(texts)]) for texts in offered)  # by the question itself
         update["prompt"] = question if lettered else f"{question}\n{{choices}}\nAnswer:"
