@@ -23,6 +23,8 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 _BESIDE = {"chosen", "rejected", "id", "source", "margin"}
 _VERDICTS = ("winner", "preference", "preferred", "better", "better_response_id", "chosen", "label")
 _COMPARED = ("response", "answer", "completion", "output", "conversation", "reply")
+_TIES = {"both", "neither", "equal", "draw", "same"}
+TIED = "no better answer"  # a column of its own: such rows are left out
 _MARKED = (("a", "b"), ("0", "1"), ("1", "2"))
 
 
@@ -132,7 +134,10 @@ def _compared(columns: Collection[str]) -> tuple[str, dict[str, str]] | None:
 
 def _judged(values: Values, verdict: str, names: dict[str, str]) -> Values:
     """The answer that won and the other one; nothing of a row whose winner is neither."""
-    won = names.get(str(values.get(verdict)).strip().lower())
+    said = str(values.get(verdict)).strip().lower()
+    if said.startswith("tie") or said in _TIES:
+        return {TIED: said}
+    won = names.get(said)
     (lost,) = {*names.values()} - {won} if won else {""}
     return {"chosen": values.get(won), "rejected": values.get(lost)} if won else {}
 

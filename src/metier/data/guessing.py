@@ -15,6 +15,7 @@ from metier.data.delimited import guess_delimiter
 from metier.data.encodings import guess_encoding
 from metier.data.majority import most
 from metier.data.messages import in_one, message_list
+from metier.data.refusals import headless, unbinned, unclear, unclear_chat
 from metier.data.shapes import overlooked, recognise
 from metier.data.sources import (
     DELIMITED,
@@ -29,7 +30,6 @@ from metier.data.sources import (
 from metier.data.templates import answer_template, closed_set, prompt_template
 from metier.data.times import moments
 from metier.data.tools import tools_of
-from metier.data.unclear import headless, unbinned, unclear, unclear_chat
 from metier.domain import Domain
 from metier.errors import Fault
 
@@ -285,8 +285,9 @@ def _right(domain: Domain, free: list[Column]) -> _Right | None:
             return _Right(column, True)
     vouched = named(free, _STANDARD["answer"], lambda column: column.is_filled, exact=True)
     asked = domain.prompt or named((each for each in free if each != vouched), _NAMES["prompt"], _speaks)
-    if vouched and asked:
-        return _Right(vouched, False)
+    if vouched and asked:  # a worked solution says more than its bare result
+        worked = None if vouched.is_readable else named(free, ["solution"], _speaks, exact=True)
+        return _Right(worked or vouched, False)
     for exact in (True, False):
         if column := named(free, _NAMES["answer"], _speaks, exact=exact):
             return _Right(column, False)

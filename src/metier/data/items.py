@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from metier.data.conversations import Conversation, Note, read_conversations
+from metier.data.dialects import TIED
 from metier.data.prose import cut
 from metier.data.replies import Kind, Unreadable, read_replies
 from metier.data.sources import SKIP, Row, columns_of, of_rows, text_of
@@ -94,14 +95,17 @@ def make_items(
     found: list[Item | Fault] = []
     if domain.text:
         found += _texts(domain, rows)
-    for each in read_conversations(domain, rows, note) if not domain.text else ():
+    told = [row for row in rows if TIED not in row.values]
+    if tied := len(rows) - len(told):
+        note(Fault(f"domain {domain.name}", f"{tied:,} rows call both answers alike", "they are left out"))
+    for each in read_conversations(domain, told, note) if not domain.text else ():
         found += [each] if isinstance(each, Fault) else _exchanges(domain, each, rows[each.number])
     faults = [*unread, *(each for each in found if isinstance(each, Fault))]
     made = any(isinstance(each, Item) for each in found)
     if faults and not (domain.skip_faulty and made and of_rows(unread)):
         raise DataError(f"domain {domain.name}", faults, SKIP)
-    for told in _left_out(domain, faults, len(rows) + len(unread)):
-        note(told)
+    for fault in _left_out(domain, faults, len(rows) + len(unread)):
+        note(fault)
     if not found:
         fix = "add answers; every conversation needs one"
         raise DataError(f"domain {domain.name}", [Fault(domain.data, "has no answer of an assistant", fix)])

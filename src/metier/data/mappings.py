@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from metier.data.dialects import TIED
 from metier.data.items import Item
 from metier.data.templates import answer_template, closed_set, prompt_template, system_template
 from metier.domain import Domain
@@ -50,7 +51,7 @@ def unused(domain: Domain, columns: Sequence[str]) -> list[str]:
     used = {name for template in templates for name in template(domain, columns).columns}
     for value in domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True).values():
         used |= {each for each in (value if isinstance(value, list | dict) else [value]) if isinstance(each, str)}
-    return [name for name in columns if name not in used]
+    return [name for name in columns if name not in used and name != TIED]
 
 
 def _replied(item: Item) -> list[tuple[str, str]]:

@@ -186,3 +186,50 @@ def test_a_key_that_a_json_row_leaves_out_is_empty() -> None:
     )
     assert [each[0] for each in turns] == [("user", "a\nb"), ("user", "d")]
     assert faults == []
+
+
+def test_marks_within_a_message_are_a_fault() -> None:
+    found = messages(("user", "Why?"), ("assistant", "So."))
+    found[0].values["messages"][1]["train_detail"] = [{"begin_offset": 0, "end_offset": 1, "train": False}]
+    _, faults, _ = read(found, messages="messages")
+    assert faults == [
+        "x.csv:2: messages[1].train_detail: marks parts of a message, which is not read; "
+        "mark whole messages with train = true or false, and remove it"
+    ]
+
+
+def test_what_is_not_read_of_messages_is_noted_once() -> None:
+    found = rows([messages(("user", f"Why {n}?"), ("assistant", "So."))[0].values for n in range(3)])
+    for row in found:
+        row.values["messages"][1]["reasoning_content"] = "Hm."
+    _, faults, notes = read(found, messages="messages")
+    assert (faults, notes) == ([], ["domain d: reasoning_content stands in 3 messages; it is not read"])
+
+
+def test_an_answer_of_which_a_part_is_not_learned_is_noted() -> None:
+    found = messages(("user", "Why?"), ("assistant", "Um."), ("assistant", "So."))
+    found[0].values["messages"][1]["training"] = False
+    turns, faults, notes = read(found, messages="messages")
+    assert (turns, faults) == ([[("user", "Why?"), ("assistant", "Um.\nSo.")]], [])
+    (note,) = notes
+    assert note.startswith("domain d: 1 rows have answers that follow each other and are not all to be learned")
+    found[0].values["messages"][2]["training"] = False
+    assert read(found, messages="messages")[2] == []
+
+
+PARTS = [{"text": "Be kind."}, {"text": "Be brief."}]
+
+
+def test_a_system_prompt_in_parts_is_a_text_and_one_that_is_none_is_a_fault() -> None:
+    keys = {"prompt": "{q}", "answer": "{a}", "system": "{s}"}
+    turns, _, _ = read(rows([{"q": "Why?", "a": "So.", "s": PARTS}]), **keys)
+    assert turns[0][0] == ("system", "Be kind.\nBe brief.")
+    _, faults, _ = read(rows([{"q": "Why?", "a": "So.", "s": {"x": 1}}]), **keys)
+    assert faults == ["x.csv:2: s: holds no text; write it as text"]
+
+
+def test_tools_that_are_none_are_a_fault() -> None:
+    found = messages(("user", "Why?"), ("assistant", "So."))
+    found[0].values["tools"] = "a hammer"
+    _, faults, _ = read(found, messages="messages", tools="tools")
+    assert faults == ["x.csv:2: tools: describes no tools; write a JSON list of them"]

@@ -210,6 +210,41 @@ def test_what_cannot_be_told_is_refused_with_the_columns_and_an_example() -> Non
         guess(rows(words=ASKED))
 
 
+def test_the_example_names_a_column_like_an_answer_first() -> None:
+    with pytest.raises(DataError, match=r'prompt = "\{one\}" and answer = "\{final_answer\}"'):
+        guess(rows(final_answer=[f"{n}.5" for n in range(12)], one=ASKED, two=SAID, three=ASKED))
+
+
+def test_a_few_grades_are_labels_and_sums_are_not() -> None:
+    assert guess(rows(question=ASKED * 4, answer=["1", "2", "3"] * 16))["labels"] == ("1", "2", "3")
+    assert "labels" not in guess(rows(question=ASKED * 4, answer=[str(n) for n in range(6)] * 8))
+
+
+def test_a_sum_is_asked_where_its_column_says_so() -> None:
+    sums = rows(question=[f"{n}+1?" for n in range(12)], title=SAID, answer=[str(n + 1) for n in range(12)])
+    assert guess(sums) == {"prompt": "{question}", "answer": "{answer}"}
+
+
+def test_a_worked_solution_comes_before_its_bare_result() -> None:
+    found = rows(problem=ASKED, solution=SAID, answer=[f"{n}.5" for n in range(12)])
+    assert guess(found)["answer"] == "{solution}"
+
+
+def test_the_answer_never_stands_in_the_prompt() -> None:
+    with pytest.raises(DataError, match="do not tell which is prompt and which answer"):
+        guess(rows(instruction=ASKED, input=SAID, gold=[f"{n}.5" for n in range(12)]))
+
+
+def test_a_code_that_repeats_is_no_answer() -> None:
+    found = rows(question=ASKED, team=["cards", "loans", "online"] * 4, customer=[f"c{n % 11}" for n in range(12)])
+    assert guess(found)["answer"] == "{team}"
+
+
+def test_a_label_that_is_too_long_is_no_label() -> None:
+    moods = [*MOODS[1:], "a whole sentence of more than six words"]
+    assert guess(rows(text=ASKED, label=moods))["labels"] == ("bad", "good", "so so")
+
+
 def test_a_lone_column_of_text_is_there_to_be_read() -> None:
     assert guess(rows(text=ASKED)) == {"text": "text"}
 

@@ -7,7 +7,7 @@ import pytest
 from metier.data.items import Item, Message, make_items
 from metier.data.sources import Row
 from metier.domain import Domain
-from metier.errors import DataError
+from metier.errors import DataError, Fault
 
 PAIR = {"prompt": "{q}", "answer": "{a}"}
 
@@ -135,6 +135,32 @@ def test_a_file_without_any_answer_is_a_fault() -> None:
     assert "has no answer" in faults(values, conversation="c", role="r", content="t")[0]
 
 
+def test_what_is_left_out_is_counted_by_kind_and_a_tenth_is_much() -> None:
+    values = [{"q": f"why {n}?", "a": "up"} for n in range(40)]
+    for number in range(3):
+        values[number]["a"] = f"sideways {number}"
+    values[3]["q"] = ""
+    rows = [Row(f"x.csv:{number + 2}", number, value) for number, value in enumerate(values)]
+    told: list[Fault] = []
+    domain = Domain(name="d", data="x.csv", skip_faulty=True, labels=("up", "down"), **PAIR)
+    assert len(make_items(domain, rows, told.append)) == 36
+    (note,) = told  # exactly a tenth
+    assert note.problem.startswith("3 rows like x.csv:2: a: 'sideways 0' is no label;")
+    assert note.problem.endswith("1 row like x.csv:5: q: is empty")
+    make_items(domain, rows[:30], told.append)
+    assert told[-1].problem == "4 rows of 30 are left out, more than a tenth"
+
+
+def test_a_row_without_its_own_id_can_be_left_out() -> None:
+    values = [{"q": f"why {n}?", "a": "so", "k": key} for n, key in enumerate(["1", "", "1", "2"])]
+    rows = [Row(f"x.csv:{number + 2}", number, value) for number, value in enumerate(values)]
+    domain = Domain(name="d", data="x.csv", id="k", **PAIR)
+    with pytest.raises(DataError, match=r"2 faults\n  x.csv:3: k: is empty.*\n  x.csv:4: k: '1' is the id of x.csv:2"):
+        make_items(domain, rows)
+    items = make_items(domain.model_copy(update={"skip_faulty": True}), rows)
+    assert [(item.id, item.place) for item in items] == [("1", "x.csv:2"), ("2", "x.csv:5")]
+
+
 def test_faulty_rows_are_left_out_where_the_domain_says_so() -> None:
     values = [{"q": "why?", "a": "so"}, {"q": "how?", "a": " "}, {"q": "", "a": "so"}]
     told: list[str] = []
@@ -143,7 +169,11 @@ def test_faulty_rows_are_left_out_where_the_domain_says_so() -> None:
         Domain(name="d", data="x.csv", skip_faulty=True, **PAIR), rows, lambda fault: told.append(str(fault))
     )
     assert [item.place for item in items] == ["x.csv:2"]
-    assert told == ["domain d: x.csv:3: a: is empty, and 1 more like it; left out (skip_faulty)"]
+    assert told == [
+        "domain d: 1 row like x.csv:3: a: is empty; 1 row like x.csv:4: q: is empty; left out (skip_faulty)",
+        "domain d: 2 rows of 3 are left out, more than a tenth; "
+        "mend them: what is left may not be what the file is about",
+    ]
     with pytest.raises(DataError, match="is empty"):  # a file of faults alone is no data
         make_items(Domain(name="d", data="x.csv", skip_faulty=True, **PAIR), rows[1:])
     with pytest.raises(DataError, match="no column"):  # what is wrong with all rows is no row's fault

@@ -102,12 +102,13 @@ def test_entries_of_one_row_stay_together(tmp_path: Path) -> None:
     assert not said[0] & said[1]
 
 
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_an_object_around_the_list_is_no_row(tmp_path: Path, indent: int | None) -> None:
+def test_an_object_around_the_list_is_no_row(tmp_path: Path, indent: int | None, kind: str) -> None:
     given = [{"prompt": f"question {n}", "answer": f"answer {n}"} for n in range(30)]
-    path = tmp_path / "x.json"
+    path = tmp_path / f"x.{kind}"
     path.write_text(json.dumps({"version": "1.0", "d[a]ta": given}, indent=indent))
-    domain = Domain(name="d", data="x.json", explode="d[a]ta")
+    domain = Domain(name="d", data=f"x.{kind}", explode="d[a]ta")
     found = read_rows(domain, path)
     assert [(row.values["prompt"], row.values["version"]) for row in found] == [
         (each["prompt"], "1.0") for each in given
@@ -116,7 +117,7 @@ def test_an_object_around_the_list_is_no_row(tmp_path: Path, indent: int | None)
     lines = path.read_text().split("\n")
     assert all(lines[int(row.place.rpartition(":")[2]) - 1].strip().startswith("{") for row in found)
     assert len({row.place for row in found}) == (30 if indent else 1)
-    raw = {"model": "nano", "domain": [{"name": "d", "data": "x.json", "explode": "d[a]ta"}]}
+    raw = {"model": "nano", "domain": [{"name": "d", "data": f"x.{kind}", "explode": "d[a]ta"}]}
     assert load(Recipe.of(raw, tmp_path / "recipe.toml")).domains[0].heldout
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metier.data.messages import is_learned, message_list, said
+from metier.data.messages import is_learned, message_list, said, unread
 from metier.data.tools import tools_of, write_tools
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"n": 1}}\n</tool_call>'
@@ -52,6 +52,14 @@ def test_a_message_says(message: dict[str, Any], text: str | None) -> None:
 def test_weight_and_train_mark_what_is_only_read(value: Any) -> None:
     assert not is_learned({"role": "assistant", "weight": value})
     assert not is_learned({"role": "assistant", "train": value})
+    assert not is_learned({"role": "assistant", "training": value})
+    assert not is_learned({"role": "assistant", "weight": 1, "training": value})
+
+
+def test_what_a_message_holds_besides_is_named() -> None:
+    plain = {"role": "assistant", "content": "a", "weight": 1, "name": "bo", "tool_calls": []}
+    assert unread(plain) == []
+    assert unread({**plain, "reasoning_content": "hm", "audio": None}) == ["reasoning_content"]
 
 
 def test_what_has_no_mark_is_learned() -> None:

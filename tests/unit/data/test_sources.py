@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from metier.data.encodings import guess_encoding
-from metier.data.sources import Row, read_rows, show
+from metier.data.dataset import load
+from metier.data.sources import Row, of_rows, read_rows, show
 from metier.domain import Domain
-from metier.errors import DataError
-from metier.recipe import SAMPLES
+from metier.errors import DataError, Fault
+from metier.recipe import SAMPLES, Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,57 @@ def faults(name: str, content: str | bytes, **keys: Any) -> list[str]:
     with pytest.raises(DataError) as raised:
         read(name, content, **keys)
     return [str(fault) for fault in raised.value.faults]
+
+
+BROKEN = [
+    ("x.csv", "text,label\nhi,a\nalone\nyou,b\n", 3, 2),
+    ("x.csv", 'text,label\nhi,a\n"x" y,a\nyou,b\n', 3, 2),
+    ("x.csv", f"text,label\nhi,a\n{'x' * 100_001},a\nyou,b\n", 3, 2),
+    ("x.csv", "text,label\nhi,a\nhi\0,a\nyou,b\nwe,c\n", 3, 3),
+    ("x.jsonl", '{"a": 1}\n{"a": \n{"a": 3}\n', 2, 2),
+    ("x.jsonl", '{"a": 1}\n{"a": "\\ud800"}\n{"a": 3}\n', 2, 2),
+    ("x.json", '[{"a": 1},\n 2,\n {"a": 3}]', 2, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "line", "left"), BROKEN)
+def test_a_row_that_cannot_be_read_can_be_left_out(name: str, content: str, line: int, left: int) -> None:
+    with pytest.raises(DataError) as raised:
+        read(name, content)
+    assert "skip_faulty" in raised.value.hint
+    found: list[Fault] = []
+    kept = read_rows(domain(), Path(name), found)
+    assert (len(kept), [row.number for row in kept]) == (left, list(range(left)))
+    assert {fault.place.split(": ")[0] for fault in found} == {f"{name}:{line}"}
+    assert of_rows(found)
+
+
+WHOLE = [
+    ("x.csv", 'text,label\nhi,a\n"x,a\nyou,b\n'),
+    ("x.csv", "text,la\0bel\nhi,a\nyou,b\nwe,b\n"),
+    ("x.json", '[{"a": 1},\n {"a": \n {"a": 3}]'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), WHOLE)
+def test_what_hides_the_rest_of_a_file_is_no_rows_fault(name: str, content: str) -> None:
+    with pytest.raises(DataError) as raised:
+        read(name, content)
+    assert raised.value.hint == ""
+    assert not of_rows(raised.value.faults)
+
+
+@pytest.mark.parametrize(("name", "content", "line", "left"), BROKEN[:2])
+def test_what_is_left_out_is_told_by_the_recipe_too(name: str, content: str, line: int, left: int) -> None:
+    del line, left
+    Path(name).write_text(content + "".join(f"number {n},{'ab'[n % 2]}\n" for n in range(40)))
+    raw = {"model": "nano", "domain": [{"name": "d", "data": name, "prompt": "{text}", "answer": "{label}"}]}
+    with pytest.raises(DataError, match="x.csv:3"):
+        load(Recipe.of(raw, Path("recipe.toml")))
+    raw["domain"][0]["skip_faulty"] = True  # type: ignore[index]
+    data = load(Recipe.of(raw, Path("recipe.toml")))
+    assert "1 row like x.csv:3" in str(data.notes[0])
+    assert str(data.notes[0]).endswith("left out (skip_faulty)")
 
 
 def test_rows_know_the_line_on_which_they_begin() -> None:
@@ -158,13 +209,6 @@ def test_bytes_of_another_encoding_are_named_with_the_remedy() -> None:
     assert 'set encoding = "utf-16"' in faults("x.csv", "a,b\n1,2\n".encode("utf-16"))[0]
     assert read("x.csv", "a,b\n1,2\n".encode("utf-16"), encoding="utf-16")[0].values == {"a": "1", "b": "2"}
     assert "'utf-ate' is no encoding" in faults("x.csv", "a,b\n1,2\n", encoding="utf-ate")[0]
-
-
-def test_encodings_are_guessed() -> None:
-    assert guess_encoding("café".encode()) == "utf-8"
-    assert guess_encoding("café".encode("latin-1")) == "latin-1"
-    assert guess_encoding("it’s".encode("cp1252")) == "cp1252"
-    assert guess_encoding("café".encode("utf-16")) == "utf-16"
 
 
 def test_files_that_cannot_be_read_are_faults() -> None:

@@ -25,7 +25,7 @@ def unclear(rows: Sequence[Row], free: Sequence[Column], answers: Sequence[str],
     ranked = sorted(free, key=lambda column: not column.is_readable)
     likely = named(ranked, answers, lambda _: True) if len(ranked) > 1 else None
     names = [column.name for column in ranked if column != likely]
-    one = names[0] if names else "question"
+    one = names[0] if names and ranked[0].is_readable else "question"
     other = likely.name if likely else (*names, "reply", "reply")[1]
     fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
     if len(rows) == 1 and (lists := [name for name, value in rows[0].values.items() if isinstance(value, list)]):
