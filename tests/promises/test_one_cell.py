@@ -37,7 +37,6 @@ SPOILT = {
 LABELLED: dict[str, Callable[[int], dict[str, Any]]] = {
     "labels": lambda n: {"text": asked(n), "label": ("up", "down", "level")[n % 3]},
     "yes or no": lambda n: {"question": asked(n), "answer": ("yes", "no")[n % 2]},
-    "compared": lambda n: {"prompt": asked(n), "response_a": f"A {n}.", "response_b": f"B {n}.", "winner": "ab"[n % 2]},
     "a system prompt each": lambda n: {"system": f"Be {n}.", "instruction": asked(n), "output": f"{n} it is."},
     "numbers": lambda n: {"instruction": asked(n), "input": f"See page {n}.", "output": str(n)},
 }

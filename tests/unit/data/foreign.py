@@ -175,6 +175,11 @@ PAIRS: dict[str, Shape] = {
         "chosen": [user(asked(i)), assistant(said(i))],
         "rejected": [user(asked(i)), assistant(worse(i))],
     },
+    "compared": lambda i: {
+        "prompt": asked(i),
+        **dict(zip(("response_a", "response_b"), (said(i), worse(i))[:: 1 - 2 * (i % 2)], strict=True)),
+        "winner": "ab"[i % 2],
+    },
     "nectar": lambda i: {
         "prompt": asked(i),
         "answers": [{"answer": worse(i), "rank": 2}, {"answer": said(i), "rank": 1}, {"answer": "No.", "rank": 10}],
