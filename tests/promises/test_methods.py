@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from metier import experiment
+from metier.data.asking import typed
+from metier.data.items import Message
 from metier.data.mixing import Unit
 from metier.errors import RecipeError
 from metier.events import Event
@@ -285,6 +287,6 @@ def test_a_run_is_stopped_continued_measured_and_talked_with(
     assert rough.scores()["domains"] == calm.scores()["domains"]
     (base,) = (tmp_path / "calm" / "runs").glob("none-*")
     tuned, untuned = Conversation(calm), Conversation(Run.open(base))
-    asked = tuned.questions.item("share 1 rises", tuned.questions.chosen(None))
+    asked = typed("", [Message("user", "share 1 rises")])  # whose open answer tells finer than shares do
     assert "".join(tuned.reply(asked, base=True)) == "".join(untuned.reply(asked))
     assert "".join(tuned.reply(asked)) != "".join(untuned.reply(asked))

@@ -96,7 +96,7 @@ def test_results_print_themselves_shortly(home: Path, run: Run) -> None:
     assert "no faults" in told[0]
     assert "moves " in told[0]
     assert "tokens_per_batch" in told[1]
-    assert all(word in told[2] for word in ("chrf", "95 % interval", "the untuned base", "forgetting"))
+    assert all(word in told[2] for word in ("chrF", "95 % interval", "the untuned base", "forgetting"))
     assert all(len(each.splitlines()) < 60 and "Item(" not in each and "{" not in each for each in told[1:])
     assert repr(job) == told[0]
     assert repr(plan) == told[1]
