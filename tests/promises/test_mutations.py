@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from metier import job
+from metier.model import outline
 from tests.promises.mutants import GOODS, Good, Mutant, mutant
 from tests.promises.test_faults import call
 
@@ -28,8 +29,9 @@ _KNOWN: dict[str, Any] = {}
 @pytest.fixture(autouse=True)
 def one_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is found out about the base is found out once for every strategy."""
-    for name in ("probe", "tried", "count", "linear_size"):
-        monkeypatch.setattr(job, name, once(name, getattr(job, name)))
+    for room, names in ((job, ("probe", "count")), (outline, ("probe", "tried", "linear_size"))):
+        for name in names:
+            monkeypatch.setattr(room, name, once(name, getattr(room, name)))
 
 
 def once(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
