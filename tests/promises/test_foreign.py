@@ -71,7 +71,7 @@ def recipe(home: Path, adapter: str = "theirs") -> Recipe:
     return Recipe.load(home / "recipe.toml", {"strategy.adapter": adapter})
 
 
-@pytest.mark.parametrize("adapter", ["theirs", "other"])
+@pytest.mark.parametrize("adapter", ["theirs", pytest.param("other", marks=pytest.mark.slow)])
 def test_it_is_measured_beside_base_and_baseline(home: Path, adapter: str) -> None:
     run = train(recipe(home, adapter), overrides={"compute": "float32"})
     assert set(run.scores()["against"]) == {"none", "classical"}

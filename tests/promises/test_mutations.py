@@ -18,7 +18,7 @@ from metier.model import outline
 from tests.promises.mutants import GOODS, Good, Mutant, mutant
 from tests.promises.test_faults import call
 
-COUNT, QUICK = 600, 120  # mutants, and those of every day
+COUNT, QUICK = 600, 60  # mutants, and those of every day
 _LINES, _WIDTH = 24, 700  # of a message: a screen of lines, none of them endless
 _FAULT = re.compile(r"^  (?P<place>\S.*?): (?P<problem>.+?); (?P<fix>\S.+)$", re.DOTALL)
 

@@ -59,7 +59,17 @@ def logprobs(loaded: Any) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("strategy", [{}, {"method": "full"}, {"peft": {"r": 4, "use_dora": True}}], ids=str)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {},
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ({"method": "full"}, {"peft": {"r": 4, "use_dora": True}})
+        ),
+    ],
+    ids=str,
+)
 def test_base_and_adapter_are_the_merged_base(home: Path, strategy: dict[str, Any]) -> None:
     run = stage(home, "any", "base", {"data": "notes.md"}, **strategy)
     merged = open_base(str(run.directory), NumberFormat("float32", "float32"), "cpu")

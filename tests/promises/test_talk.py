@@ -159,6 +159,7 @@ def test_the_chosen_instruction_is_asked(home: Path) -> None:
         assert item.messages[-1].content == row["prompt"]
 
 
+@pytest.mark.slow
 def test_a_guessed_mapping_is_kept_and_makes_no_other_run(home: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(home, tmp_path / "copy"))
     changes = {"strategy": {"method": "lora", "peft": {"r": 2}}, "train": {"num_train_epochs": 1}}

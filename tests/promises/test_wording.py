@@ -134,6 +134,7 @@ def test_heldout_answers_have_no_say(home: Path) -> None:
     assert again.facts["wordings"] == untuned.facts["wordings"]
 
 
+@pytest.mark.slow
 def test_another_list_is_another_choice(home: Path) -> None:
     before = train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}))
     wordings = [WORDINGS[0], "my card was swallowed"]

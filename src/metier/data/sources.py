@@ -74,12 +74,12 @@ def read_rows(domain: Domain, path: Path | Online, collect: list[Fault] | None =
     faults += [each for each in found if isinstance(each, Fault)]
     if not found:
         faults.append(Fault(shown, "has no rows", "add some"))
+    if spoiled:
+        entries = [entry for entry in entries if not any("\0" in text_of(cell) for cell in entry[1].values())]
     if faults and (collect is None or not entries):
         raise DataError(shown, faults, SKIP if of_rows(faults) and entries else "")
     if collect is not None:
         collect += faults
-    if spoiled:
-        entries = [entry for entry in entries if not any("\0" in text_of(cell) for cell in entry[1].values())]
     kept = _kept(domain, entries, shown)
     plain = translate([values for _, values in kept])
     return [

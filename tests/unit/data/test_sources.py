@@ -257,3 +257,10 @@ def test_what_is_packed_is_to_be_unpacked() -> None:
 def test_a_folder_is_read_only_where_plain_text_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder; name a file in it"):
         read_rows(domain(), tmp_path)
+
+
+def test_a_file_all_of_whose_rows_hold_nul_bytes_is_refused_even_where_faulty_rows_may_go(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n1\0,2\n")
+    with pytest.raises(DataError, match="NUL"):
+        read_rows(Domain(name="d", data="x.csv"), path, [])

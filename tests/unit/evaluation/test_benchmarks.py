@@ -265,7 +265,7 @@ def test_without_lm_eval_one_line_tells_what_to_install(run: Run, monkeypatch: p
     monkeypatch.setattr(harness, "find_spec", lambda _: None)
     error = CliRunner().invoke(cli.app, ["eval", str(run.directory), "--tasks", "x.yaml"]).exception
     assert isinstance(error, MetierError)
-    assert "metier[harness]" in error.hint
+    assert 'pip install "lm-eval' in error.hint
 
 
 @pytest.mark.slow
