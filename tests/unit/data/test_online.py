@@ -140,7 +140,7 @@ def test_an_optional_domain_with_faulty_rows_is_a_fault(tmp_path: Path) -> None:
 def test_without_the_library_its_name_is_said(hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add(NAME, {"train.jsonl": lines(ROWS)}, kind="datasets")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"needs the datasets library.* pip install 'metier\[datasets\]'"):
+    with pytest.raises(DataError, match=r"needs the datasets library.* pip install 'datasets>=4'"):
         loaded(tmp_path, f"hub:{NAME}")
 
 
