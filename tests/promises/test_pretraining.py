@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain_nano.py"
 _WAYS = ("slowly", "at once", "in the rain", "before noon", "by themselves", "once more")
 
 
+@pytest.mark.slow
 def test_a_small_base_learns_its_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(12):

@@ -90,6 +90,7 @@ def counts(data: DomainData) -> tuple[int, int, int]:
     return len(data.heldout), rest, len(data.left_out)
 
 
+@pytest.mark.slow
 def test_fingpts_sets_are_whole_and_the_absent_one_is_skipped(shared: Path) -> None:
     found = domains_of("fingpt", shared)
     assert {name: counts(data) for name, data in found.items()} == {

@@ -102,6 +102,7 @@ def test_results_print_themselves_shortly(home: Path, run: Run) -> None:
     assert repr(plan) == told[1]
 
 
+@pytest.mark.slow
 def test_python_hears_nothing_of_optional_packages() -> None:
     code = "import logging, metier; metier.check; print(logging.getLogger('bitsandbytes').getEffectiveLevel())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
