@@ -130,7 +130,7 @@ def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
 def ending(progress: Progress, steps: int) -> str:
     """When a training ended, and whose adapter it keeps."""
     best = f"(validation score {progress.best_score:.3f})"
-    if progress.stopped_early:
+    if progress.step < steps:
         return f"stopped early after step {progress.step} of {steps}; keeps step {progress.best_step} {best}"
     return f"keeps step {progress.best_step} of {steps}, the best on validation {best}"
 

@@ -113,9 +113,16 @@ def _read_folder(domain: Domain, path: Path, collect: list[Fault] | None) -> lis
         raise DataError(show(path), [fault]) from None
     if not files:
         raise DataError(show(path), [Fault(show(path), "is a folder without text files", "name a file in it")])
+    empty = [each for each in files if not each.stat().st_size]
+    faults = [RowFault(show(each), "is empty", "remove the file, or fill it in") for each in empty]
+    if faults and (collect is None or len(faults) == len(files)):
+        raise DataError(show(path), faults, SKIP if len(faults) < len(files) else "")
+    if collect is not None:
+        collect += faults
     rows = [
         replace(row, values={**row.values, "file": each.relative_to(path).as_posix()})
         for each in files
+        if each not in empty
         for row in read_rows(as_prose(domain, path), each, collect)
     ]
     return [replace(row, number=number) for number, row in enumerate(rows)]

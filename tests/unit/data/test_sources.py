@@ -264,3 +264,13 @@ def test_a_file_all_of_whose_rows_hold_nul_bytes_is_refused_even_where_faulty_ro
     path.write_text("a,b\n1\0,2\n")
     with pytest.raises(DataError, match="NUL"):
         read_rows(Domain(name="d", data="x.csv"), path, [])
+
+
+def test_an_empty_text_of_a_folder_is_that_files_fault_alone(tmp_path: Path) -> None:
+    for name, text in (("a.md", "A text."), ("b.md", ""), ("c.md", "Another.")):
+        (tmp_path / name).write_text(text)
+    domain, faults = Domain(name="d", data=tmp_path.as_posix(), text="text"), list[Fault]()
+    assert [row.values["text"] for row in read_rows(domain, tmp_path, faults)] == ["A text.", "Another."]
+    assert [fault.problem for fault in faults] == ["is empty"]
+    with pytest.raises(DataError, match=r"b\.md: is empty; remove the file"):
+        read_rows(domain, tmp_path)
