@@ -81,9 +81,8 @@ class Column:
         return self.is_readable and not self.is_label
 
     def _is_key(self) -> bool:
-        """One token with a digit in each row, hardly ever the same."""
-        rare = 2 * len(self.counts) > len(self.values)
-        return rare and self._mostly(lambda value: bool(re.fullmatch(r"\S*\d\S*", value)))
+        """One token with a digit in each row: a code, of which many are no labels."""
+        return self._mostly(lambda value: bool(re.fullmatch(r"\S*\d\S*", value)))
 
     def _mostly(self, says: Callable[[str], bool]) -> bool:
         return most(map(says, self.values[:_SAMPLED]), _MOST)

@@ -37,7 +37,8 @@ from metier.errors import Fault
 _VOCABULARY = {
     "answer": "response answer output completion reply agent assistant bot target solution resolution summary "
     "translation reference",
-    "label": "label labels sentiment class category intent topic emotion polarity stance rating stars grade tag target",
+    "label": "label labels sentiment class category intent topic emotion polarity stance rating stars grade tag target "
+    "team queue department",
     "prompt": "prompt question instruction query input request message utterance customer user inquiry issue "
     "problem complaint source",
     "text": "text sentence tweet review headline comment post content body message utterance description "

@@ -19,7 +19,7 @@ from metier.errors import DataError, Fault
 
 _PAIRS = [("chosen", "rejected"), ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred")]
 _PAIRS += [("preferred_completion", "non_preferred_completion"), ("chosen_response", "rejected_response")]
-_PAIRS += [("winner", "loser"), ("accepted", "rejected")]
+_PAIRS += [("winner", "loser"), ("accepted", "rejected"), ("better", "worse"), ("good", "bad")]
 _RATINGS: tuple[str, ...] = (
     "kto_tag",
     "thumbs",

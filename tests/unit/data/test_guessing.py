@@ -358,3 +358,19 @@ def test_whatever_a_file_holds_it_is_read_or_refused(content: str, suffix: str) 
 def test_columns_of_which_nothing_is_taken_are_named() -> None:
     mapped = Domain(name="d", data="x.csv", prompt="{q} {choices}", choices=("a", "b"), answer="{right}", group="who")
     assert unused(mapped, ["q", "a", "b", "right", "who", "rating", "choices"]) == ["rating"]
+
+
+@pytest.mark.parametrize("customers", [170, 60])
+def test_customers_who_come_back_are_no_answer(tmp_path: Path, customers: int) -> None:
+    """Their numbers repeat, but say nothing; the team is what a model can tell."""
+    teams = ("billing", "technical", "returns")
+    lines = [f"my parcel {n} did not arrive at home,{teams[n % 3]},cust{n * 7 % customers}" for n in range(377)]
+    (tmp_path / "x.csv").write_text("\n".join(["question,team,customer", *lines]) + "\n")
+    assert propose(tmp_path / "x.csv").answer == "{team}"
+
+
+def test_a_better_and_a_worse_answer_are_a_pair(tmp_path: Path) -> None:
+    rows = [{"question": f"how {n}?", "better": f"like this, {n}", "worse": "no idea at all"} for n in range(20)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = propose(tmp_path / "x.jsonl")
+    assert (found.prompt, found.answer, found.rejected) == ("{question}", "{better}", "worse")
