@@ -93,7 +93,11 @@ def _repeated(domain: Domain, items: Sequence[Item]) -> Iterator[Fault]:
     places = [item.place for item in items if item.kind == "open" and first.setdefault(item.prompt, item.id) != item.id]
     if places:
         problem = f"{len(places)} of {len(items):,} items ask what another one asks: {_listed(places)}"
-        fix = "they stay on one side of the split; keep the better answer of each"
+        pairs = {(item.prompt, item.reference) for item in items if item.kind == "open"}
+        alike = len(pairs) == len(first)
+        fix = (
+            f"they stay on one side of the split; {'remove the copies' if alike else 'keep the better answer of each'}"
+        )
         yield Fault(f"domain {domain.name}", problem, fix)
 
 

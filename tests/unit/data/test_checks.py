@@ -110,3 +110,10 @@ def test_a_label_of_one_row_among_many_is_told() -> None:
         "domain d: label 'dwn' is that of one row alone, f:16; mend it if it is a slip; a class needs more rows"
     ]
     assert labelled(*["up", "down"] * 4, "dwn") == []
+
+
+def test_copies_have_no_better_answer() -> None:
+    (copies,) = warnings(DOMAIN, [item(1, "q", "a"), item(2, "q", "a"), item(3, "r", "b")])
+    assert copies.fix.endswith("remove the copies")
+    (others,) = warnings(DOMAIN, [item(1, "q", "a"), item(2, "q", "b"), item(3, "r", "b")])
+    assert others.fix.endswith("keep the better answer of each")
