@@ -346,10 +346,11 @@ def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> No
     against = {role: compare(asked, _asked(opponent), own) for role, opponent in opponents.items()}
     named = {run.opponents[role]: records for role, records in against.items()}
     forgot = forgetting(answers) if len(asked) < len(answers) else None
+    scores = domain_scores(answers, own)
     run.write_scores(
         {
-            "verdict": sentence(named, forgot, domain_scores(asked)),
-            "domains": [to_dict(each) for each in domain_scores(answers, own)],
+            "verdict": sentence(named, forgot, [each for each in scores if each.kind != "text"]),
+            "domains": [to_dict(each) for each in scores],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
                 for role, records in against.items()

@@ -31,7 +31,7 @@ def check(
     """
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
     from metier import experiment  # behind what can be told at once
-    from metier.data.mappings import short
+    from metier.data.mappings import told
 
     job = experiment.check(recipe, offline=offline, on_event=Progress())
     if json:
@@ -40,7 +40,7 @@ def check(
     for part in job.parts():
         say(part)
     if target.suffix != ".toml" and (left := job.data.domains[0].unused):
-        say(f"not used     {short(', '.join(left))}")
+        say(told(left))
     for line in job.lines():
         say(line)
     for name in job.units:

@@ -79,7 +79,7 @@ def _guessed(file: Path, skip_faulty: bool) -> Domain:
     from metier.data.checks import warnings
     from metier.data.guessing import propose
     from metier.data.items import make_items
-    from metier.data.mappings import explain, short, unused
+    from metier.data.mappings import explain, told, unused
     from metier.data.sources import columns_of, read_rows
 
     domain = propose(file, []).model_copy(update={"skip_faulty": skip_faulty})
@@ -88,7 +88,7 @@ def _guessed(file: Path, skip_faulty: bool) -> Domain:
     items = make_items(domain, rows, lambda fault: say(f"note  {fault}"), unread)
     say(explain(domain, items))
     if left := unused(domain, columns_of(rows)):
-        say(f"not used     {short(', '.join(left))}")
+        say(told(left))
     for warning in warnings(domain, items):
         say(f"warning  {warning}")
     return domain

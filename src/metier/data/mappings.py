@@ -54,6 +54,11 @@ def unused(domain: Domain, columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name not in used and name != TIED]
 
 
+def told(columns: Sequence[str]) -> str:
+    """A line on columns from which nothing is taken."""
+    return f"{'not used':<13}{short(', '.join(columns))}"
+
+
 def _replied(item: Item) -> list[tuple[str, str]]:
     """What is answered, and what else a row tells of it."""
     match item.kind:
