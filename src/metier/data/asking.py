@@ -9,14 +9,13 @@ from metier.data.conversations import read_conversations
 from metier.data.items import Item, Message
 from metier.data.replies import Replies, Unreadable, read_replies
 from metier.data.sources import Row
-from metier.data.templates import closed_set, prompt_template, shared_system, system_template
+from metier.data.templates import PLACEHOLDER, closed_set, prompt_template, shared_system, system_template
 from metier.domain import Domain
 from metier.errors import Fault, MetierError
 
 _PLACE = "what was typed"
 _UNTYPED = ("history", "tools", "rejected", "rating", "id", "group")  # of a mapping: what no question is made of
 OPEN = Replies("open", ("",))
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 def asked_columns(domain: Domain, columns: Sequence[str]) -> tuple[str, ...]:
@@ -72,7 +71,7 @@ def read_back(domain: Domain, columns: Sequence[str], prompt: str) -> dict[str, 
     """The cells that a prompt was made of, whatever was said in front of it; {} where that cannot be seen."""
     template = prompt_template(domain, columns)
     pattern, groups = r"(?:\A|^user: )", dict[str, str]()
-    for number, part in enumerate(_PLACEHOLDER.split(template.text.strip("\n"))):
+    for number, part in enumerate(PLACEHOLDER.split(template.text.strip("\n"))):
         if number % 2 == 0:
             pattern += re.escape(part)
         elif part not in template.columns:

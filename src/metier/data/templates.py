@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from metier.domain import Domain
 from metier.errors import Fault, nearest
 
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 _ALONE = re.compile(r"(?<!\{)\{([^{}]+)\}(?!\})")  # not {{name}}, which texts and other tools use
 
 
@@ -32,7 +32,7 @@ class Template:
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Every `{name}` that `values` knows replaced once; other braces, and braces in values, stay."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 def closed_set(domain: Domain) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def system_template(domain: Domain, columns: Sequence[str]) -> Template:
 
 def shared_system(domain: Domain) -> str | None:
     """The system prompt that all rows have; None where a column gives it."""
-    return None if domain.system and _PLACEHOLDER.fullmatch(domain.system) else domain.system
+    return None if domain.system and PLACEHOLDER.fullmatch(domain.system) else domain.system
 
 
 def template_faults(domain: Domain, columns: Sequence[str]) -> Iterator[Fault]:
@@ -86,7 +86,7 @@ def _extras(domain: Domain) -> dict[str, str]:
 
 
 def _template(text: str, columns: Sequence[str]) -> Template:
-    names = dict.fromkeys(match[1] for match in _PLACEHOLDER.finditer(text))
+    names = dict.fromkeys(match[1] for match in PLACEHOLDER.finditer(text))
     return Template(text, tuple(name for name in names if name in columns))
 
 
