@@ -51,6 +51,12 @@ class Train(Strict):
     early_stopping_patience: Annotated[int, Field(gt=0)] = Field(
         3, description="validations without a better score before stopping"
     )
+    rows: Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="examples a domain to learn and choose from: a count, or a share; the fewer lie in the more"
+    )
+    sweep: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="factors of learning_rate, each tried for a fifth of the steps; validation chooses"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
     @model_validator(mode="after")

@@ -247,6 +247,9 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     method = recipe.strategy.method
     # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
     values["domain"] = [{"name": domain["name"], "weight": domain["weight"]} for domain in values["domain"]]
+    values["train"].pop("rows")  # the hash of what is left stands for it
+    if not values["train"]["sweep"]:
+        values["train"].pop("sweep")  # as runs were keyed before there was one
     if method in ("none", "classical", "adapter"):
         values["train"] = {"max_length": recipe.train.max_length}
         values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]

@@ -5,7 +5,7 @@ Shapes: B resamples, N items, G groups (items of one group move together), C cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,16 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Statistic = Callable[[Floats], Floats]
-"""Maps B resampling weights over N items, shape (B, N), to B values, shape (B,)."""
+from metier.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Floats,
+    Integers,
+    Statistic,
+    bootstrap,
+    from_expanded,
+    group_indices,
+    least_p,
+    percentiles,
+    whole,
+)
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
-_SEED = 17
-_CELLS = 1_000_000  # weights drawn at once; with their copies well under 100 MB
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,9 @@ def interval(
     One group alone gives an interval without width: it says nothing about others.
     Raises ValueError without items.
     """
-    group_N, total = _group_indices(metric, groups)
-    low, high = _percentiles(_bootstrap(statistic, group_N, total), total)
-    return Score(metric, _whole(statistic, group_N), low, high, len(groups), total, higher_is_better)
+    group_N, total = group_indices(metric, groups)
+    low, high = percentiles(bootstrap(statistic, group_N, total), total)
+    return Score(metric, whole(statistic, group_N), low, high, len(groups), total, higher_is_better)
 
 
 def proportion(metric: str, correct: npt.ArrayLike, groups: Sequence[str]) -> Score:
@@ -186,20 +191,16 @@ def paired(
     floor a single item would prove anything.
     Raises ValueError without items.
     """
-    group_N, total = _group_indices(metric, groups)
+    group_N, total = group_indices(metric, groups)
 
-    def difference(weights_BN: Floats) -> Floats:
-        ours_B, theirs_B = ours(weights_BN), theirs(weights_BN)
-        # The same numbers summed in another order are equal, whatever rounding says.
-        return np.where(np.isclose(ours_B, theirs_B, rtol=1e-12, atol=1e-12), 0.0, ours_B - theirs_B)
-
-    differences_B = _bootstrap(difference, group_N, total)
+    difference = _minus(ours, theirs)
+    differences_B = bootstrap(difference, group_N, total)
     tail = min(int((differences_B <= 0).sum()), int((differences_B >= 0).sum()))
-    p = min(1.0, max(2 * _from_expanded((1 + tail) / (RESAMPLES + 1), total), _least_p(difference, group_N, total)))
-    low, high = _percentiles(differences_B, total)
+    p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), total), least_p(difference, group_N, total)))
+    low, high = percentiles(differences_B, total)
     over = "1 group" if total == 1 else f"{total} groups"
     test = f"paired bootstrap over {over}" if total < len(groups) else "paired bootstrap"
-    value = _whole(difference, group_N)
+    value = whole(difference, group_N)
     return Difference(metric, value, low, high, p, p, test, len(groups), total, higher_is_better)
 
 
@@ -218,11 +219,77 @@ def mcnemar(
     """
     ours, theirs = np.asarray(ours_correct, dtype=bool), np.asarray(theirs_correct, dtype=bool)
     by_bootstrap = paired(metric, mean(ours), mean(theirs), groups)
-    group_N, total = _group_indices(metric, groups)
+    group_N, total = group_indices(metric, groups)
     won = np.bincount(group_N, weights=ours.astype(float) - theirs, minlength=total).round().astype(int)
     p = _sign_flip_p(won)
     test = "exact McNemar" if total == len(groups) else f"exact McNemar over {total} group" + "s" * (total > 1)
     return replace(by_bootstrap, p=p, p_adjusted=p, test=test)
+
+
+def stratified(
+    metric: str, ours: Sequence[Statistic], theirs: Sequence[Statistic], groups: Sequence[Sequence[str]]
+) -> Difference:
+    """The mean over strata of ours minus theirs, by paired bootstrap over the groups within each stratum.
+
+    The strata (domains) count alike and are drawn independently. p and interval as `paired` has them, widened
+    for the stratum with the fewest groups. Raises ValueError without items.
+    """
+    strata = _Strata.of(metric, [_minus(*each) for each in zip(ours, theirs, strict=True)], groups)
+    differences_B = strata.draw()
+    tail = min(int((differences_B <= 0).sum()), int((differences_B >= 0).sum()))
+    floor = 2.0 * float(np.prod([least_p(*each) / 2 for each in strata.parts]))
+    p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), strata.fewest), floor))
+    low, high = percentiles(differences_B, strata.fewest)
+    over = f"paired bootstrap over {len(groups)} domains" if len(groups) > 1 else "paired bootstrap"
+    return Difference(metric, strata.value, low, high, p, p, over, strata.n, strata.total)
+
+
+def inferior(
+    ours: Sequence[Statistic], theirs: Sequence[Statistic], groups: Sequence[Sequence[str]], margin: float
+) -> float:
+    """One-sided p of the null that ours falls behind theirs by `margin` or more, over strata as in `stratified`."""
+    strata = _Strata.of("inferior", [_minus(*each) for each in zip(ours, theirs, strict=True)], groups)
+    behind = int((strata.draw() <= -margin).sum())
+    return from_expanded((1 + behind) / (RESAMPLES + 1), strata.fewest)
+
+
+def stratified_interval(metric: str, statistics: Sequence[Statistic], groups: Sequence[Sequence[str]]) -> Score:
+    """The mean of a statistic over strata, which count alike, with its bootstrap interval over the groups within."""
+    strata = _Strata.of(metric, statistics, groups)
+    low, high = percentiles(strata.draw(), strata.fewest)
+    return Score(metric, strata.value, low, high, strata.n, strata.total)
+
+
+@dataclass(frozen=True)
+class _Strata:
+    """A statistic in each of several strata, with its items' groups and how many these are."""
+
+    parts: tuple[tuple[Statistic, Integers, int], ...]
+
+    @classmethod
+    def of(cls, metric: str, statistics: Sequence[Statistic], groups: Sequence[Sequence[str]]) -> _Strata:
+        return cls(tuple((each, *group_indices(metric, names)) for each, names in zip(statistics, groups, strict=True)))
+
+    def draw(self) -> Floats:
+        """The mean over the strata, each drawn independently of the others."""
+        drawn_SB = [bootstrap(*each, stream) for stream, each in enumerate(self.parts)]
+        return np.asarray(np.mean(drawn_SB, axis=0))
+
+    @property
+    def value(self) -> float:
+        return float(np.mean([whole(each, group_N) for each, group_N, _ in self.parts]))
+
+    @property
+    def n(self) -> int:
+        return sum(len(group_N) for _, group_N, _ in self.parts)
+
+    @property
+    def total(self) -> int:
+        return sum(total for *_, total in self.parts)
+
+    @property
+    def fewest(self) -> int:
+        return min(total for *_, total in self.parts)
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
@@ -235,46 +302,20 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
     return adjusted
 
 
+def _minus(ours: Statistic, theirs: Statistic) -> Statistic:
+    def difference(weights_BN: Floats) -> Floats:
+        ours_B, theirs_B = ours(weights_BN), theirs(weights_BN)
+        # The same numbers summed in another order are equal, whatever rounding says.
+        return np.where(np.isclose(ours_B, theirs_B, rtol=1e-12, atol=1e-12), 0.0, ours_B - theirs_B)
+
+    return difference
+
+
 def _finite(values_N: npt.ArrayLike) -> Floats:
     values = np.asarray(values_N, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(values)))} of {values.size} is not finite")
     return values
-
-
-def _group_indices(metric: str, groups: Sequence[str]) -> tuple[Integers, int]:
-    """Each item's group as an index, and how many groups; sorted, so that item order changes no draw."""
-    if not groups:
-        raise ValueError(f"{metric}: no items to score")
-    index = {group: number for number, group in enumerate(sorted(set(groups)))}
-    return np.array([index[group] for group in groups], dtype=np.int64), len(index)
-
-
-def _whole(statistic: Statistic, group_N: Integers) -> float:
-    """The statistic over every item once."""
-    return float(statistic(np.ones((1, len(group_N))))[0])
-
-
-def _bootstrap(statistic: Statistic, group_N: Integers, total: int) -> Floats:
-    """The statistic on RESAMPLES draws of `total` groups with replacement; the same draws every time."""
-    random = np.random.default_rng(_SEED)
-    values = []
-    for rows in _chunks(RESAMPLES, len(group_N)):
-        drawn_BG = random.integers(total, size=(len(rows), total)) + total * np.arange(len(rows))[:, None]
-        counts_BG = np.bincount(drawn_BG.ravel(), minlength=drawn_BG.size).reshape(drawn_BG.shape)
-        values.append(statistic(counts_BG[:, group_N].astype(float)))
-    return np.concatenate(values)
-
-
-def _least_p(difference: Statistic, group_N: Integers, total: int) -> float:
-    """2 / 2^k where k groups, each taken alone, differ; counted only until it is too small to matter."""
-    differing = 0
-    for rows in _chunks(total, len(group_N)):
-        alone_BN = (group_N == np.array(rows)[:, None]).astype(float)
-        differing += int(np.count_nonzero(difference(alone_BN)))
-        if 2.0 ** (1 - differing) < 1 / RESAMPLES:
-            break
-    return float(2.0 ** (1 - differing))
 
 
 def _sign_flip_p(differences: Integers) -> float:
@@ -288,36 +329,6 @@ def _sign_flip_p(differences: Integers) -> float:
         chances = longer
     signed = np.abs(2 * np.arange(len(chances)) - sizes.sum())
     return float(min(1.0, chances[signed >= abs(int(differences.sum()))].sum()))
-
-
-def _chunks(count: int, items: int) -> Iterator[range]:
-    """`count` rows in ranges of at most _CELLS weights."""
-    size = max(1, _CELLS // items)
-    return (range(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _percentiles(values_B: Floats, total: int) -> tuple[float, float]:
-    tail = _expanded((1 - CONFIDENCE) / 2, total)
-    low, high = np.quantile(values_B, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _expanded(tail: float, total: int) -> float:
-    """The bootstrap's tail that leaves out `tail` of the truth (Hesterberg 2014, "expanded percentile").
-
-    Resampling k groups gives a spread too small by sqrt((k - 1) / k), and normal tails where t's with
-    k - 1 degrees are due: with six groups nominal 5 % would be 17 %.
-    """
-    if total < 2:
-        return tail
-    return float(stats.norm.cdf(stats.t.ppf(tail, total - 1) * (total / (total - 1)) ** 0.5))
-
-
-def _from_expanded(tail: float, total: int) -> float:
-    """The inverse of `_expanded`."""
-    if total < 2 or tail >= 0.5:
-        return tail
-    return float(stats.t.cdf(stats.norm.ppf(tail) * ((total - 1) / total) ** 0.5, total - 1))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:

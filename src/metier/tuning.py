@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from metier.data.items import Item, fingerprint
+from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
 from metier.evaluation.forgetting import read_general_text
@@ -17,7 +21,7 @@ from metier.figures import habit
 from metier.files import write_directory
 from metier.inference.engine import Engine
 from metier.job import Job
-from metier.model.adapters import Adapted, attach, load_foreign, restore, save
+from metier.model.adapters import Adapted, attach, load_foreign, restore, save, state
 from metier.model.forward import Forward
 from metier.model.heads import put
 from metier.model.loading import Base
@@ -29,6 +33,8 @@ from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
 from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
+
+_SWEEP_SHARE = 0.2  # of the steps, for each learning rate that is tried
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,10 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     forward = base.forward.over(adapted)
     engine = make_engine(forward, base, chosen)
     run.update(status="started", why="", trained=[asdict(kind) for kind in kinds])
-    progress = _train(run, job, _Tuning(forward, engine, objective, settings), means)
+    tuning = _Tuning(forward, engine, objective, settings)
+    if job.recipe.train.sweep:
+        tuning = replace(tuning, settings=_swept(run, job, tuning, means))
+    progress = _train(run, job, tuning, means)
     restore(adapted, progress.best)
     sides = {side: [item for each in job.data.domains for item in getattr(each, side)] for side in job.seen}
     run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
@@ -125,6 +134,45 @@ def _train(run: Run, job: Job, tuning: _Tuning, means: Means) -> Progress:
     run.forget_events_after(store.newest_step())
     hooks = Hooks(lambda: _validation(job, job.validation, tuning.engine), run.recorder(means.listen), means.stop)
     return train_loop(tuning.forward, job.steps(), tuning.objective, tuning.settings, store, hooks)
+
+
+def _swept(run: Run, job: Job, tuning: _Tuning, means: Means) -> Settings:
+    """The settings with that rate of the sweep whose short run validates best; of equal ones the lowest.
+
+    A factor once tried is not tried again by a resumed run.
+    """
+    tried: list[dict[str, Any]] = run.facts.get("sweep", [])
+    begun = state(tuning.forward.network)
+    for factor in sorted(job.recipe.train.sweep)[len(tried) :]:
+        rate = factor * tuning.settings.learning_rate
+        score = _tried(run.directory / "sweep" / f"{factor:g}", job, tuning, rate, means)
+        restore(tuning.forward.network, begun)
+        tried.append({"factor": factor, "learning_rate": rate, "score": score})
+        run.update(sweep=tried)
+        said = "diverges" if score is None else f"validation score {score:.3f}"
+        means.listen(Event("note", values={"text": f"sweep: learning_rate {rate:.2g}: {said}"}))
+    shutil.rmtree(run.directory / "sweep", ignore_errors=True)
+    if not (stable := [each for each in tried if each["score"] is not None]):
+        raise RunError(f"{run.directory}: every learning rate of the sweep diverges", "lower train.learning_rate")
+    best = max(stable, key=lambda each: (each["score"], -each["factor"]))
+    return replace(tuning.settings, learning_rate=best["learning_rate"])
+
+
+def _tried(directory: Path, job: Job, tuning: _Tuning, rate: float, means: Means) -> float | None:
+    """What a run of a fifth of the steps at this rate scores on validation; None where it diverges."""
+    steps = job.steps()
+    steps = steps[: math.ceil(_SWEEP_SHARE * len(steps))]
+    warmup = math.ceil(tuning.settings.warmup * _SWEEP_SHARE)
+    settings = replace(tuning.settings, learning_rate=rate, warmup=warmup, validate_every=len(steps))
+
+    def listen(event: Event) -> None:
+        means.listen(replace(event, phase="sweep"))
+
+    hooks = Hooks(lambda: _validation(job, job.validation, tuning.engine), listen, means.stop)
+    try:
+        return train_loop(tuning.forward, steps, tuning.objective, settings, Store(directory), hooks).best_score
+    except RunError:
+        return None
 
 
 def ending(progress: Progress, steps: int) -> str:

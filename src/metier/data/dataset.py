@@ -18,7 +18,7 @@ from metier.data.items import Item, fingerprint, make_items
 from metier.data.mappings import unused
 from metier.data.online import Online
 from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show, text_of
-from metier.data.splitting import Remembered, apart, split
+from metier.data.splitting import Remembered, apart, fewer, split
 from metier.domain import Domain, Listed
 from metier.errors import DataError, Fault, nearest
 from metier.events import Listener, silent
@@ -44,6 +44,20 @@ class DomainData:
     revisions: Mapping[str, str] = field(default_factory=dict)  # data set of the hub → the commit that was read
     columns: tuple[str, ...] = ()  # out of which its questions are made
     unused: tuple[str, ...] = ()  # columns of which the mapping takes nothing
+    spare: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)  # by side, what `train.rows` leaves aside
+
+    def limited(self, rows: int | float, seed: int) -> DomainData:
+        """With so many rows to learn from, validation keeping its share of them; what is held out stays."""
+        known = len(self.train) + len(self.validation)
+        count = min(rows, known) if isinstance(rows, int) else max(2, round(rows * known))
+        if count == known:
+            return self
+        cut = max(1, round(count * len(self.validation) / known))
+        train, validation = fewer(self.train, count - cut, seed), fewer(self.validation, cut, seed)
+        ids = {item.id for item in (*train, *validation)}
+        sides = {"train": self.train, "validation": self.validation}
+        spare = {side: tuple(item for item in items if item.id not in ids) for side, items in sides.items()}
+        return replace(self, train=train, validation=validation, spare=spare)
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,7 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, re
         found.faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
     if not found.faults:
         domains = [_apart_from_others(each, domains) for each in domains]
+        domains = [each.limited(recipe.train.rows, recipe.train.seed) for each in domains]
         found.faults += [fault for each in domains for fault in _emptied(each)]
     found.told(recipe)
     return Dataset(tuple(domains), tuple(notes), tuple(skipped))
@@ -332,11 +347,16 @@ def remember(recipe: Recipe, data: Dataset) -> None:
     memory = _read_memory(recipe)
     drawn = {
         each.domain.name: _spec(each.domain)
-        | {f"{side}_ids": sorted(item.id for item in getattr(each, side)) for side in _SIDES}
+        | {f"{side}_ids": sorted(item.id for item in _drawn(each, side)) for side in _SIDES}
         for each in data.domains
     }
     if memory | drawn != memory:
         write_json(_memory_path(recipe), {"format": _FORMAT, "domains": memory | drawn})
+
+
+def _drawn(data: DomainData, side: str) -> tuple[Item, ...]:
+    items: tuple[Item, ...] = getattr(data, side)
+    return (*items, *data.spare.get(side, ()))
 
 
 def _spec(domain: Domain) -> dict[str, Any]:

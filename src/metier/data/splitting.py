@@ -73,6 +73,17 @@ def split(
     return found
 
 
+def fewer(items: Sequence[Item], count: int, seed: int) -> tuple[Item, ...]:
+    """`count` of the items in the same order, of each label about its share; the fewer lie in the more."""
+    strata: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda each: digest([seed, each.id])):
+        strata[item.reference if item.kind == "label" else ""].append(item)
+    places = [(place + 0.5) / len(each) for each in strata.values() for place in range(len(each))]
+    drawn = [item.id for each in strata.values() for item in each]
+    chosen = {drawn[index] for index in sorted(range(len(drawn)), key=places.__getitem__)[:count]}
+    return tuple(item for item in items if item.id in chosen)
+
+
 def apart(items: Iterable[Item], others: Iterable[Item], names: tuple[str, str]) -> tuple[list[Item], list[Fault]]:
     """Those of `items` that share neither prompt nor group with `others`, and a fault for each that does."""
     other, side = names

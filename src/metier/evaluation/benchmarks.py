@@ -23,8 +23,9 @@ from metier.evaluation.tasks import Asking, Tasks, identity
 from metier.events import Event, Listener
 from metier.files import read_json, write_json
 from metier.inference.loaded import open_run
+from metier.resampling import Floats, Statistic
 from metier.run import Run
-from metier.scores import Difference, Floats, Score, Statistic, holm, interval, mcnemar, mean, paired, proportion, ratio
+from metier.scores import Difference, Score, holm, interval, mcnemar, mean, paired, proportion, ratio
 
 FORMAT = 1
 Record = Mapping[str, Any]

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import LCSseq
-from sacrebleu.metrics.chrf import CHRF
 
 from metier.evaluation.answers import Answer, Kind
-from metier.evaluation.own import Own, checked
-from metier.scores import (
-    Difference,
-    Score,
-    Statistic,
-    auc,
-    f1,
-    holm,
-    interval,
-    mcnemar,
-    mean,
-    paired,
-    proportion,
-    ratio,
-)
+from metier.evaluation.measures import METRICS, Metric, Value, base_loss_of, failed, loss_of, metrics_of, output_of
+from metier.evaluation.own import Own
+from metier.resampling import Statistic
+from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion, ratio
 
 PRIMARY: dict[Kind, str] = {
     "label": "accuracy",
@@ -40,8 +26,6 @@ PRIMARY: dict[Kind, str] = {
     "text": "loss",
 }
 """The metric on which a verdict about a domain rests, where both sides have it: see `decisive`."""
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -78,22 +62,6 @@ class DomainDifferences:
     differences: tuple[Difference, ...]
 
 
-def chrf(output: str, reference: str) -> float:
-    """Sentence chrF2, 0 … 100: characters 1 to 6, no words, beta 2 (Popović 2015; sacrebleu's defaults)."""
-    return float(CHRF().sentence_score(output, [reference]).score)
-
-
-def rouge_l(output: str, reference: str) -> float:
-    """ROUGE-L F1, 0 … 100 (Lin 2004): the longest common subsequence of lower-cased words, not stemmed.
-
-    On English the words are those of the rouge-score package; unlike there, other scripts have words too.
-    """
-    ours, theirs = _WORD.findall(output.lower()), _WORD.findall(reference.lower())
-    if not ours or not theirs:
-        return 0.0
-    return 200 * LCSseq.similarity(ours, theirs) / (len(ours) + len(theirs))
-
-
 def domain_scores(answers: Sequence[Answer], own: Own | None = None) -> list[DomainScores]:
     """Every metric of every domain, domains in their order of appearance; a metric without values is absent.
 
@@ -110,7 +78,7 @@ def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
     """The primary metric of each domain without its interval, by (domain, metric): what choices are made on."""
     values = {}
     for (domain, kind), items in _by_domain(answers).items():
-        metric = next(metric for metric in _METRICS[kind] if metric.name == PRIMARY[kind])
+        metric = next(metric for metric in METRICS[kind] if metric.name == PRIMARY[kind])
         found = [value for answer in items if (value := metric.value(answer)) is not None]
         columns = zip(*found, strict=True)
         # Where no item could be read, every step is as good as the next.
@@ -148,6 +116,38 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = 
     return _adjusted([_differences(*key, _pairs(mine[key], items), own or {}) for key, items in other.items()])
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """One domain's primary metric in several runs, over the items that have it in all: a statistic a run."""
+
+    domain: str
+    metric: str
+    groups: tuple[str, ...]
+    statistics: tuple[Statistic, ...]
+
+
+def align(runs: Sequence[Sequence[Answer]]) -> list[Aligned]:
+    """The primary metric of every domain that the first run was asked in; a domain where a run lacks it is absent.
+
+    Raises ValueError unless all answered the same items.
+    """
+    first, *others = [_by_domain(answers) for answers in runs]
+    found = []
+    for (domain, kind), items in first.items():
+        metric = METRICS[kind][0]
+        if kind == "text" or any((domain, kind) not in other for other in others):
+            continue
+        pairs = [_pairs(items, other[domain, kind]) for other in others]
+        columns = [[metric.value(answer) for answer in items]]
+        columns += [[metric.value(theirs) for _, theirs in each] for each in pairs]
+        kept = [index for index, values in enumerate(zip(*columns, strict=True)) if None not in values]
+        if kept:
+            statistics = (metric.statistic(*zip(*(column[index] for index in kept), strict=True)) for column in columns)
+            groups = tuple(items[index].group for index in kept)
+            found.append(Aligned(domain, metric.name, groups, tuple(statistics)))
+    return found
+
+
 def decisive(record: DomainDifferences) -> Difference | None:
     """The difference on which a verdict about the domain rests: in its kind's primary metric.
 
@@ -165,11 +165,11 @@ def forgetting(answers: Sequence[Answer]) -> Difference:
     rows = [
         (answer.group, tuned, base)
         for answer in answers
-        if answer.kind == "text" and (tuned := _loss(answer)) and (base := _base_loss(answer))
+        if answer.kind == "text" and (tuned := loss_of(answer)) and (base := base_loss_of(answer))
     ]
     if not rows:
         raise ValueError("forgetting: no passage has both the run's loss and the base's")
-    return _paired(_Metric("loss", _loss, ratio, higher_is_better=False), rows)
+    return _paired(Metric("loss", loss_of, ratio, higher_is_better=False), rows)
 
 
 def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, Any]:
@@ -182,125 +182,10 @@ def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, 
     return plain
 
 
-Value = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Metric:
-    """What an answer contributes, None if it has no part in it, and the statistic over those columns."""
-
-    name: str
-    value: Callable[[Answer], Value | None]
-    statistic: Callable[..., Statistic]
-    higher_is_better: bool | None = True
-    rate: bool = False  # 0 or 1 for each item: there are exact methods
-
-
-def _failed(answer: Answer) -> bool:
-    return bool(answer.failed) or (answer.output is None and answer.logprob is None)
-
-
-def _output(answer: Answer) -> str | None:
-    return None if _failed(answer) else answer.output
-
-
-def _accuracy(answer: Answer) -> Value:
-    return (_output(answer) == answer.reference,)
-
-
-def _classes(answer: Answer) -> Value:
-    output = _output(answer)
-    predicted = answer.labels.index(output) if output in answer.labels else -1
-    return answer.labels.index(answer.reference), predicted, len(answer.labels)
-
-
-def _f1(average: Literal["macro", "weighted"]) -> Callable[..., Statistic]:
-    return lambda truth, predicted, classes: f1(truth, predicted, classes[0], average)
-
-
-def _overlap(measure: Callable[[str, str], float]) -> Callable[[Answer], Value]:
-    return lambda answer: (measure(_output(answer) or "", answer.reference),)
-
-
-def _stopped(answer: Answer) -> Value | None:
-    return None if answer.stopped is None or _failed(answer) else (answer.stopped,)
-
-
-def _words(answer: Answer) -> Value | None:
-    output = _output(answer)
-    return None if output is None else (len(output.split()),)
-
-
-def _loss(answer: Answer) -> Value | None:
-    return None if answer.logprob is None else _per_token(answer, -answer.logprob)
-
-
-def _base_loss(answer: Answer) -> Value | None:
-    return None if answer.base_logprob is None else _per_token(answer, -answer.base_logprob)
-
-
-def _kl(answer: Answer) -> Value | None:
-    return None if answer.kl is None else _per_token(answer, answer.kl)
-
-
-def _margin(answer: Answer) -> Value | None:
-    """By how much likelier the liked reply is than the other, in nats."""
-    if not answer.label_logprobs:
-        return None
-    liked = answer.labels.index(answer.reference)
-    return (answer.label_logprobs[liked] - answer.label_logprobs[1 - liked],)
-
-
-def _rated(answer: Answer) -> Value | None:
-    """How likely a reply is by its tokens, and whether people liked it."""
-    per_token = _loss(answer)
-    return None if per_token is None else (-per_token[0] / per_token[1], bool(answer.liked))
-
-
-def _per_token(answer: Answer, nats: float) -> Value | None:
-    return None if _failed(answer) or not answer.tokens else (nats, answer.tokens)
-
-
-_METRICS: dict[Kind, tuple[_Metric, ...]] = {  # the primary one first
-    "label": (
-        _Metric("accuracy", _accuracy, mean, rate=True),
-        _Metric("macro_f1", _classes, _f1("macro")),
-        _Metric("weighted_f1", _classes, _f1("weighted")),
-    ),
-    "open": (
-        _Metric("chrf", _overlap(chrf), mean),
-        _Metric("rouge_l", _overlap(rouge_l), mean),
-        _Metric("loss", _loss, ratio, higher_is_better=False),
-        _Metric("stop_rate", _stopped, mean, rate=True),
-        _Metric("length", _words, mean, higher_is_better=None),
-    ),
-    "choice": (_Metric("accuracy", _accuracy, mean, rate=True),),
-    "preference": (
-        _Metric("margin", _margin, mean),
-        _Metric("accuracy", _accuracy, mean, rate=True),
-        _Metric("loss", _loss, ratio, higher_is_better=False),
-    ),
-    "rated": (_Metric("auc", _rated, auc),),
-    "passage": (_Metric("loss", _loss, ratio, higher_is_better=False),),
-    "text": (
-        _Metric("loss", _loss, ratio, higher_is_better=False),
-        _Metric("base_loss", _base_loss, ratio, higher_is_better=None),
-        _Metric("kl", _kl, ratio, higher_is_better=False),
-    ),
-}
-
-
-def _metrics(kind: Kind, own: Own) -> tuple[_Metric, ...]:
-    """Of a kind of answer; whoever brings their own has them beside, for open answers."""
-    if kind != "open":
-        return _METRICS[kind]
-    return (*_METRICS[kind], *(_Metric(name, _overlap(checked(name, measure)), mean) for name, measure in own.items()))
-
-
 def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> DomainScores:
-    failed = sum(_failed(answer) for answer in items)
-    parsed = sum(_output(answer) in answer.labels for answer in items)
-    scores = (_score(metric, items) for metric in _metrics(kind, own))
+    failed = sum(failed(answer) for answer in items)
+    parsed = sum(output_of(answer) in answer.labels for answer in items)
+    scores = (_score(metric, items) for metric in metrics_of(kind, own))
     return DomainScores(
         domain=domain,
         kind=kind,
@@ -312,7 +197,7 @@ def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> Domai
     )
 
 
-def _score(metric: _Metric, items: Sequence[Answer]) -> Score | None:
+def _score(metric: Metric, items: Sequence[Answer]) -> Score | None:
     rows = [(answer.group, value) for answer in items if (value := metric.value(answer)) is not None]
     if not rows:
         return None
@@ -325,14 +210,14 @@ def _score(metric: _Metric, items: Sequence[Answer]) -> Score | None:
 
 def _confusion(items: Sequence[Answer]) -> Confusion:
     labels = items[0].labels
-    cells = Counter((answer.reference, _output(answer)) for answer in items)
+    cells = Counter((answer.reference, output_of(answer)) for answer in items)
     matrix = tuple(tuple(cells[truth, predicted] for predicted in labels) for truth in labels)
     return Confusion(labels, matrix)
 
 
 def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]], own: Own) -> DomainDifferences:
     differences = []
-    for metric in _metrics(kind, own):
+    for metric in metrics_of(kind, own):
         values = ((mine.group, metric.value(mine), metric.value(other)) for mine, other in pairs)
         rows = [(group, a, b) for group, a, b in values if a is not None and b is not None]
         if rows and metric.higher_is_better is not None:
@@ -340,7 +225,7 @@ def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]]
     return DomainDifferences(domain, kind, len(pairs), tuple(differences))
 
 
-def _paired(metric: _Metric, rows: Sequence[tuple[str, Value, Value]]) -> Difference:
+def _paired(metric: Metric, rows: Sequence[tuple[str, Value, Value]]) -> Difference:
     """The difference over rows of (group, our value, their value)."""
     groups = [group for group, _, _ in rows]
     ours = tuple(zip(*(value for _, value, _ in rows), strict=True))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from metier.evaluation.answers import Answer
-from metier.evaluation.metrics import chrf
+from metier.evaluation.measures import chrf
 from metier.figures import figure
 from metier.report.sides import Side
 

@@ -8,14 +8,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from metier.evaluation.answers import Answer
+from metier.evaluation.measures import chrf, rouge_l
 from metier.evaluation.metrics import (
     PRIMARY,
     Confusion,
-    chrf,
     compare,
     domain_scores,
     forgetting,
-    rouge_l,
     to_dict,
 )
 from metier.scores import Difference, Score

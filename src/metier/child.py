@@ -1,0 +1,85 @@
+"""One recipe's run in a process of its own: its memory is its own, and what stops it stops nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from metier.errors import MetierError
+from metier.events import Event, Listener
+from metier.recipe import Recipe
+from metier.run import Run
+
+_CRASHED = "a fault of metier's, not yours; its lines stand above"
+
+
+def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_event: Listener) -> Run:
+    """What `experiment.train` does, in a child that ends with this process. Raises `MetierError` as that does."""
+    asked = {"recipe": recipe.values(), "path": str(recipe.path), "overrides": dict(overrides), "offline": offline}
+    command = [sys.executable, "-m", "metier.child"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(json.dumps(asked) + "\n")
+        child.stdin.flush()  # and left open: its end tells the child that this process is gone
+        result: dict[str, Any] = {}
+        try:
+            for line in child.stdout:
+                said = json.loads(line)
+                if "phase" in said:
+                    on_event(Event(**said))
+                else:
+                    result = said
+        except BaseException:
+            child.terminate()
+            raise
+    if "run" in result:
+        return Run(Path(result["run"]))
+    raise MetierError(result.get("error", _CRASHED), result.get("hint", ""))
+
+
+def _main() -> None:
+    """The child: events and the result as lines of JSON."""
+    said, sys.stdout = sys.stdout, sys.stderr  # whatever else prints must not mix with them
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    from metier import experiment
+
+    recipe = Recipe.of(asked["recipe"], Path(asked["path"]))
+    how: dict[str, Any] = {"overrides": asked["overrides"], "offline": asked["offline"]}
+    try:
+        run = experiment.train(recipe, **how, on_event=lambda event: _say(said, asdict(event)), stop=stopping.is_set)
+        _say(said, {"run": str(run.directory)})
+    except MetierError as error:
+        _say(said, {"error": str(error), "hint": error.hint})
+    except MemoryError:
+        _say(said, {"error": "out of memory", "hint": "`metier plan` shows what needs how much"})
+    except OSError as error:
+        traceback.print_exc()
+        _say(said, {"error": f"{error.filename or 'the machine'}: {error.strerror}", "hint": ""})
+
+
+def _say(to: IO[str], value: Mapping[str, Any]) -> None:
+    to.write(json.dumps(value) + "\n")
+    to.flush()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # returns at its end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,149 @@
+"""What an answer contributes to each metric of its kind, and the statistic over all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics.chrf import CHRF
+
+from metier.evaluation.answers import Answer, Kind
+from metier.evaluation.own import Own, checked
+from metier.resampling import Statistic
+from metier.scores import auc, f1, mean, ratio
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def chrf(output: str, reference: str) -> float:
+    """Sentence chrF2, 0 … 100: characters 1 to 6, no words, beta 2 (Popović 2015; sacrebleu's defaults)."""
+    return float(CHRF().sentence_score(output, [reference]).score)
+
+
+def rouge_l(output: str, reference: str) -> float:
+    """ROUGE-L F1, 0 … 100 (Lin 2004): the longest common subsequence of lower-cased words, not stemmed.
+
+    On English the words are those of the rouge-score package; unlike there, other scripts have words too.
+    """
+    ours, theirs = _WORD.findall(output.lower()), _WORD.findall(reference.lower())
+    if not ours or not theirs:
+        return 0.0
+    return 200 * LCSseq.similarity(ours, theirs) / (len(ours) + len(theirs))
+
+
+Value = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What an answer contributes, None if it has no part in it, and the statistic over those columns."""
+
+    name: str
+    value: Callable[[Answer], Value | None]
+    statistic: Callable[..., Statistic]
+    higher_is_better: bool | None = True
+    rate: bool = False  # 0 or 1 for each item: there are exact methods
+
+
+def failed(answer: Answer) -> bool:
+    return bool(answer.failed) or (answer.output is None and answer.logprob is None)
+
+
+def output_of(answer: Answer) -> str | None:
+    return None if failed(answer) else answer.output
+
+
+def _accuracy(answer: Answer) -> Value:
+    return (output_of(answer) == answer.reference,)
+
+
+def _classes(answer: Answer) -> Value:
+    output = output_of(answer)
+    predicted = answer.labels.index(output) if output in answer.labels else -1
+    return answer.labels.index(answer.reference), predicted, len(answer.labels)
+
+
+def _f1(average: Literal["macro", "weighted"]) -> Callable[..., Statistic]:
+    return lambda truth, predicted, classes: f1(truth, predicted, classes[0], average)
+
+
+def _overlap(measure: Callable[[str, str], float]) -> Callable[[Answer], Value]:
+    return lambda answer: (measure(output_of(answer) or "", answer.reference),)
+
+
+def _stopped(answer: Answer) -> Value | None:
+    return None if answer.stopped is None or failed(answer) else (answer.stopped,)
+
+
+def _words(answer: Answer) -> Value | None:
+    output = output_of(answer)
+    return None if output is None else (len(output.split()),)
+
+
+def loss_of(answer: Answer) -> Value | None:
+    return None if answer.logprob is None else _per_token(answer, -answer.logprob)
+
+
+def base_loss_of(answer: Answer) -> Value | None:
+    return None if answer.base_logprob is None else _per_token(answer, -answer.base_logprob)
+
+
+def _kl(answer: Answer) -> Value | None:
+    return None if answer.kl is None else _per_token(answer, answer.kl)
+
+
+def _margin(answer: Answer) -> Value | None:
+    """By how much likelier the liked reply is than the other, in nats."""
+    if not answer.label_logprobs:
+        return None
+    liked = answer.labels.index(answer.reference)
+    return (answer.label_logprobs[liked] - answer.label_logprobs[1 - liked],)
+
+
+def _rated(answer: Answer) -> Value | None:
+    """How likely a reply is by its tokens, and whether people liked it."""
+    per_token = loss_of(answer)
+    return None if per_token is None else (-per_token[0] / per_token[1], bool(answer.liked))
+
+
+def _per_token(answer: Answer, nats: float) -> Value | None:
+    return None if failed(answer) or not answer.tokens else (nats, answer.tokens)
+
+
+METRICS: dict[Kind, tuple[Metric, ...]] = {  # the primary one first
+    "label": (
+        Metric("accuracy", _accuracy, mean, rate=True),
+        Metric("macro_f1", _classes, _f1("macro")),
+        Metric("weighted_f1", _classes, _f1("weighted")),
+    ),
+    "open": (
+        Metric("chrf", _overlap(chrf), mean),
+        Metric("rouge_l", _overlap(rouge_l), mean),
+        Metric("loss", loss_of, ratio, higher_is_better=False),
+        Metric("stop_rate", _stopped, mean, rate=True),
+        Metric("length", _words, mean, higher_is_better=None),
+    ),
+    "choice": (Metric("accuracy", _accuracy, mean, rate=True),),
+    "preference": (
+        Metric("margin", _margin, mean),
+        Metric("accuracy", _accuracy, mean, rate=True),
+        Metric("loss", loss_of, ratio, higher_is_better=False),
+    ),
+    "rated": (Metric("auc", _rated, auc),),
+    "passage": (Metric("loss", loss_of, ratio, higher_is_better=False),),
+    "text": (
+        Metric("loss", loss_of, ratio, higher_is_better=False),
+        Metric("base_loss", base_loss_of, ratio, higher_is_better=None),
+        Metric("kl", _kl, ratio, higher_is_better=False),
+    ),
+}
+
+
+def metrics_of(kind: Kind, own: Own) -> tuple[Metric, ...]:
+    """Of a kind of answer; whoever brings their own has them beside, for open answers."""
+    if kind != "open":
+        return METRICS[kind]
+    return (*METRICS[kind], *(Metric(name, _overlap(checked(name, measure)), mean) for name, measure in own.items()))

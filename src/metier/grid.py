@@ -1,0 +1,234 @@
+"""What a comparison means: strategies, by name and difference, times models, seeds, rows and layouts → recipes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from metier.domain import Name, Strict
+from metier.errors import Fault, RecipeError, nearest
+from metier.keys import override_keys, tuples
+from metier.recipe import Recipe
+from metier.strategies import Classical, Tuned, Untuned
+
+Layout = Literal["shared", "one-set", "per-domain"]
+Rows = Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Factor = Annotated[float, Field(gt=0)]
+
+BASE, CLASSICAL = "untuned base", "classical baseline"  # what is always measured, where no strategy names it
+_TABLES = ("train", "eval", "domain")  # of a recipe, that a difference may change
+
+
+class Axes(Strict):
+    """What a strategy is multiplied by; written in front for all of them, or in a `[[strategy]]` for it alone."""
+
+    models: tuple[Name, ...] = Field((), description="bases side by side; the recipe's own without it")
+    seeds: tuple[Seed, ...] = Field((), description="of training and of the examples shown; the mean is what counts")
+    rows: tuple[Rows, ...] = Field((), description="examples a domain to learn from: counts, or shares of all")
+    sweep: tuple[Factor, ...] = Field((), description="factors of the learning rate, of which validation chooses one")
+    layout: tuple[Layout, ...] = Field(
+        (), description="shared: one adapter for all domains; one-set: tuned on each alone; per-domain: experts"
+    )
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class Arm(Axes):
+    """A strategy: its name, its axes, and in what its recipe differs (keys of [strategy], train, eval, domain)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+
+    @property
+    def difference(self) -> Mapping[str, Any]:
+        return self.model_extra or {}
+
+
+class Comparison(Axes):
+    """Strategies on one recipe's data; what it writes lies in comparisons/ beside it, its runs beside the recipe."""
+
+    recipe: Name = Field(description="the recipe from which every strategy differs")
+    strategy: tuple[Arm, ...]
+    margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, description="by how much, out of 1, a cheaper strategy may fall behind the best and still be taken"
+    )
+    price_per_hour: Annotated[float, Field(ge=0)] | None = Field(None, description="what an hour of this machine costs")
+    volume: Annotated[int, Field(gt=0)] = Field(10_000, description="answers over which the cost of tuning is spread")
+    path: Annotated[Path, Field(exclude=True)] = Path("comparison.toml")
+    changes: Annotated[Mapping[str, Any], Field(exclude=True)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _strategies_have_own_names(self) -> Self:
+        names = [arm.name for arm in self.strategy]
+        if not names:
+            raise ValueError("strategy: there is none; add a [[strategy]] table with a name and a method")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"strategy: the name {twice[0]!r} is used twice; give every strategy its own name")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, changes: Mapping[str, Any] | None = None) -> Comparison:
+        """Read a TOML comparison; `changes` are made to its recipe. Raises `RecipeError` with every fault."""
+        path = Path(path)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            fault = Fault(str(path), "does not exist", "`metier init --recipe strategies` writes one")
+            raise RecipeError(str(path), [fault]) from None
+        except (ValueError, RecursionError, IsADirectoryError) as error:
+            raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
+        try:
+            made = {"path": path, "changes": dict(changes or {})}
+            return cls.model_validate({**tuples(raw), **made})
+        except ValidationError as error:
+            raise RecipeError(str(path), list(_faults(error))) from None
+
+    @property
+    def directory(self) -> Path:
+        """Where its table and report are written."""
+        return self.path.parent / "comparisons" / self.path.stem
+
+    def entries(self) -> list[Entry]:
+        """Every line of the table, with the recipes of the runs that it needs. Raises with the faults of all."""
+        base = Recipe.load(self.path.parent / self.recipe, self.changes)
+        found: list[Entry] = []
+        faults: list[Fault] = []
+        for arm in (*self.strategy, *self._always(base)):
+            try:
+                found += _entries(self, arm, _differing(base, arm))
+            except RecipeError as error:
+                place = f"strategy {arm.name!r}"
+                faults += [Fault(f"{place}: {each.place}", each.problem, each.fix) for each in error.faults]
+        if faults:
+            raise RecipeError(str(self.path), faults)
+        return found
+
+    def _always(self, base: Recipe) -> Iterator[Arm]:
+        """The untuned base and the classical baseline, where no strategy is one of them."""
+        strategies = [_differing(base, arm).strategy for arm in self.strategy if _names_a_method(arm)]
+        if not any(isinstance(each, Untuned) and not each.num_fewshot for each in strategies):
+            yield Arm(name=BASE, method="none")
+        if not any(isinstance(each, Classical) for each in strategies):
+            yield Arm(name=CLASSICAL, method="classical")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an entry; `domain` is what it alone was tuned on, "" where all."""
+
+    recipe: Recipe
+    seed: int
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain)."""
+
+    name: str
+    arm: str
+    model: str
+    layout: Layout
+    rows: int | float
+    cells: tuple[Cell, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.cells[0].recipe
+
+
+def _names_a_method(arm: Arm) -> bool:
+    return arm.difference.get("method") in ("none", "classical")
+
+
+def _differing(base: Recipe, arm: Arm) -> Recipe:
+    """The recipe of an arm. A method of its own leaves nothing of the recipe's strategy."""
+    values, difference = base.values(), dict(arm.difference)
+    changes: dict[str, Any] = {}
+    for table in _TABLES:
+        for key, value in dict(difference.pop(table, {})).items():
+            deeper = value.items() if table == "domain" and isinstance(value, Mapping) else ()
+            changes |= {f"{table}.{key}.{name}": each for name, each in deeper} or {f"{table}.{key}": value}
+    if "model" in difference:
+        changes["model"] = difference.pop("model")
+    if difference.get("method", values["strategy"]["method"]) != values["strategy"]["method"]:
+        values["strategy"] = difference
+    else:
+        peft = dict(difference.pop("peft", {}))
+        changes |= {f"strategy.{key}": value for key, value in difference.items()}
+        changes |= {f"strategy.peft.{key}": value for key, value in peft.items()}
+    return Recipe.of(override_keys(values, changes), base.path)
+
+
+def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry]:
+    def axis(name: str, otherwise: tuple[Any, ...], *, has_effect: bool = True) -> tuple[Any, ...]:
+        own = getattr(arm, name) or getattr(comparison, name)
+        return (own or otherwise) if has_effect else otherwise
+
+    tuned = isinstance(recipe.strategy, Tuned)
+    learns = tuned or isinstance(recipe.strategy, Classical) or getattr(recipe.strategy, "num_fewshot", 0) > 0
+    has_model = not isinstance(recipe.strategy, Classical)
+    models = axis("models", (recipe.model,), has_effect=has_model and "model" not in arm.difference)
+    rows = axis("rows", (1.0,), has_effect=learns)
+    seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)
+    layouts = axis("layout", ("shared",), has_effect=tuned and len(recipe.domain) > 1)
+    sweep = axis("sweep", (), has_effect=tuned)
+    for model, layout, count in product(models, layouts, rows):
+        changed = recipe.override(**{"model": model, "train.rows": count, **({"train.sweep": sweep} if sweep else {})})
+        seeded = [changed.override(**{"train.seed": seed}) for seed in seeds]
+        name = " · ".join([arm.name, *([_short(model)] if len(models) > 1 else [])])
+        yield from _laid_out(name, arm, layout, count, seeded)
+
+
+def _laid_out(name: str, arm: Arm, layout: Layout, rows: int | float, seeded: list[Recipe]) -> Iterator[Entry]:
+    model, domains = seeded[0].model, [domain.name for domain in seeded[0].domain]
+
+    def cells(*alone: str) -> tuple[Cell, ...]:
+        return tuple(Cell(_expert(each, domain), each.train.seed, domain) for domain in alone for each in seeded)
+
+    if layout == "shared":
+        yield Entry(name, arm.name, model, layout, rows, cells(""))
+    elif layout == "per-domain":
+        yield Entry(f"{name}, per domain", arm.name, model, layout, rows, cells(*domains))
+    else:
+        for domain in domains:
+            yield Entry(f"{name}, on {domain} alone", arm.name, model, layout, rows, cells(domain))
+
+
+def _expert(recipe: Recipe, domain: str) -> Recipe:
+    """Tuned on one domain, measured on all."""
+    if not domain:
+        return recipe
+    return recipe.override(**{f"domain.{each.name}.trained": each.name == domain for each in recipe.domain})
+
+
+def _short(model: str) -> str:
+    return model.rstrip("/").rpartition("/")[2]
+
+
+def _faults(error: ValidationError) -> Iterator[Fault]:
+    fields = sorted(set(Comparison.model_fields) - {"path", "changes"})
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"]) or "comparison"
+        match detail["type"]:
+            case "extra_forbidden":
+                yield Fault(key, f"is not a key of a comparison{nearest(key, fields)}", f"keys: {', '.join(fields)}")
+            case "missing":
+                yield Fault(key, "is missing", "add it")
+            case "value_error":
+                problem, _, fix = str(detail["ctx"]["error"]).partition("; ")
+                yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
+            case _:
+                told = detail["msg"].removeprefix("Input should ").removeprefix("Value should ")
+                yield Fault(key, f"is {str(detail['input'])[:80]!r}", f"it should {told}")
