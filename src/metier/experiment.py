@@ -117,6 +117,26 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
             return _finish(run, opponents, seconds)
 
 
+def find(
+    recipe: Recipe, overrides: Mapping[str, Any] | None = None, *, offline: bool = False, on_event: Listener = silent
+) -> Run | None:
+    """The finished run of this recipe, judged by its guard, if there is one. Raises every fault, as `check` does."""
+    job = prepare(recipe, offline=offline, on_event=on_event)
+    run = _existing(job, overrides or {})
+    if run is None or run.status != "finished":
+        return None
+    return evaluate(run) if run.judge_by(job.recipe) else run
+
+
+def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
+    """The directory that `train` would take, if it is there; the network stays untouched."""
+    if isinstance(job.recipe.strategy, Classical):
+        parts = {"heldout": job.data.heldout_hash, "train": job.data.train_hash}
+    else:
+        parts = _parts(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
+    return runs.find(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts))
+
+
 def evaluate(
     target: Run | str | Path | Recipe, *, offline: bool = False, on_event: Listener = silent, metrics: Own | None = None
 ) -> Run:

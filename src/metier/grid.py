@@ -88,9 +88,13 @@ class Comparison(Axes):
             raise RecipeError(str(path), [fault]) from None
         except (ValueError, RecursionError, IsADirectoryError) as error:
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
+        return cls.of({**raw, "changes": dict(changes or {})}, path)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], path: Path) -> Comparison:
+        """Validate plain values; `path` names the comparison in faults and anchors its recipe."""
         try:
-            made = {"path": path, "changes": dict(changes or {})}
-            return cls.model_validate({**tuples(raw), **made})
+            return cls.model_validate({**tuples(dict(raw)), "path": path})
         except ValidationError as error:
             raise RecipeError(str(path), list(_faults(error))) from None
 
@@ -117,7 +121,7 @@ class Comparison(Axes):
     def _always(self, base: Recipe) -> Iterator[Arm]:
         """The untuned base and the classical baseline, where no strategy is one of them."""
         strategies = [_differing(base, arm).strategy for arm in self.strategy if _names_a_method(arm)]
-        if not any(isinstance(each, Untuned) and not each.num_fewshot for each in strategies):
+        if Untuned(method="none") not in strategies:
             yield Arm(name=BASE, method="none")
         if not any(isinstance(each, Classical) for each in strategies):
             yield Arm(name=CLASSICAL, method="classical")

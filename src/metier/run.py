@@ -266,10 +266,20 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
+def find(root: Path, recipe: Recipe, run_key: str) -> Run | None:
+    """The run with this key, finished or not."""
+    directory = _directory(root, recipe, run_key)
+    return Run(directory) if (directory / "run.json").exists() else None
+
+
+def _directory(root: Path, recipe: Recipe, run_key: str) -> Path:
+    return root / f"{recipe.strategy.method}-{run_key[:10]}"
+
+
 def find_or_create(root: Path, recipe: Recipe, run_key: str, facts: Mapping[str, Any]) -> Run:
     """The run with this key, or a new directory for it."""
     method = recipe.strategy.method
-    directory = root / f"{method}-{run_key[:10]}"
+    directory = _directory(root, recipe, run_key)
     run = Run(directory)
     if (directory / "run.json").exists():
         return run

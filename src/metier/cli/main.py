@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from metier.cli import chat, check, demo, evaluate, init, plan, runs, train
+from metier.cli import chat, check, compare, demo, evaluate, init, plan, runs, train
 from metier.errors import MetierError
 
 USER, OURS, GATE = 2, 1, 3
@@ -38,7 +38,8 @@ def _options(
     del version  # told by its callback
 
 
-for verb in (demo.demo, init.init, check.check, plan.plan, train.train, evaluate.evaluate, runs.runs, chat.chat):
+_VERBS = (demo.demo, init.init, check.check, plan.plan, train.train, evaluate.evaluate)
+for verb in (*_VERBS, compare.compare, runs.runs, chat.chat):
     app.command(name="eval" if verb is evaluate.evaluate else None)(verb)
 
 

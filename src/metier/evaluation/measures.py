@@ -48,12 +48,12 @@ class Metric:
     rate: bool = False  # 0 or 1 for each item: there are exact methods
 
 
-def failed(answer: Answer) -> bool:
+def has_failed(answer: Answer) -> bool:
     return bool(answer.failed) or (answer.output is None and answer.logprob is None)
 
 
 def output_of(answer: Answer) -> str | None:
-    return None if failed(answer) else answer.output
+    return None if has_failed(answer) else answer.output
 
 
 def _accuracy(answer: Answer) -> Value:
@@ -75,7 +75,7 @@ def _overlap(measure: Callable[[str, str], float]) -> Callable[[Answer], Value]:
 
 
 def _stopped(answer: Answer) -> Value | None:
-    return None if answer.stopped is None or failed(answer) else (answer.stopped,)
+    return None if answer.stopped is None or has_failed(answer) else (answer.stopped,)
 
 
 def _words(answer: Answer) -> Value | None:
@@ -110,7 +110,7 @@ def _rated(answer: Answer) -> Value | None:
 
 
 def _per_token(answer: Answer, nats: float) -> Value | None:
-    return None if failed(answer) or not answer.tokens else (nats, answer.tokens)
+    return None if has_failed(answer) or not answer.tokens else (nats, answer.tokens)
 
 
 METRICS: dict[Kind, tuple[Metric, ...]] = {  # the primary one first

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metier.evaluation.answers import Answer, Kind
-from metier.evaluation.measures import METRICS, Metric, Value, base_loss_of, failed, loss_of, metrics_of, output_of
+from metier.evaluation.measures import METRICS, Metric, Value, base_loss_of, has_failed, loss_of, metrics_of, output_of
 from metier.evaluation.own import Own
 from metier.resampling import Statistic
 from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion, ratio
@@ -183,7 +183,7 @@ def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, 
 
 
 def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> DomainScores:
-    failed = sum(failed(answer) for answer in items)
+    failed = sum(has_failed(answer) for answer in items)
     parsed = sum(output_of(answer) in answer.labels for answer in items)
     scores = (_score(metric, items) for metric in metrics_of(kind, own))
     return DomainScores(
