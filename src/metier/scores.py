@@ -28,6 +28,7 @@ from metier.resampling import (
 )
 
 SIGNIFICANCE = 0.05
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -226,70 +227,60 @@ def mcnemar(
     return replace(by_bootstrap, p=p, p_adjusted=p, test=test)
 
 
-def stratified(
-    metric: str, ours: Sequence[Statistic], theirs: Sequence[Statistic], groups: Sequence[Sequence[str]]
-) -> Difference:
-    """The mean over strata of ours minus theirs, by paired bootstrap over the groups within each stratum.
-
-    The strata (domains) count alike and are drawn independently. p and interval as `paired` has them, widened
-    for the stratum with the fewest groups. Raises ValueError without items.
-    """
-    strata = _Strata.of(metric, [_minus(*each) for each in zip(ours, theirs, strict=True)], groups)
-    differences_B = strata.draw()
-    tail = min(int((differences_B <= 0).sum()), int((differences_B >= 0).sum()))
-    floor = 2.0 * float(np.prod([least_p(*each) / 2 for each in strata.parts]))
-    p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), strata.fewest), floor))
-    low, high = percentiles(differences_B, strata.fewest)
-    over = f"paired bootstrap over {len(groups)} domains" if len(groups) > 1 else "paired bootstrap"
-    return Difference(metric, strata.value, low, high, p, p, over, strata.n, strata.total)
-
-
-def inferior(
-    ours: Sequence[Statistic], theirs: Sequence[Statistic], groups: Sequence[Sequence[str]], margin: float
-) -> float:
-    """One-sided p of the null that ours falls behind theirs by `margin` or more, over strata as in `stratified`."""
-    strata = _Strata.of("inferior", [_minus(*each) for each in zip(ours, theirs, strict=True)], groups)
-    behind = int((strata.draw() <= -margin).sum())
-    return from_expanded((1 + behind) / (RESAMPLES + 1), strata.fewest)
-
-
-def stratified_interval(metric: str, statistics: Sequence[Statistic], groups: Sequence[Sequence[str]]) -> Score:
-    """The mean of a statistic over strata, which count alike, with its bootstrap interval over the groups within."""
-    strata = _Strata.of(metric, statistics, groups)
-    low, high = percentiles(strata.draw(), strata.fewest)
-    return Score(metric, strata.value, low, high, strata.n, strata.total)
-
-
 @dataclass(frozen=True)
-class _Strata:
-    """A statistic in each of several strata, with its items' groups and how many these are."""
+class Drawn:
+    """A number that follows from items: its value, and its values on B resamples of their groups.
 
-    parts: tuple[tuple[Statistic, Integers, int], ...]
+    `fewest` is the number of groups in the stratum that has the fewest. Linear in every field but the counts.
+    """
+
+    value: float
+    draws_B: Floats
+    n: int
+    groups: int
+    fewest: int
 
     @classmethod
-    def of(cls, metric: str, statistics: Sequence[Statistic], groups: Sequence[Sequence[str]]) -> _Strata:
-        return cls(tuple((each, *group_indices(metric, names)) for each, names in zip(statistics, groups, strict=True)))
+    def of(cls, statistic: Statistic, groups: Sequence[str], stream: int = 0) -> Drawn:
+        """One stratum; whoever shares groups and stream is drawn alike, so that differences are paired."""
+        group_N, total = group_indices("statistic", groups)
+        return cls(whole(statistic, group_N), bootstrap(statistic, group_N, total, stream), len(groups), total, total)
 
-    def draw(self) -> Floats:
-        """The mean over the strata, each drawn independently of the others."""
-        drawn_SB = [bootstrap(*each, stream) for stream, each in enumerate(self.parts)]
-        return np.asarray(np.mean(drawn_SB, axis=0))
+    @classmethod
+    def mean(cls, strata: Sequence[Drawn]) -> Drawn:
+        """Over strata that were drawn independently and count alike."""
+        draws_B = np.asarray(np.mean([each.draws_B for each in strata], axis=0))
+        n, groups = sum(each.n for each in strata), sum(each.groups for each in strata)
+        fewest = min(each.fewest for each in strata)
+        return cls(float(np.mean([each.value for each in strata])), draws_B, n, groups, fewest)
 
-    @property
-    def value(self) -> float:
-        return float(np.mean([whole(each, group_N) for each, group_N, _ in self.parts]))
+    @classmethod
+    def weighted(cls, weights: Sequence[float], parts: Sequence[Drawn]) -> Drawn:
+        """A weighted sum over the same items. The same numbers summed in another order are equal."""
+        draws_B = np.sum([weight * each.draws_B for weight, each in zip(weights, parts, strict=True)], axis=0)
+        value = float(sum(weight * each.value for weight, each in zip(weights, parts, strict=True)))
+        return replace(parts[0], value=_exact(value), draws_B=np.where(np.abs(draws_B) < _ROUNDING, 0.0, draws_B))
 
-    @property
-    def n(self) -> int:
-        return sum(len(group_N) for _, group_N, _ in self.parts)
+    def score(self, metric: str) -> Score:
+        low, high = percentiles(self.draws_B, self.fewest)
+        return Score(metric, self.value, low, high, self.n, self.groups)
 
-    @property
-    def total(self) -> int:
-        return sum(total for *_, total in self.parts)
+    def difference(self, metric: str, floor: float) -> Difference:
+        """As `paired` has it, of a number that is a difference; `floor` is the least p that the items allow."""
+        tail = min(int((self.draws_B <= 0).sum()), int((self.draws_B >= 0).sum()))
+        p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), self.fewest), floor))
+        low, high = percentiles(self.draws_B, self.fewest)
+        return Difference(metric, self.value, low, high, p, p, "paired bootstrap", self.n, self.groups)
 
-    @property
-    def fewest(self) -> int:
-        return min(total for *_, total in self.parts)
+    def p_behind(self, margin: float) -> float:
+        """One-sided p of the null that a difference is -`margin` or less."""
+        behind = int((self.draws_B <= -margin).sum())
+        return from_expanded((1 + behind) / (RESAMPLES + 1), self.fewest)
+
+
+def least_of(ours: Statistic, theirs: Statistic, groups: Sequence[str]) -> float:
+    """The least two-sided p that the groups in which the two differ allow (see `paired`)."""
+    return least_p(_minus(ours, theirs), *group_indices("difference", groups))
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
@@ -309,6 +300,10 @@ def _minus(ours: Statistic, theirs: Statistic) -> Statistic:
         return np.where(np.isclose(ours_B, theirs_B, rtol=1e-12, atol=1e-12), 0.0, ours_B - theirs_B)
 
     return difference
+
+
+def _exact(value: float) -> float:
+    return 0.0 if abs(value) < _ROUNDING else value
 
 
 def _finite(values_N: npt.ArrayLike) -> Floats:

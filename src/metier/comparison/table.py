@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metier.comparison.lines import Cost, Costs, Line, Runs
+from metier.errors import RunError
+from metier.evaluation.answers import Answer
 from metier.evaluation.metrics import forgetting, to_dict
-from metier.evaluation.standings import Answers, Contrast, Standing, adjust, contrast, per_doubling, stand
+from metier.evaluation.standings import Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_forgetting
 from metier.figures import decimal
 from metier.grid import Comparison
@@ -21,7 +23,8 @@ NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
 @dataclass(frozen=True)
 class _Row:
     line: Line
-    answers: Answers
+    keys: Sequence[str]
+    answers: Sequence[Sequence[Answer]]
     standing: Standing
     cost: Cost
     guarded: bool  # no guard of its runs says no
@@ -34,31 +37,41 @@ class _Row:
 def tabulate(comparison: Comparison, lines: Sequence[Line], runs: Runs) -> dict[str, Any]:
     """Everything in comparison.json that is computed. Raises ValueError where lines answered different items."""
     known = [line for line in lines if not line.failed]
-    domains = _domains(known, runs)
-    shown = _largest(known)
-    rows = [_row(line, runs, domains) for line in shown]
+    _assert_same_items(known, runs)
+    field = Field.of({key: answers for line in known for key, answers in _keyed(line, runs).items()})
+    rows = [_row(line, runs, field) for line in _largest(known)]
     ranked = sorted((row for row in rows if row.standing.overall), key=lambda row: -row.value)
     best = ranked[0] if ranked else None
-    against_base = adjust(_against_base(rows, domains, comparison.margin))
-    against_best = adjust(_against(best, rows, domains, comparison.margin)) if best else {}
+    against_base = adjust(_against_base(rows, field, comparison.margin))
+    against_best = adjust(_against(best, rows, field, comparison.margin)) if best else {}
     chosen = _recommended(comparison, best, ranked, against_best)
     return {
-        "domains": domains,
+        "domains": list(field.domains),
+        "metrics": {name: each.metric for name, each in field.aligned.items()},
         "margin": comparison.margin,
-        "lines": [_line(row, against_base, against_best, runs) for row in rows],
+        "lines": [_line(row, against_base, against_best, runs) | {"same_as": _same_as(row, rows)} for row in rows],
         "failed": {line.name: line.failed for line in lines if line.failed},
         "best": best.line.name if best else None,
         "recommended": chosen.line.name if chosen else None,
         "cost_rests_on": _unit(comparison, ranked),
         "verdict": _verdict(comparison, best, chosen, against_base, against_best, _cheaper(comparison, best, ranked)),
-        "curves": _curves(known, runs, domains),
+        "curves": _curves(known, runs, field),
     }
 
 
-def _domains(lines: Sequence[Line], runs: Runs) -> list[str]:
-    """The domains that are asked in, as the first line that was asked in most of them has them."""
-    asked = [list(dict.fromkeys(each.domain for each in runs.of_line(line)[0])) for line in lines]
-    return max(asked, key=len, default=[])
+def _assert_same_items(lines: Sequence[Line], runs: Runs) -> None:
+    """Raises `RunError` where a strategy was asked other items than the first: then nothing can be paired."""
+    asked: dict[str, dict[str, tuple[object, ...]]] = {}
+    first: dict[str, str] = {}
+    for line in lines:
+        mine: dict[str, dict[str, tuple[object, ...]]] = {}
+        for each in runs.of_line(line)[0]:
+            mine.setdefault(each.domain, {})[each.id] = (each.group, each.reference, each.labels, each.liked)
+        for domain, items in mine.items():
+            if asked.setdefault(domain, items) != items:
+                problem = f"strategy {line.name!r} was asked other items of {domain} than {first[domain]!r}"
+                raise RunError(problem, "an item without an id is known by its prompt: name the rows' `id` column")
+            first.setdefault(domain, line.name)
 
 
 def _largest(lines: Sequence[Line]) -> list[Line]:
@@ -74,21 +87,28 @@ def _amount(rows: int | float) -> float:
     return rows if isinstance(rows, int) else 1e18 * rows
 
 
-def _row(line: Line, runs: Runs, domains: Sequence[str]) -> _Row:
-    answers = runs.of_line(line)
+def _keyed(line: Line, runs: Runs) -> dict[str, list[Answer]]:
+    """What a line answered, by a name for each of its seeds."""
+    keys = [f"{line.name} {line.rows} {source.seed}" for source in line.sources]
+    return dict(zip(keys, runs.of_line(line), strict=True))
+
+
+def _row(line: Line, runs: Runs, field: Field) -> _Row:
+    answers = _keyed(line, runs)
     named = [runs.run(name) for source in line.sources for name in source.runs]
     guarded = all(guard["passed"] for run in named for guard in run.scores()["guard"].values())
-    return _Row(line, answers, stand(answers, domains), Costs(runs).of(line), guarded)
+    keys = [*answers]
+    return _Row(line, keys, [*answers.values()], field.stand(keys), Costs(runs).of(line), guarded)
 
 
-def _against_base(rows: Sequence[_Row], domains: Sequence[str], margin: float) -> dict[str, Contrast]:
+def _against_base(rows: Sequence[_Row], field: Field, margin: float) -> dict[str, Contrast]:
     """Every row against the untuned base of its own model."""
     bases = {row.line.model: row for row in rows if row.line.arm == _base_arm(rows)}
     found = {}
     for row in rows:
         base = bases.get(row.line.model)
         if base and base is not row:
-            found[row.line.name] = contrast(row.answers, base.answers, domains, margin)
+            found[row.line.name] = field.contrast(row.keys, base.keys, margin)
     return found
 
 
@@ -97,9 +117,9 @@ def _base_arm(rows: Sequence[_Row]) -> str:
     return next((row.line.arm for row in rows if row.line.kind == "base"), "")
 
 
-def _against(best: _Row, rows: Sequence[_Row], domains: Sequence[str], margin: float) -> dict[str, Contrast]:
+def _against(best: _Row, rows: Sequence[_Row], field: Field, margin: float) -> dict[str, Contrast]:
     others = (row for row in rows if row is not best)
-    return {row.line.name: contrast(row.answers, best.answers, domains, margin) for row in others}
+    return {row.line.name: field.contrast(row.keys, best.keys, margin) for row in others}
 
 
 def _recommended(
@@ -164,6 +184,14 @@ def _line(
     }
 
 
+def _same_as(row: _Row, rows: Sequence[_Row]) -> str:
+    """An earlier line that said the same to every item, or ""."""
+    said = [[each.output for each in answers] for answers in row.answers]
+    earlier = rows[: next(place for place, other in enumerate(rows) if other is row)]
+    alike = (other for other in earlier if [[each.output for each in answers] for answers in other.answers] == said)
+    return next((other.line.name for other in alike), "")
+
+
 def _unparsed(answer: Any) -> bool:
     return answer.kind == "label" and not answer.failed and answer.output not in answer.labels
 
@@ -178,19 +206,19 @@ def _forgetting(line: Line, runs: Runs) -> dict[str, Any] | None:
     return to_dict(found) | {"verdict": of_forgetting(found)}
 
 
-def _curves(lines: Sequence[Line], runs: Runs, domains: Sequence[str]) -> list[dict[str, Any]]:
+def _curves(lines: Sequence[Line], runs: Runs, field: Field) -> list[dict[str, Any]]:
     """Score against number of examples, of strategies that were given several."""
     alike: dict[str, list[Line]] = {}
     for line in lines:
         alike.setdefault(line.name, []).append(line)
-    return [_curve(each, runs, domains) for each in alike.values() if len(each) > 1]
+    return [_curve(each, runs, field) for each in alike.values() if len(each) > 1]
 
 
-def _curve(lines: Sequence[Line], runs: Runs, domains: Sequence[str]) -> dict[str, Any]:
+def _curve(lines: Sequence[Line], runs: Runs, field: Field) -> dict[str, Any]:
     points = sorted(((_examples(line, runs), line) for line in lines), key=lambda point: point[0])
-    answers = [(count, runs.of_line(line)) for count, line in points]
-    scores = [stand(each, domains).overall for _, each in answers]
-    slope = per_doubling(answers[-3:], domains)
+    keyed = [(count, [*_keyed(line, runs)]) for count, line in points]
+    scores = [field.stand(keys).overall for _, keys in keyed]
+    slope = field.per_doubling(keyed[-3:])
     return {
         "name": lines[0].name,
         "points": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -118,34 +118,37 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = 
 
 @dataclass(frozen=True)
 class Aligned:
-    """One domain's primary metric in several runs, over the items that have it in all: a statistic a run."""
+    """One domain's primary metric, by run, over the items for which all runs that have it at all have it."""
 
     domain: str
     metric: str
     groups: tuple[str, ...]
-    statistics: tuple[Statistic, ...]
+    statistics: Mapping[str, Statistic]
 
 
-def align(runs: Sequence[Sequence[Answer]]) -> list[Aligned]:
-    """The primary metric of every domain that the first run was asked in; a domain where a run lacks it is absent.
+def align(runs: Mapping[str, Sequence[Answer]]) -> list[Aligned]:
+    """Every domain that is asked in, with the runs that have its primary metric.
 
-    Raises ValueError unless all answered the same items.
+    Raises ValueError unless those that were asked in a domain answered the same items.
     """
-    first, *others = [_by_domain(answers) for answers in runs]
-    found = []
-    for (domain, kind), items in first.items():
-        metric = METRICS[kind][0]
-        if kind == "text" or any((domain, kind) not in other for other in others):
-            continue
-        pairs = [_pairs(items, other[domain, kind]) for other in others]
-        columns = [[metric.value(answer) for answer in items]]
-        columns += [[metric.value(theirs) for _, theirs in each] for each in pairs]
-        kept = [index for index, values in enumerate(zip(*columns, strict=True)) if None not in values]
-        if kept:
-            statistics = (metric.statistic(*zip(*(column[index] for index in kept), strict=True)) for column in columns)
-            groups = tuple(items[index].group for index in kept)
-            found.append(Aligned(domain, metric.name, groups, tuple(statistics)))
-    return found
+    by_domain = {name: _by_domain(answers) for name, answers in runs.items()}
+    keys = dict.fromkeys(key for domains in by_domain.values() for key in domains if key[1] != "text")
+    return [
+        _aligned(*key, {name: domains[key] for name, domains in by_domain.items() if key in domains}) for key in keys
+    ]
+
+
+def _aligned(domain: str, kind: Kind, runs: Mapping[str, Sequence[Answer]]) -> Aligned:
+    metric, items = METRICS[kind][0], next(iter(runs.values()))
+    columns = {name: [metric.value(theirs) for _, theirs in _pairs(items, answers)] for name, answers in runs.items()}
+    having = {name: values for name, values in columns.items() if any(each is not None for each in values)}
+    kept = [index for index in range(len(items)) if all(values[index] is not None for values in having.values())]
+    statistics = {
+        name: metric.statistic(*zip(*(values[index] or () for index in kept), strict=True))
+        for name, values in having.items()
+        if kept
+    }
+    return Aligned(domain, metric.name, tuple(items[index].group for index in kept), statistics)
 
 
 def decisive(record: DomainDifferences) -> Difference | None:

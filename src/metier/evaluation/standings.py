@@ -1,24 +1,25 @@
 """Several strategies on the same held-out items: overall scores, paired tests, and who is as good for less.
 
 Overall means the mean over the domains of the primary metric out of 1 (`metrics.out_of_one`), which all count alike.
+Every run is drawn once, on the same resamples; whatever is compared is a weighted sum of these draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Self
 
 import numpy as np
 
 from metier.evaluation.answers import Answer
 from metier.evaluation.metrics import Aligned, align, out_of_one
 from metier.resampling import Floats, Statistic
-from metier.scores import Difference, Score, holm, inferior, stratified, stratified_interval
+from metier.scores import Difference, Drawn, Score, holm, least_of
 
 OVERALL = "overall"
-Answers = Sequence[Sequence[Answer]]
-"""What an entry answered, a list a seed."""
+Keys = Sequence[str]
+"""The runs of an entry, one a seed, whose mean counts."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +48,79 @@ class Contrast:
     p_inferior: float | None = None
 
 
-def stand(answers: Answers, domains: Sequence[str]) -> Standing:
-    """An entry by itself. Raises ValueError where its seeds answered different items."""
-    aligned = {each.domain: each for each in align(answers)}
-    scores = {name: _interval([aligned[name]], name) for name in domains if name in aligned}
-    complete = all(name in aligned for name in domains)
-    overall = _interval([aligned[name] for name in domains], OVERALL) if complete else None
-    seeds = (
-        tuple(_value([aligned[name] for name in domains], index) for index in range(len(answers))) if complete else ()
-    )
-    return Standing(overall, scores, seeds)
+@dataclass(frozen=True)
+class Field:
+    """All runs of a comparison, drawn on the same resamples: by domain and run."""
 
+    domains: tuple[str, ...]
+    aligned: Mapping[str, Aligned]
+    drawn: Mapping[str, Mapping[str, Drawn]]
 
-def contrast(ours: Answers, theirs: Answers, domains: Sequence[str], margin: float) -> Contrast:
-    """Ours minus theirs over the items that both answered, out of 1; Holm is the caller's. See `Contrast`."""
-    found = {each.domain: each for each in align([*ours, *theirs])}
-    sides = {name: _sides(found[name], len(ours)) for name in domains if name in found}
-    by_domain = {name: stratified(name, [mine], [other], [groups]) for name, (mine, other, groups) in sides.items()}
-    if len(sides) < len(domains):
-        return Contrast(None, by_domain)
-    mine, other, groups = zip(*(sides[name] for name in domains), strict=True)
-    overall = stratified(OVERALL, mine, other, groups)
-    return Contrast(overall, by_domain, inferior(mine, other, groups, margin))
+    @classmethod
+    def of(cls, runs: Mapping[str, Sequence[Answer]]) -> Self:
+        """Raises ValueError where runs were asked other items of a domain."""
+        aligned = {each.domain: each for each in align(runs)}
+        drawn = {each.domain: _drawn(each, stream) for stream, each in enumerate(aligned.values())}
+        return cls(tuple(aligned), aligned, drawn)
+
+    def stand(self, keys: Keys) -> Standing:
+        """An entry by itself."""
+        weights = [1 / len(keys)] * len(keys)
+        found = self._weighted(dict(zip(keys, weights, strict=True)))
+        overall = Drawn.mean([*found.values()]).score(OVERALL) if len(found) == len(self.domains) else None
+        values = [[self.drawn[name][key].value for name in self.domains] for key in keys] if overall else []
+        seeds = tuple(float(np.mean(each)) for each in values)
+        return Standing(overall, {name: each.score(name) for name, each in found.items()}, seeds)
+
+    def contrast(self, ours: Keys, theirs: Keys, margin: float) -> Contrast:
+        """Ours minus theirs, out of 1; Holm is the caller's."""
+        weights = {key: 1 / len(ours) for key in ours}
+        for key in theirs:
+            weights[key] = weights.get(key, 0.0) - 1 / len(theirs)
+        found = self._weighted(weights)
+        floors = {name: self._floor(name, weights) for name in found}
+        domains = {name: each.difference(name, floors[name]) for name, each in found.items()}
+        if len(found) < len(self.domains):
+            return Contrast(None, domains)
+        whole = Drawn.mean([*found.values()])
+        floor = 2.0 * float(np.prod([each / 2 for each in floors.values()]))
+        return Contrast(whole.difference(OVERALL, floor), domains, whole.p_behind(margin))
+
+    def per_doubling(self, points: Sequence[tuple[float, Keys]]) -> Score | None:
+        """What doubling the examples added: the slope of the overall score over log2 of their number.
+
+        By least squares over `points` of (examples, runs). None where fewer than two can be scored.
+        """
+        scored = [(count, key) for count, keys in points for key in keys if self._complete(key)]
+        if len({count for count, _ in scored}) < 2:
+            return None
+        x = np.log2([count for count, _ in scored])
+        slopes = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+        found = self._weighted({key: float(each) for each, (_, key) in zip(slopes, scored, strict=True)})
+        return Drawn.mean([*found.values()]).score("per doubling")
+
+    def _complete(self, key: str) -> bool:
+        return all(key in self.drawn[name] for name in self.domains)
+
+    def _weighted(self, weights: Mapping[str, float]) -> dict[str, Drawn]:
+        """A weighted sum over runs in every domain in which all of them can be scored."""
+        return {
+            name: Drawn.weighted([*weights.values()], [runs[key] for key in weights])
+            for name, runs in self.drawn.items()
+            if all(key in runs for key in weights)
+        }
+
+    def _floor(self, name: str, weights: Mapping[str, float]) -> float:
+        """The least p that the items in which the two sides differ allow."""
+        its = self.aligned[name]
+
+        def side(sign: float) -> Statistic:
+            chosen = [(sign * weight, _of_one(its.metric, its.statistics[key])) for key, weight in weights.items()]
+            return lambda weights_BN: np.asarray(
+                sum((weight * of(weights_BN) for weight, of in chosen if weight > 0), np.zeros(len(weights_BN)))
+            )
+
+        return least_of(side(1.0), side(-1.0), its.groups)
 
 
 def adjust(contrasts: Mapping[str, Contrast]) -> dict[str, Contrast]:
@@ -88,46 +140,20 @@ def adjust(contrasts: Mapping[str, Contrast]) -> dict[str, Contrast]:
     }
 
 
-def per_doubling(points: Sequence[tuple[float, Answers]], domains: Sequence[str]) -> Score | None:
-    """What doubling the examples added: the slope of the overall score over log2 of their number, by least squares.
-
-    `points` are (examples, answers); None where fewer than two of them can be scored.
-    """
-    runs = [(count, answers) for count, answers in points if len(stand(answers, domains).seeds)]
-    if len({count for count, _ in runs}) < 2:
-        return None
-    aligned = {each.domain: each for each in align([run for _, answers in runs for run in answers])}
-    x = np.log2([count for count, answers in runs for _ in answers])
-    slopes = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    strata = [aligned[name] for name in domains]
-    statistics = [partial(_weighted, each, slopes) for each in strata]
-    return stratified_interval("per doubling", statistics, [each.groups for each in strata])
+def _drawn(aligned: Aligned, stream: int) -> dict[str, Drawn]:
+    return {
+        run: Drawn.of(_of_one(aligned.metric, statistic), aligned.groups, stream)
+        for run, statistic in aligned.statistics.items()
+    }
 
 
-def _sides(aligned: Aligned, ours: int) -> tuple[Statistic, Statistic, Sequence[str]]:
-    count = len(aligned.statistics)
-    weights = [np.repeat([1 / ours, 0], [ours, count - ours]), np.repeat([0, 1 / (count - ours)], [ours, count - ours])]
-    return partial(_weighted, aligned, weights[0]), partial(_weighted, aligned, weights[1]), aligned.groups
+def _of_one(metric: str, statistic: Statistic) -> Statistic:
+    """The same, where 1 is perfect."""
 
+    def of_one(weights_BN: Floats) -> Floats:
+        return np.array([out_of_one(metric, value) for value in statistic(weights_BN).tolist()])
 
-def _weighted(aligned: Aligned, weights_R: Floats, weights_BN: Floats) -> Floats:
-    """A weighted sum over the runs of their metric out of 1, for each of B resamples."""
-    sums = np.zeros(len(weights_BN))
-    for weight, statistic in zip(weights_R, aligned.statistics, strict=True):
-        if weight:
-            sums += weight * np.array([out_of_one(aligned.metric, each) for each in statistic(weights_BN).tolist()])
-    return sums
-
-
-def _interval(aligned: Sequence[Aligned], name: str) -> Score:
-    statistics = [partial(_weighted, each, np.full(len(each.statistics), 1 / len(each.statistics))) for each in aligned]
-    return stratified_interval(name, statistics, [each.groups for each in aligned])
-
-
-def _value(aligned: Sequence[Aligned], index: int) -> float:
-    """One run's overall score."""
-    values = [each.statistics[index](np.ones((1, len(each.groups))))[0] for each in aligned]
-    return float(np.mean([out_of_one(each.metric, value) for each, value in zip(aligned, values, strict=True)]))
+    return of_one
 
 
 def _holm(chances: Mapping[str, float]) -> dict[str, float]:

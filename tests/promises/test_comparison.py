@@ -1,0 +1,329 @@
+"""A comparison is its runs: every number follows from their answers, and nothing is run twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from metier import experiment
+from metier.cli.main import app
+from metier.comparison.outcome import Outcome, check, compare
+from metier.comparison.pair import compare_runs
+from metier.errors import DataError, MetierError, RecipeError, RunError
+from metier.evaluation.answers import read_answers
+from metier.evaluation.metrics import align, out_of_one
+from metier.events import Listener
+from metier.grid import Comparison
+from metier.recipe import Recipe
+from metier.run import Run
+from tests.unit import tiny
+
+_RECIPE = """
+model = "base"
+[[domain]]
+name = "mood"
+data = "mood.csv"
+prompt = "{text}"
+answer = "{label}"
+labels = ["up", "down"]
+heldout = 0.4
+[[domain]]
+name = "help"
+data = "help.csv"
+prompt = "{question}"
+answer = "{answer}"
+heldout = 0.4
+[strategy]
+method = "lora"
+peft.r = 2
+[train]
+num_train_epochs = 1
+learning_rate = 1e-3
+[eval]
+max_new_tokens = 4
+general_text = "general.csv"
+"""
+_COMPARISON = """
+recipe = "recipe.toml"
+[[strategy]]
+name = "LoRA"
+rows = [8, 1.0]
+seeds = [1, 2]
+[[strategy]]
+name = "2 examples"
+method = "none"
+num_fewshot = 2
+"""
+
+
+def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_event: Listener) -> Run:
+    """In this process: a child takes seconds to start."""
+    return experiment.train(recipe, overrides=overrides, offline=offline, on_event=on_event)
+
+
+def refuse(*_: Any, **__: Any) -> Run:
+    raise AssertionError("a run was asked for that is there already")
+
+
+def write(home: Path) -> None:
+    tiny.save(home / "base")
+    (home / "recipe.toml").write_text(_RECIPE)
+    (home / "comparison.toml").write_text(_COMPARISON)
+    moods = [(f"share {n} {('rises', 'falls')[n % 2]}", ("up", "down")[n % 2]) for n in range(40)]
+    helps = [(f"how do I open the {n}th box?", f"lift lid {n % 3}") for n in range(40)]
+    texts = [("The sea is calm today.",), ("Two and two make four.",)]
+    tables: dict[str, list[tuple[str, ...]]] = {
+        "mood.csv": [("text", "label"), *moods],
+        "help.csv": [("question", "answer"), *helps],
+        "general.csv": [("text",), *texts],
+    }
+    for name, rows in tables.items():
+        with (home / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished comparison."""
+    home = tmp_path_factory.mktemp("home")
+    write(home)
+    compare(Comparison.load(home / "comparison.toml"), train=train)
+    return home
+
+
+@pytest.fixture
+def copy(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(home, tmp_path / "moved"))
+
+
+def lines(home: Path) -> dict[str, Any]:
+    return {line["name"]: line for line in Outcome.open(home / "comparisons" / "comparison").table["lines"]}
+
+
+def test_every_strategy_has_its_line_and_the_base_and_the_baseline_too(home: Path) -> None:
+    assert list(lines(home)) == ["LoRA", "2 examples", "untuned base", "classical baseline"]
+    assert {path.name for path in (home / "comparisons" / "comparison").iterdir()} == {
+        "comparison.json",
+        "report.html",
+        "summary.md",
+        "table.csv",
+    }
+
+
+def test_the_overall_score_is_the_mean_of_the_domains_and_the_seeds(home: Path) -> None:
+    line = lines(home)["LoRA"]
+    names = [source["run"] for source in line["sources"]]
+    assert len(set(names)) == 2
+    scores = [Run(home / "runs" / name).scores()["domains"] for name in names]
+    primary = [
+        [
+            out_of_one(each["scores"][0]["metric"], each["scores"][0]["value"])
+            for each in domains
+            if each["kind"] != "text"
+        ]
+        for domains in scores
+    ]
+    means = [sum(each) / len(each) for each in primary]
+    assert line["seeds"] == pytest.approx(means)
+    assert line["overall"]["value"] == pytest.approx(sum(means) / 2)
+    by_hand = {"mood": (primary[0][0] + primary[1][0]) / 2, "help": (primary[0][1] + primary[1][1]) / 2}
+    assert {name: each["value"] for name, each in line["by_domain"].items()} == pytest.approx(by_hand)
+
+
+def test_a_domain_s_test_is_that_of_the_run_s_own_report(home: Path) -> None:
+    """With one seed and one family the paired bootstrap of the table is the run's."""
+    line = lines(home)["2 examples"]
+    found = line["against_base"]["by_domain"]["help"]
+    run = Run(home / "runs" / line["sources"][0]["run"])
+    own = next(each for each in run.scores()["against"]["none"]["domains"] if each["domain"] == "help")
+    chrf = next(each for each in own["differences"] if each["metric"] == "chrf")
+    for key in ("value", "low", "high"):
+        assert 100 * found[key] == pytest.approx(chrf[key], abs=1e-6)
+    assert found["p"] == pytest.approx(chrf["p"])
+
+
+def test_again_runs_nothing_and_changes_nothing(home: Path) -> None:
+    folder = home / "comparisons" / "comparison"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    compare(Comparison.load(home / "comparison.toml"), train=refuse)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_fewer_rows_lie_in_more_and_held_out_items_stay(home: Path) -> None:
+    curve = Outcome.open(home / "comparisons" / "comparison").table["curves"][0]
+    assert [point["examples"] for point in curve["points"]] == [8, 24]
+    assert curve["per_doubling"]["low"] <= curve["per_doubling"]["value"] <= curve["per_doubling"]["high"]
+    sizes = {}
+    for run in map(Run, sorted((home / "runs").glob("lora-*"))):
+        seen, recipe = run.seen(), run.recipe()
+        sizes[recipe.train.seed, recipe.train.rows] = {*seen["train"], *seen["validation"]}
+        assert len(read_answers(run.directory / "answers.jsonl")) == 2 * 16 + 2
+    for seed in (1, 2):
+        assert sizes[seed, 8] < sizes[seed, 1.0]
+        assert len(sizes[seed, 8]) == 16
+    assert sizes[1, 8] != sizes[2, 8]
+
+
+def test_a_report_is_checked_against_its_runs(copy: Path) -> None:
+    outcome = Outcome.open(copy / "comparisons" / "comparison")
+    assert check(outcome) == []
+    path = outcome.directory / "table.csv"
+    path.write_text(re.sub(r"0\.(\d)", r"0.9\1", path.read_text(), count=1))
+    (told,) = check(outcome)
+    assert told.startswith(f"{path}:")
+    result = CliRunner().invoke(app, ["compare", "--check", str(outcome.report)])
+    assert isinstance(result.exception, MetierError)
+
+
+def test_an_answer_that_was_changed_is_found(copy: Path) -> None:
+    outcome = Outcome.open(copy / "comparisons" / "comparison")
+    run = copy / "runs" / outcome.table["lines"][0]["sources"][0]["run"] / "answers.jsonl"
+    rows = [json.loads(line) for line in run.read_text().splitlines()]
+    rows[0]["output"] = "up" if rows[0]["output"] == "down" else "down"
+    run.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert {told.rpartition("/")[2].partition(":")[0] for told in check(outcome)} >= {"comparison.json", "table.csv"}
+
+
+def test_a_run_that_is_gone_is_named(copy: Path) -> None:
+    outcome = Outcome.open(copy / "comparisons" / "comparison")
+    name = outcome.table["lines"][0]["sources"][0]["run"]
+    shutil.rmtree(copy / "runs" / name)
+    with pytest.raises(RunError, match=name):
+        check(outcome)
+
+
+def test_one_strategy_that_fails_leaves_the_others(copy: Path) -> None:
+    (copy / "comparison.toml").write_text(_COMPARISON + '[[strategy]]\nname = "IA3"\nmethod = "ia3"\n')
+
+    def failing(recipe: Recipe, *_: Any, **__: Any) -> Run:
+        raise MetierError("the card is on fire", "put it out")
+
+    outcome = compare(Comparison.load(copy / "comparison.toml"), train=failing)
+    assert outcome.table["failed"] == {"IA3": "the card is on fire"}
+    assert len(outcome.table["lines"]) == 4
+    assert "failed: IA3: the card is on fire" in str(outcome)
+
+
+def test_every_fault_is_told_before_anything_starts(copy: Path) -> None:
+    text = _COMPARISON + '[[strategy]]\nname = "a"\ndomain.mood.data = "gone.csv"\n'
+    text += '[[strategy]]\nname = "b"\nmodel = "nowhere"\n'
+    (copy / "comparison.toml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        compare(Comparison.load(copy / "comparison.toml"), train=refuse)
+    assert "strategy 'a'" in str(caught.value)
+    assert "gone.csv" in str(caught.value)
+    assert "strategy 'b'" in str(caught.value)
+
+
+def test_strategies_that_are_asked_other_items_are_not_paired(copy: Path) -> None:
+    difference = '[[strategy]]\nname = "other"\nmethod = "none"\neval.limit = 5\n'
+    (copy / "comparison.toml").write_text(_COMPARISON + difference)
+    with pytest.raises(RunError, match="strategy 'other' was asked other items of mood than 'LoRA'"):
+        compare(Comparison.load(copy / "comparison.toml"), train=train)
+
+
+def test_two_runs_are_paired_over_what_both_held_out(copy: Path) -> None:
+    """Last month's data and this month's, of which some rows are new."""
+    first = next(run for run in map(Run, (copy / "runs").glob("lora-*")) if run.recipe().train.rows == 1.0)
+    with (copy / "mood.csv").open("a", newline="") as file:
+        csv.writer(file).writerows((f"bond {n} rises", "up") for n in range(30))
+    second = experiment.train(Recipe.load(copy / "recipe.toml"))
+    found = compare_runs(first, second)
+    items = {
+        run.name: {(row["domain"], row["id"]) for row in run.answers() if row["kind"] != "text"}
+        for run in (first, second)
+    }
+    common = items[first.name] & items[second.name]
+    assert {record.domain: record.n for record in found.records} == {
+        name: sum(domain == name for domain, _ in common) for name in ("mood", "help")
+    }
+    assert sum(found.left_out.values()) == len(items[first.name] ^ items[second.name]) > 0
+    result = CliRunner().invoke(app, ["compare", str(first.directory), str(second.directory)])
+    assert result.exit_code == 0
+    assert "left out" in result.output
+
+
+def test_runs_without_a_common_item_are_refused(home: Path, tmp_path: Path) -> None:
+    write(tmp_path)
+    text = (tmp_path / "mood.csv").read_text().replace("share", "bond")
+    (tmp_path / "mood.csv").write_text(text)
+    (tmp_path / "recipe.toml").write_text(_RECIPE.replace('name = "help"', 'name = "aid"'))
+    other = experiment.train(Recipe.load(tmp_path / "recipe.toml", {"strategy": {"method": "classical"}}))
+    first = next((home / "runs").glob("classical-*"))
+    with pytest.raises(RunError, match="have no held-out item in common"):
+        compare_runs(Run(first), other)
+
+
+def test_alignment_is_over_the_items_that_all_have(home: Path) -> None:
+    answers = read_answers(next((home / "runs").glob("lora-*")) / "answers.jsonl")
+    asked = [each for each in answers if each.kind != "text"]
+    found = {each.domain: each for each in align({"one": asked, "two": asked})}
+    assert found.keys() == {"mood", "help"}
+    with pytest.raises(ValueError, match="items are in one run only"):
+        align({"one": asked, "two": asked[1:]})
+
+
+def test_a_score_under_the_asked_one_is_a_gate(home: Path) -> None:
+    for score, code in ((0.0, 0), (100.0, 3)):
+        result = CliRunner().invoke(
+            app, ["compare", str(home / "comparison.toml"), "--fail-under", str(score), "--csv"]
+        )
+        assert result.exit_code == code
+    assert result.stdout.splitlines()[0].startswith("name,model,")
+
+
+def test_a_red_guard_is_not_recommended(copy: Path) -> None:
+    outcome = compare(Comparison.load(copy / "comparison.toml", {"eval.guard": {"general_text": 0.0}}), train=refuse)
+    red = {name for name, line in lines(copy).items() if not line["guards_hold"]}
+    assert red <= {"LoRA"}
+    assert outcome.table["recommended"] not in red
+
+
+@pytest.mark.slow
+def test_killed_five_times_the_answers_are_the_same(home: Path, tmp_path: Path) -> None:
+    """By kill -9 of the whole group, at moments that the runs' own work chooses; then the same command again."""
+    write(tmp_path)
+    command = [sys.executable, "-m", "metier.cli.main", "compare", "comparison.toml"]
+    kills = 0
+    for events in (1, 3, 6, 9, 12):
+        child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        assert child.stderr
+        for number, _ in enumerate(child.stderr):
+            if number == events:
+                break
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            kills += 1
+        child.stderr.close()
+        child.wait()
+        time.sleep(1)  # what it started ends by itself
+    assert kills == 5
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {path.name for path in (home / "runs").iterdir()}
+    for path in (home / "runs").iterdir():
+        for name in ("answers.jsonl", "scores.json"):
+            assert (tmp_path / "runs" / path.name / name).read_bytes() == (path / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_child_tells_the_user_s_mistake(home: Path) -> None:
+    from metier import child
+
+    recipe = Recipe.load(home / "recipe.toml", {"domain.mood.data": "gone.csv"})
+    with pytest.raises(MetierError, match=r"gone\.csv"):
+        child.train(recipe, {}, offline=True, on_event=print)
+    with pytest.raises(DataError):
+        experiment.check(recipe)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier.errors import RecipeError
+from metier.grid import Comparison, Entry
+from metier.strategies import LoraStrategy, Untuned
+
+_RECIPE = """
+model = "base"
+[[domain]]
+name = "bank"
+data = "bank.csv"
+[[domain]]
+name = "shop"
+data = "shop.csv"
+[strategy]
+method = "lora"
+peft.r = 4
+[train]
+learning_rate = 1e-4
+"""
+
+
+def entries(tmp_path: Path, text: str, changes: dict[str, Any] | None = None) -> list[Entry]:
+    (tmp_path / "recipe.toml").write_text(_RECIPE)
+    path = tmp_path / "comparison.toml"
+    path.write_text(f'recipe = "recipe.toml"\n{text}')
+    return Comparison.load(path, changes).entries()
+
+
+def names(found: list[Entry]) -> list[str]:
+    return [entry.name for entry in found]
+
+
+def test_base_and_baseline_are_always_there(tmp_path: Path) -> None:
+    found = entries(tmp_path, '[[strategy]]\nname = "LoRA"\n')
+    assert names(found) == ["LoRA", "untuned base", "classical baseline"]
+    assert found[1].recipe.strategy == Untuned(method="none")
+
+
+def test_a_strategy_that_is_the_base_stands_for_it(tmp_path: Path) -> None:
+    found = entries(tmp_path, '[[strategy]]\nname = "bare"\nmethod = "none"\n')
+    assert names(found) == ["bare", "classical baseline"]
+
+
+def test_a_difference_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    (found, *_) = entries(tmp_path, '[[strategy]]\nname = "a"\npeft.lora_alpha = 9.0\ntrain.num_train_epochs = 2\n')
+    strategy, train = found.recipe.strategy, found.recipe.train
+    assert isinstance(strategy, LoraStrategy)
+    assert (strategy.peft.r, strategy.peft.lora_alpha) == (4, 9.0)
+    assert (train.learning_rate, train.num_train_epochs) == (1e-4, 2)
+
+
+def test_another_method_leaves_nothing_of_the_recipe_s(tmp_path: Path) -> None:
+    (found, *_) = entries(tmp_path, '[[strategy]]\nname = "a"\nmethod = "full"\n')
+    assert found.recipe.strategy.model_dump()["method"] == "full"
+
+
+def test_a_domain_is_changed_by_its_name(tmp_path: Path) -> None:
+    (found, *_) = entries(tmp_path, '[[strategy]]\nname = "a"\ndomain.shop.weight = 3.0\n')
+    assert [domain.weight for domain in found.recipe.domain] == [1.0, 3.0]
+
+
+def test_axes_multiply_what_they_have_an_effect_on(tmp_path: Path) -> None:
+    text = 'seeds = [1, 2]\nrows = [10, 1.0]\nmodels = ["base", "other/one"]\n[[strategy]]\nname = "LoRA"\n'
+    found = entries(tmp_path, text)
+    lora = [entry for entry in found if entry.arm == "LoRA"]
+    assert [(entry.model, entry.rows) for entry in lora] == [
+        ("base", 10),
+        ("base", 1.0),
+        ("other/one", 10),
+        ("other/one", 1.0),
+    ]
+    assert [cell.seed for cell in lora[0].cells] == [1, 2]
+    assert lora[0].recipe.train.rows == 10
+    bases = [entry for entry in found if entry.arm == "untuned base"]
+    assert [(entry.name, len(entry.cells)) for entry in bases] == [
+        ("untuned base · base", 1),
+        ("untuned base · one", 1),
+    ]
+    assert sum(entry.arm == "classical baseline" for entry in found) == 2  # one for each number of rows
+
+
+def test_an_axis_may_be_a_strategy_s_own(tmp_path: Path) -> None:
+    found = entries(tmp_path, 'seeds = [1, 2]\n[[strategy]]\nname = "a"\nseeds = [3]\n')
+    assert [cell.seed for cell in found[0].cells] == [3]
+
+
+def test_a_sweep_goes_into_the_recipe(tmp_path: Path) -> None:
+    found = entries(tmp_path, 'sweep = [0.5, 1.0]\n[[strategy]]\nname = "a"\n')
+    assert found[0].recipe.train.sweep == (0.5, 1.0)
+
+
+def test_changes_reach_every_strategy(tmp_path: Path) -> None:
+    found = entries(tmp_path, '[[strategy]]\nname = "a"\n', {"eval.limit": 5})
+    assert {entry.recipe.eval.limit for entry in found} == {5}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "strategy: is missing; add it"),
+        ("strategy = []", "there is none; add a \\[\\[strategy\\]\\] table"),
+        ('[[strategy]]\nname = "a"\n[[strategy]]\nname = "a"\n', "the name 'a' is used twice"),
+        ('seed = [1]\n[[strategy]]\nname = "a"\n', "seed: is not a key of a comparison; did you mean `seeds`"),
+        ('margin = 2\n[[strategy]]\nname = "a"\n', "margin: is '2'; it should be less than 1"),
+        ('[[strategy]]\nname = "a"\nmethod = "lara"\n', "strategy 'a': strategy.method: 'lara' is not a method"),
+        ('[[strategy]]\nname = "a"\nranks = 3\n', "strategy 'a': strategy.ranks: is not a field"),
+        ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows.0"),
+        ('[[strategy]\nname = "a"', "is not TOML"),
+    ],
+)
+def test_faults_say_where_and_how_to_mend(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        entries(tmp_path, text)
+
+
+def test_faults_of_all_strategies_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        entries(tmp_path, '[[strategy]]\nname = "a"\nmethod = "x"\n[[strategy]]\nname = "b"\ntrain.lr = 1\n')
+    assert len(caught.value.faults) == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="does not exist; `metier init --recipe strategies` writes one"):
+        Comparison.load(tmp_path / "none.toml")
