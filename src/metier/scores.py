@@ -15,7 +15,6 @@ from scipy import stats
 
 from metier.resampling import (
     CONFIDENCE,
-    RESAMPLES,
     Floats,
     Integers,
     Statistic,
@@ -148,6 +147,60 @@ def auc(scores_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> Statistic:
     return statistic
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A number that follows from items: its value, and its values on B resamples of their groups.
+
+    `fewest` is the number of groups in the stratum that has the fewest. Linear in every field but the counts.
+    """
+
+    value: float
+    draws_B: Floats
+    n: int
+    groups: int
+    fewest: int
+
+    @classmethod
+    def of(cls, statistic: Statistic, groups: Sequence[str], stream: int = 0, what: str = "statistic") -> Drawn:
+        """One stratum; whoever shares groups and stream is drawn alike, so that differences are paired.
+
+        Raises ValueError, naming `what`, without items.
+        """
+        group_N, total = group_indices(what, groups)
+        return cls(whole(statistic, group_N), bootstrap(statistic, group_N, total, stream), len(groups), total, total)
+
+    @classmethod
+    def mean(cls, strata: Sequence[Drawn]) -> Drawn:
+        """Over strata that were drawn independently and count alike."""
+        draws_B = np.asarray(np.mean([each.draws_B for each in strata], axis=0))
+        n, groups = sum(each.n for each in strata), sum(each.groups for each in strata)
+        fewest = min(each.fewest for each in strata)
+        return cls(float(np.mean([each.value for each in strata])), draws_B, n, groups, fewest)
+
+    @classmethod
+    def weighted(cls, weights: Sequence[float], parts: Sequence[Drawn]) -> Drawn:
+        """A weighted sum over the same items. The same numbers summed in another order are equal."""
+        draws_B = np.sum([weight * each.draws_B for weight, each in zip(weights, parts, strict=True)], axis=0)
+        value = float(sum(weight * each.value for weight, each in zip(weights, parts, strict=True)))
+        return replace(parts[0], value=_exact(value), draws_B=np.where(np.abs(draws_B) < _ROUNDING, 0.0, draws_B))
+
+    def score(self, metric: str) -> Score:
+        low, high = percentiles(self.draws_B, self.fewest)
+        return Score(metric, self.value, low, high, self.n, self.groups)
+
+    def difference(self, metric: str, floor: float) -> Difference:
+        """As `paired` has it, of a number that is a difference; `floor` is the least p that the items allow."""
+        tail = min(int((self.draws_B <= 0).sum()), int((self.draws_B >= 0).sum()))
+        p = min(1.0, max(2 * from_expanded((1 + tail) / (len(self.draws_B) + 1), self.fewest), floor))
+        low, high = percentiles(self.draws_B, self.fewest)
+        return Difference(metric, self.value, low, high, p, p, "paired bootstrap", self.n, self.groups)
+
+    def p_behind(self, margin: float) -> float:
+        """One-sided p of the null that a difference is -`margin` or less."""
+        behind = int((self.draws_B <= -margin).sum())
+        return from_expanded((1 + behind) / (len(self.draws_B) + 1), self.fewest)
+
+
 def interval(
     metric: str,
     statistic: Statistic,
@@ -159,9 +212,7 @@ def interval(
     One group alone gives an interval without width: it says nothing about others.
     Raises ValueError without items.
     """
-    group_N, total = group_indices(metric, groups)
-    low, high = percentiles(bootstrap(statistic, group_N, total), total)
-    return Score(metric, whole(statistic, group_N), low, high, len(groups), total, higher_is_better)
+    return replace(Drawn.of(statistic, groups, what=metric).score(metric), higher_is_better=higher_is_better)
 
 
 def proportion(metric: str, correct: npt.ArrayLike, groups: Sequence[str]) -> Score:
@@ -192,17 +243,12 @@ def paired(
     floor a single item would prove anything.
     Raises ValueError without items.
     """
-    group_N, total = group_indices(metric, groups)
-
     difference = _minus(ours, theirs)
-    differences_B = bootstrap(difference, group_N, total)
-    tail = min(int((differences_B <= 0).sum()), int((differences_B >= 0).sum()))
-    p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), total), least_p(difference, group_N, total)))
-    low, high = percentiles(differences_B, total)
-    over = "1 group" if total == 1 else f"{total} groups"
-    test = f"paired bootstrap over {over}" if total < len(groups) else "paired bootstrap"
-    value = whole(difference, group_N)
-    return Difference(metric, value, low, high, p, p, test, len(groups), total, higher_is_better)
+    drawn = Drawn.of(difference, groups, what=metric)
+    found = drawn.difference(metric, least_p(difference, *group_indices(metric, groups)))
+    over = "1 group" if drawn.groups == 1 else f"{drawn.groups} groups"
+    test = f"paired bootstrap over {over}" if drawn.groups < drawn.n else "paired bootstrap"
+    return replace(found, test=test, higher_is_better=higher_is_better)
 
 
 def mcnemar(
@@ -225,57 +271,6 @@ def mcnemar(
     p = _sign_flip_p(won)
     test = "exact McNemar" if total == len(groups) else f"exact McNemar over {total} group" + "s" * (total > 1)
     return replace(by_bootstrap, p=p, p_adjusted=p, test=test)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A number that follows from items: its value, and its values on B resamples of their groups.
-
-    `fewest` is the number of groups in the stratum that has the fewest. Linear in every field but the counts.
-    """
-
-    value: float
-    draws_B: Floats
-    n: int
-    groups: int
-    fewest: int
-
-    @classmethod
-    def of(cls, statistic: Statistic, groups: Sequence[str], stream: int = 0) -> Drawn:
-        """One stratum; whoever shares groups and stream is drawn alike, so that differences are paired."""
-        group_N, total = group_indices("statistic", groups)
-        return cls(whole(statistic, group_N), bootstrap(statistic, group_N, total, stream), len(groups), total, total)
-
-    @classmethod
-    def mean(cls, strata: Sequence[Drawn]) -> Drawn:
-        """Over strata that were drawn independently and count alike."""
-        draws_B = np.asarray(np.mean([each.draws_B for each in strata], axis=0))
-        n, groups = sum(each.n for each in strata), sum(each.groups for each in strata)
-        fewest = min(each.fewest for each in strata)
-        return cls(float(np.mean([each.value for each in strata])), draws_B, n, groups, fewest)
-
-    @classmethod
-    def weighted(cls, weights: Sequence[float], parts: Sequence[Drawn]) -> Drawn:
-        """A weighted sum over the same items. The same numbers summed in another order are equal."""
-        draws_B = np.sum([weight * each.draws_B for weight, each in zip(weights, parts, strict=True)], axis=0)
-        value = float(sum(weight * each.value for weight, each in zip(weights, parts, strict=True)))
-        return replace(parts[0], value=_exact(value), draws_B=np.where(np.abs(draws_B) < _ROUNDING, 0.0, draws_B))
-
-    def score(self, metric: str) -> Score:
-        low, high = percentiles(self.draws_B, self.fewest)
-        return Score(metric, self.value, low, high, self.n, self.groups)
-
-    def difference(self, metric: str, floor: float) -> Difference:
-        """As `paired` has it, of a number that is a difference; `floor` is the least p that the items allow."""
-        tail = min(int((self.draws_B <= 0).sum()), int((self.draws_B >= 0).sum()))
-        p = min(1.0, max(2 * from_expanded((1 + tail) / (RESAMPLES + 1), self.fewest), floor))
-        low, high = percentiles(self.draws_B, self.fewest)
-        return Difference(metric, self.value, low, high, p, p, "paired bootstrap", self.n, self.groups)
-
-    def p_behind(self, margin: float) -> float:
-        """One-sided p of the null that a difference is -`margin` or less."""
-        behind = int((self.draws_B <= -margin).sum())
-        return from_expanded((1 + behind) / (RESAMPLES + 1), self.fewest)
 
 
 def least_of(ours: Statistic, theirs: Statistic, groups: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from metier import scores
+from metier import resampling
 from metier.scores import Difference, f1, holm, interval, mcnemar, mean, paired, proportion, ratio
 
 
@@ -96,13 +96,13 @@ def test_the_interval_is_the_same_in_any_item_order_and_any_chunk(monkeypatch: p
     values, groups = np.random.default_rng(3).normal(size=40), [str(number // 2) for number in range(40)]
     first = interval("loss", mean(values), groups)
     assert interval("loss", mean(values), groups) == first
-    monkeypatch.setattr(scores, "_CELLS", 40 * 3001)
+    monkeypatch.setattr(resampling, "_CELLS", 40 * 3001)
     turned = interval("loss", mean(values[::-1]), groups[::-1])
     assert (turned.low, turned.high) == pytest.approx((first.low, first.high), rel=1e-12)
 
 
 def test_intervals_cover_the_truth_and_only_with_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "RESAMPLES", 400)
+    monkeypatch.setattr(resampling, "RESAMPLES", 400)
     random = np.random.default_rng(4)
     covered = {"by group": 0, "by item": 0}
     for _ in range(200):
@@ -214,7 +214,7 @@ def test_a_difference_within_one_group_is_none() -> None:
 
 
 def test_false_alarms_are_about_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "RESAMPLES", 400)
+    monkeypatch.setattr(resampling, "RESAMPLES", 400)
     random = np.random.default_rng(7)
     groups, alarms = np.repeat(alone(40), 3).tolist(), 0
     for _ in range(200):
