@@ -63,6 +63,26 @@ def _chunks(count: int, items: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
+def unseen(losses: Sequence[float]) -> Floats:
+    """What a loss that no item showed may have taken, on every resample: one virtual group a stratum.
+
+    In n groups without a single loss there may still be one in n: as the rule of three has it (Hanley and
+    Lippman-Hand 1983), which this gives for shares. `losses` is by stratum what such a group would take.
+    """
+    random = np.random.default_rng([_SEED, len(losses), 3])
+    drawn_SB = random.poisson(1.0, size=(len(losses), RESAMPLES))
+    return np.asarray(np.array(losses) @ drawn_SB)
+
+
+def influence(statistic: Statistic, group_N: Integers, total: int) -> float:
+    """The most that leaving out one group changes the statistic; a whole group's share of 1 where none does."""
+    most, everything = 0.0, whole(statistic, group_N)
+    for rows in _chunks(total, len(group_N)) if total > 1 else ():
+        without_BN = (group_N != np.array(rows)[:, None]).astype(float)
+        most = max(most, float(np.abs(statistic(without_BN) - everything).max()))
+    return most or 1 / total
+
+
 def percentiles(values_B: Floats, total: int) -> tuple[float, float]:
     tail = _expanded((1 - CONFIDENCE) / 2, total)
     low, high = np.quantile(values_B, [tail, 1 - tail])

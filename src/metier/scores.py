@@ -21,8 +21,10 @@ from metier.resampling import (
     bootstrap,
     from_expanded,
     group_indices,
+    influence,
     least_p,
     percentiles,
+    unseen,
     whole,
 )
 
@@ -195,9 +197,9 @@ class Drawn:
         low, high = percentiles(self.draws_B, self.fewest)
         return Difference(metric, self.value, low, high, p, p, "paired bootstrap", self.n, self.groups)
 
-    def p_behind(self, margin: float) -> float:
-        """One-sided p of the null that a difference is -`margin` or less."""
-        behind = int((self.draws_B <= -margin).sum())
+    def p_behind(self, margin: float, losses: Sequence[float]) -> float:
+        """One-sided p of the null that a difference is -`margin` or less; `losses` as `resampling.unseen` has them."""
+        behind = int((self.draws_B - unseen(losses) <= -margin).sum())
         return from_expanded((1 + behind) / (len(self.draws_B) + 1), self.fewest)
 
 
@@ -273,9 +275,11 @@ def mcnemar(
     return replace(by_bootstrap, p=p, p_adjusted=p, test=test)
 
 
-def least_of(ours: Statistic, theirs: Statistic, groups: Sequence[str]) -> float:
-    """The least two-sided p that the groups in which the two differ allow (see `paired`)."""
-    return least_p(_minus(ours, theirs), *group_indices("difference", groups))
+def extremes(ours: Statistic, theirs: Statistic, groups: Sequence[str]) -> tuple[float, float]:
+    """The least two-sided p that the groups in which the two differ allow (see `paired`), and the most that one
+    group changes their difference."""
+    difference, of_groups = _minus(ours, theirs), group_indices("difference", groups)
+    return least_p(difference, *of_groups), influence(difference, *of_groups)
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from metier.comparison.lines import Line, Runs
 from metier.comparison.running import How, Train, run_all
-from metier.comparison.summary import as_csv, parts, summary
+from metier.comparison.summary import as_csv, markdown, parts
 from metier.comparison.table import FORMAT, tabulate
 from metier.errors import RunError
 from metier.events import Listener, silent
@@ -149,7 +149,7 @@ def _files(comparison: Comparison, lines: Sequence[Line], head: Mapping[str, Any
     return {
         _FILE: json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False) + "\n",
         _CSV: as_csv(table),
-        _SUMMARY: summary(comparison.path.stem, table),
+        _SUMMARY: markdown(comparison.path.stem, table),
         _PAGE: render(whole, runs.folder),
     }
 

@@ -35,7 +35,7 @@ def doubling(curve: Mapping[str, Any]) -> str:
     return f"; doubling them is expected to add {value} [{low}, {high}]"
 
 
-def summary(name: str, table: Mapping[str, Any]) -> str:
+def markdown(name: str, table: Mapping[str, Any]) -> str:
     """Markdown for a pull request."""
     head = ("strategy", "overall of 100", "− untuned base", "", "− best", "1,000 answers", "trained")
     rows = [_markdown_row(line, table) for line in table["lines"]]

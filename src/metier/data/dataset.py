@@ -50,7 +50,7 @@ class DomainData:
         """With so many rows to learn from, validation keeping its share of them; what is held out stays."""
         known = len(self.train) + len(self.validation)
         count = min(rows, known) if isinstance(rows, int) else max(2, round(rows * known))
-        if count == known:
+        if count >= known:
             return self
         cut = max(1, round(count * len(self.validation) / known))
         train, validation = fewer(self.train, count - cut, seed), fewer(self.validation, cut, seed)

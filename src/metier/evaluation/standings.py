@@ -15,7 +15,7 @@ import numpy as np
 from metier.evaluation.answers import Answer
 from metier.evaluation.metrics import Aligned, align, out_of_one
 from metier.resampling import Floats, Statistic
-from metier.scores import Difference, Drawn, Score, holm, least_of
+from metier.scores import Difference, Drawn, Score, extremes, holm
 
 OVERALL = "overall"
 Keys = Sequence[str]
@@ -78,13 +78,14 @@ class Field:
         for key in theirs:
             weights[key] = weights.get(key, 0.0) - 1 / len(theirs)
         found = self._weighted(weights)
-        floors = {name: self._floor(name, weights) for name in found}
-        domains = {name: each.difference(name, floors[name]) for name, each in found.items()}
+        bounds = {name: self._extremes(name, weights) for name in found}
+        domains = {name: each.difference(name, bounds[name][0]) for name, each in found.items()}
         if len(found) < len(self.domains):
             return Contrast(None, domains)
         whole = Drawn.mean([*found.values()])
-        floor = 2.0 * float(np.prod([each / 2 for each in floors.values()]))
-        return Contrast(whole.difference(OVERALL, floor), domains, whole.p_behind(margin))
+        floor = 2.0 * float(np.prod([least / 2 for least, _ in bounds.values()]))
+        losses = [most / len(found) for _, most in bounds.values()]
+        return Contrast(whole.difference(OVERALL, floor), domains, whole.p_behind(margin, losses))
 
     def per_doubling(self, points: Sequence[tuple[float, Keys]]) -> Score | None:
         """What doubling the examples added: the slope of the overall score over log2 of their number.
@@ -110,8 +111,8 @@ class Field:
             if all(key in runs for key in weights)
         }
 
-    def _floor(self, name: str, weights: Mapping[str, float]) -> float:
-        """The least p that the items in which the two sides differ allow."""
+    def _extremes(self, name: str, weights: Mapping[str, float]) -> tuple[float, float]:
+        """The least p that a domain's items allow, and the most that a group of them changes the difference."""
         its = self.aligned[name]
 
         def side(sign: float) -> Statistic:
@@ -120,7 +121,7 @@ class Field:
                 sum((weight * of(weights_BN) for weight, of in chosen if weight > 0), np.zeros(len(weights_BN)))
             )
 
-        return least_of(side(1.0), side(-1.0), its.groups)
+        return extremes(side(1.0), side(-1.0), its.groups)
 
 
 def adjust(contrasts: Mapping[str, Contrast]) -> dict[str, Contrast]:
