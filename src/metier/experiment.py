@@ -198,7 +198,7 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
         each.domain.name: {
             **job.sizes(each),
             "target_tokens": job.target_tokens[each.domain.name],
-            "weight": job.weights[each.domain.name],
+            "weight": job.weights.get(each.domain.name, 0.0),
             "columns": each.columns,
         }
         for each in job.data.domains

@@ -49,7 +49,7 @@ class Job:
     """A resolved recipe, its data and what its base looks like from outside.
 
     `units` holds for each domain that is trained on its examples as the objective takes them. `dropped` are those that
-    are longer than max_length; `weights` is what a domain's target token counts, or its pair; `shots` are by
+    are longer than max_length; `weights` is what its target token counts, or its pair; `shots` are by
     domain the examples that the strategy puts in front of questions; `kinds` is what it would train; `seen` are
     fingerprints of what earlier stages learned from; `head` is what the strategy puts on the base.
     """
@@ -201,11 +201,10 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, longest)})
     shots = _shots(recipe, data, renderer)
     units, dropped = _render(recipe, data, renderer, shots)
-    tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
+    tokens = {each.domain.name: sum(map(_learned_in, units.get(each.domain.name, ()))) for each in data.domains}
     paired = _paired(recipe)
-    counts = {name: len(each) for name, each in units.items()} if paired else tokens
+    counts = {name: len(each) if paired else tokens[name] for name, each in units.items()}
     weights = shares(counts, {domain.domain.name: domain.domain.weight for domain in data.domains})
-    none = {each.domain.name: 0 for each in data.domains}
     units = {name: [_weighted(unit, weights[name], paired) for unit in each] for name, each in units.items()}
     job = Job(
         recipe=recipe,
@@ -217,8 +216,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         shape=dataclasses.replace(base_shape(source, config, recipe.strategy, foreign, head), context=longest),
         units=units,
         dropped=dropped,
-        target_tokens=none | tokens,
-        weights=none | weights,
+        target_tokens=tokens,
+        weights=weights,
         kinds=(),
         passages=[] if head else passages,  # no language model is left that could read them
         seen=seen,
@@ -326,6 +325,10 @@ def _paired(recipe: Recipe) -> bool:
 
 def _targets(row: Example) -> int:
     return sum(weight > 0 for weight in row.weights)
+
+
+def _learned_in(unit: Unit) -> int:
+    return sum(map(_targets, unit.rows))
 
 
 def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
