@@ -14,7 +14,8 @@ from metier.inference.conversation import softmax
 from metier.inference.engine import Engine
 from metier.routing import Route
 
-_ASKED = "{text}\n\nWhich topic is this message about? Please choose an answer from {{{names}}}."
+# What all texts share stands in front, where it is read once.
+_ASKED = "Which topic is this message about? Please choose an answer from {{{names}}}.\nMessage: {text}\nTopic:"
 
 
 def by_base(
