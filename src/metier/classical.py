@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,6 +21,10 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 _WORD = r"\w\w+|\d"  # a lone digit is a word too: prompts may be sums
+_FEATURES: dict[str, dict[str, Any]] = {
+    "words": {"ngram_range": (1, 2), "token_pattern": _WORD, "sublinear_tf": True},
+    "characters": {"analyzer": "char_wb", "ngram_range": (2, 5), "sublinear_tf": True},
+}
 
 
 def vectorizer(texts: Sequence[str]) -> FeatureUnion:
@@ -28,11 +32,23 @@ def vectorizer(texts: Sequence[str]) -> FeatureUnion:
 
     Where no text has a word (emoji alone), characters stand for themselves.
     """
-    features = [("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True))]
-    if any(re.search(_WORD, text) for text in texts):
-        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=_WORD, sublinear_tf=True)
-        features.insert(0, ("words", words))
-    return FeatureUnion(features)
+    kinds = ["words", "characters"] if any(re.search(_WORD, text) for text in texts) else ["characters"]
+    return FeatureUnion([(kind, TfidfVectorizer(**_FEATURES[kind])) for kind in kinds])
+
+
+def terms(vectors: FeatureUnion) -> dict[str, tuple[list[str], Floats]]:
+    """What a fitted vectorizer has learned: of each kind of feature the terms in order, with their weights (terms,)."""
+    return {kind: (each.get_feature_names_out().tolist(), each.idf_) for kind, each in vectors.transformer_list}
+
+
+def from_terms(known: Mapping[str, tuple[Sequence[str], Floats]]) -> FeatureUnion:
+    """The vectorizer that learned these `terms`."""
+    fitted = []
+    for kind, (names, weights) in known.items():
+        each = TfidfVectorizer(**_FEATURES[kind], vocabulary={name: place for place, name in enumerate(names)})
+        each.idf_ = weights
+        fitted.append((kind, each))
+    return FeatureUnion(fitted)
 
 
 @dataclass(frozen=True)

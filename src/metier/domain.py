@@ -51,6 +51,9 @@ class Domain(Strict):
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="of the domain in the loss; target tokens are balanced first"
     )
+    trained: bool = Field(
+        True, description="false: measured only; a strategy that tunes learns and chooses nothing by its rows"
+    )
     system: str | None = Field(
         None, description="system prompt in front of every conversation; a template over the columns"
     )

@@ -172,7 +172,7 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
     parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest, "format": chosen.number_format}
     parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
     if job.kinds:
-        parts["train"] = job.data.train_hash
+        parts["train"] = replace(job.data, domains=tuple(job.learned)).train_hash
     if job.kinds or job.foreign:
         parts["general"] = digest([each.text for each in job.passages])
     if job.foreign:
@@ -196,12 +196,9 @@ def _assert_same(run: Run, parts: Mapping[str, str]) -> None:
 def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     counts = {
         each.domain.name: {
-            "train": len(each.train),
-            "validation": len(each.validation),
-            "heldout": len(each.heldout),
-            "left_out": len(each.left_out),
+            **job.sizes(each),
             "target_tokens": job.target_tokens[each.domain.name],
-            "weight": job.weights[each.domain.name],
+            "weight": job.weights.get(each.domain.name, 0.0),
             "columns": each.columns,
         }
         for each in job.data.domains

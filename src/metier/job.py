@@ -12,7 +12,7 @@ from typing import Any
 
 from metier import hub
 from metier.data.classes import Head, open_renderer
-from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages, unseen
+from metier.data.dataset import Dataset, DomainData, Passage, learned, learns, load, read_passages, unseen
 from metier.data.items import Item
 from metier.data.mappings import explain
 from metier.data.mixing import Unit, batches, shares
@@ -48,8 +48,8 @@ _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 class Job:
     """A resolved recipe, its data and what its base looks like from outside.
 
-    `units` holds for each domain its training examples as the objective takes them. `dropped` are those that
-    are longer than max_length; `weights` is what a domain's target token counts, or its pair; `shots` are by
+    `units` holds for each domain that is trained on its examples as the objective takes them. `dropped` are those that
+    are longer than max_length; `weights` is what its target token counts, or its pair; `shots` are by
     domain the examples that the strategy puts in front of questions; `kinds` is what it would train; `seen` are
     fingerprints of what earlier stages learned from; `head` is what the strategy puts on the base.
     """
@@ -81,10 +81,21 @@ class Job:
     def validation(self) -> list[Item]:
         """What every choice is made on: of each domain only so many open answers, which are dear."""
         found: list[Item] = []
-        for domain in self.data.domains:
+        for domain in self.learned:
             limit = _VALIDATION_LIMIT if domain.validation[0].kind == "open" else None
             found += self.shown(domain, domain.validation[:limit])
         return found
+
+    @property
+    def learned(self) -> list[DomainData]:
+        """The domains that are trained on and chosen by: all of them where nothing is tuned."""
+        return learned(self.recipe, self.data)
+
+    def sizes(self, each: DomainData) -> dict[str, int]:
+        """How many of a domain's items the strategy uses, and for what."""
+        train, validation = (each.train, each.validation) if learns(self.recipe, each) else ((), ())
+        sides = {"train": train, "validation": validation, "heldout": each.heldout, "left_out": each.left_out}
+        return {side: len(items) for side, items in sides.items()}
 
     def shown(self, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
         """A domain's items as the strategy asks them."""
@@ -141,7 +152,7 @@ class Job:
             "target tokens",
             "share of the loss",
         )
-        total = sum(each.domain.weight for each in self.data.domains)
+        total = sum(each.domain.weight for each in self.learned)
         yield Table(head, [self._row(each, total) for each in self.data.domains])
         for each in self.data.domains:
             told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
@@ -152,9 +163,9 @@ class Job:
         yield from more
 
     def _row(self, each: DomainData, total: float) -> tuple[str, ...]:
-        counts = (len(each.train), len(each.validation), len(each.heldout), len(each.left_out))
-        tokens, share = self.target_tokens[each.domain.name], each.domain.weight / total
-        return each.domain.name, each.heldout[0].kind, *map(str, counts), f"{tokens:,}", f"{share:.0%}"
+        name, counts = each.domain.name, self.sizes(each).values()
+        share = each.domain.weight / total if name in self.units else 0
+        return name, each.heldout[0].kind, *map(str, counts), f"{self.target_tokens[name]:,}", f"{share:.0%}"
 
     def __repr__(self) -> str:
         return as_text([*self.parts(), *self.lines(), "no faults"])
@@ -181,7 +192,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
-    objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in data.domains})
+    objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in learned(recipe, data)})
     if objective:
         recipe = recipe.override(**{"strategy.objective": objective})
     head = _head(recipe, data, config)
@@ -190,9 +201,9 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, longest)})
     shots = _shots(recipe, data, renderer)
     units, dropped = _render(recipe, data, renderer, shots)
-    tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
+    tokens = {each.domain.name: sum(map(_learned_in, units.get(each.domain.name, ()))) for each in data.domains}
     paired = _paired(recipe)
-    counts = {name: len(each) for name, each in units.items()} if paired else tokens
+    counts = {name: len(each) if paired else tokens[name] for name, each in units.items()}
     weights = shares(counts, {domain.domain.name: domain.domain.weight for domain in data.domains})
     units = {name: [_weighted(unit, weights[name], paired) for unit in each] for name, each in units.items()}
     job = Job(
@@ -223,11 +234,16 @@ def _merged(name: str, found: Run, **how: Any) -> hub.Source:
 
 
 def _head(recipe: Recipe, data: Dataset, config: Config) -> Head | None:
-    """The head that the recipe asks for. Raises `ModelError` where a base without one could do nothing."""
+    """The head that the recipe asks for. Raises `ModelError` where a base without one could do nothing, and
+    `RecipeError` where a domain would be asked of a head that never learned its labels."""
     classifies = isinstance(recipe.strategy, Tuned) and recipe.strategy.objective == "classify"
     if not classifies:
         probe(config)
         return None
+    if names := [each.domain.name for each in data.domains if not each.domain.trained]:
+        problem = "is false, but a head can only answer with labels that it was trained on"
+        fix = "take the domain out, or choose another objective"
+        raise RecipeError(str(recipe.path), [Fault(f"domain {name}: trained", problem, fix) for name in names])
     return Head({each.domain.name: each.train[0].replies for each in data.domains}, is_encoder(config))
 
 
@@ -290,7 +306,7 @@ def _render(
     assert objective != "auto", "chosen by now"
     units: dict[str, list[Unit]] = {}
     dropped: list[Fault] = []
-    for domain in data.domains:
+    for domain in learned(recipe, data):
         items = _shown(shots, renderer, domain, domain.train)
         units[domain.domain.name], long = make_units(items, renderer, objective, recipe.train.max_length)
         dropped += long
@@ -309,6 +325,10 @@ def _paired(recipe: Recipe) -> bool:
 
 def _targets(row: Example) -> int:
     return sum(weight > 0 for weight in row.weights)
+
+
+def _learned_in(unit: Unit) -> int:
+    return sum(map(_targets, unit.rows))
 
 
 def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
@@ -362,7 +382,7 @@ def _scored(job: Job, items: Sequence[Item]) -> int:
 
 def _long_answer(job: Job) -> int:
     """Tokens than which one trained open answer in twenty is longer."""
-    decoded = [each.domain.name for each in job.data.domains if each.heldout[0].kind == "open"]
+    decoded = [each.domain.name for each in job.learned if each.heldout[0].kind == "open"]
     lengths = sorted(_targets(row) for name in decoded for unit in job.units[name] for row in unit.rows)
     return lengths[19 * len(lengths) // 20] if lengths else 0
 

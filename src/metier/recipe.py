@@ -98,6 +98,8 @@ class Recipe(Strict):
             raise ValueError("domain: there is none; add a [[domain]] table with name and data")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"domain: the name {twice[0]!r} is used twice; give every domain its own name")
+        if not any(domain.trained for domain in self.domain):
+            raise ValueError("domain: none of them is trained on; take `trained = false` out of one at least")
         return self
 
     @classmethod

@@ -246,7 +246,11 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     values.pop("data_root")
     method = recipe.strategy.method
     # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
-    values["domain"] = [{"name": domain["name"], "weight": domain["weight"]} for domain in values["domain"]]
+    measured = {"trained": False}
+    values["domain"] = [
+        {"name": domain["name"]} | ({"weight": domain["weight"]} if domain["trained"] else measured)
+        for domain in values["domain"]
+    ]
     values["train"].pop("rows")  # the hash of what is left stands for it
     if not values["train"]["sweep"]:
         values["train"].pop("sweep")  # as runs were keyed before there was one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,7 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
         tuning = replace(tuning, settings=_swept(run, job, tuning, means))
     progress = _train(run, job, tuning, means)
     restore(adapted, progress.best)
-    sides = {side: [item for each in job.data.domains for item in getattr(each, side)] for side in job.seen}
-    run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
+    run.write_seen(_seen(job, run.facts.get("wordings", {})))
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
     means.listen(Event("note", values={"text": ending(progress, chosen.steps)}))
     return {
@@ -73,6 +72,17 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
         "training and validation": progress.seconds,
         **_measure(run, job, chosen, base, adapted, means),
     }
+
+
+def _seen(job: Job, worded: Collection[str]) -> dict[str, set[str]]:
+    """What this stage and those before learned from and chose by, `worded` domains for their instructions too."""
+    learned = {each.domain.name for each in job.learned}
+    by = {"train": learned, "validation": learned | {*worded}}
+    items = {
+        side: [item for each in job.data.domains if each.domain.name in names for item in getattr(each, side)]
+        for side, names in by.items()
+    }
+    return {side: {*job.seen[side], *map(fingerprint, each)} for side, each in items.items()}
 
 
 def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from metier.data.asking import turns_typed
 from metier.data.dataset import load, read_passages
 from metier.data.items import Item
+from metier.data.prompts import read_prompts
 from metier.recipe import SAMPLES, Recipe
 
 RECIPE = Recipe.load(SAMPLES.parent / "recipes" / "quickstart.toml")
@@ -45,6 +48,33 @@ def test_the_demo_holds_enough_out_and_nothing_close_to_training() -> None:
         for item in domain.heldout:
             ours = asked(item) - prefix
             assert all(len(ours & other) < 0.5 * max(1, len(ours | other)) for other in seen)
+
+
+def test_hard_prompts_are_enough_of_every_kind_and_nobody_was_trained_on_them() -> None:
+    domains = load(RECIPE).domains
+    prompts = read_prompts(SAMPLES / "routing.jsonl", [each.domain.name for each in domains])
+    counts = Counter((prompt.domain, prompt.kind) for prompt in prompts)
+    assert {kind for _, kind in counts} == {"short", "ambiguous", "mixed", "typos", "switch"}
+    assert len(counts) == len(domains) * 5
+    assert min(counts.values()) >= 10
+    assert all(sum(each.domain == domain.domain.name for each in prompts) >= 60 for domain in domains)
+    assert all((len(each.turns) >= 3) == (each.kind == "switch") for each in prompts)
+    assert all(len(each.allowed) == 2 for each in prompts if each.kind == "mixed")
+    own = [_plain(turn) for prompt in prompts for turn in prompt.turns[-1:]]
+    assert len(set(own)) == len(own)
+    asked = {
+        _plain(turn)
+        for each in domains
+        for item in (*each.train, *each.validation, *each.heldout)
+        for turn in turns_typed(each.domain, each.columns, item)
+    }
+    assert not asked & {*own}
+    pieces = [fives(turn) for turn in asked]
+    assert all(len(ours & theirs) < 0.5 * len(ours | theirs) for ours in map(fives, own) if ours for theirs in pieces)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def test_the_guard_text_is_long_enough() -> None:

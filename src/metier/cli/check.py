@@ -62,9 +62,7 @@ def _facts(job: Job) -> dict[str, object]:
     domains = [
         {
             "domain": each.domain.name,
-            "train": len(each.train),
-            "validation": len(each.validation),
-            "heldout": len(each.heldout),
+            **job.sizes(each),
             "left_out": [str(fault) for fault in each.left_out],
             "warnings": [str(warning) for warning in each.warnings],
             "target_tokens": job.target_tokens[each.domain.name],

@@ -81,3 +81,10 @@ def read_back(domain: Domain, columns: Sequence[str], prompt: str) -> dict[str, 
             groups.setdefault(part, f"c{number}")
     found = re.search(rf"{pattern}\Z", prompt, re.DOTALL | re.MULTILINE)
     return {name: found[group] for name, group in groups.items()} if found else {}
+
+
+def turns_typed(domain: Domain, columns: Sequence[str], item: Item) -> list[str]:
+    """What a user typed, turn by turn: the cells where a template was put around them, which would give it away."""
+    turns = [message.content for message in item.messages if message.role == "user"]
+    cells = (read_back(domain, columns, turn) if columns else {} for turn in turns)
+    return ["\n".join(found.values()) or turn for turn, found in zip(turns, cells, strict=True)]

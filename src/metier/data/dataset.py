@@ -20,10 +20,11 @@ from metier.data.online import Online
 from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show, text_of
 from metier.data.splitting import Remembered, apart, fewer, split
 from metier.domain import Domain, Listed
-from metier.errors import DataError, Fault, nearest
+from metier.errors import DataError, Fault, RecipeError, nearest
 from metier.events import Listener, silent
 from metier.files import digest, read_json, write_json
 from metier.recipe import Recipe
+from metier.strategies import Tuned
 
 _FORMAT = 1
 _NO_MATTER = "the recipe goes on with its other domains"
@@ -79,6 +80,20 @@ class Dataset:
     def train_hash(self) -> str:
         """Likewise for training and validation items."""
         return digest([[each.domain.name, _facts(each.train), _facts(each.validation)] for each in self.domains])
+
+
+def learns(recipe: Recipe, data: DomainData) -> bool:
+    """Whether a domain is trained on and chosen by; each one counts where nothing is tuned."""
+    return data.domain.trained or not isinstance(recipe.strategy, Tuned)
+
+
+def learned(recipe: Recipe, data: Dataset) -> list[DomainData]:
+    """The domains that are. Raises `RecipeError` where those of the recipe are all absent."""
+    found = [each for each in data.domains if learns(recipe, each)]
+    if not found:
+        fault = Fault("domain", "none that is there is trained on", "give the data of one that is at least")
+        raise RecipeError(str(recipe.path), [fault])
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,15 +149,18 @@ def _wrapped(network: nn.Module, strategy: Tuned) -> PeftModel:
         raise refused(strategy, error) from None
 
 
-def _wrap(network: nn.Module, config: PeftConfig) -> PeftModel:
+def _wrap(network: nn.Module, config: PeftConfig, name: str = "default") -> PeftModel:
     """PEFT's wrapping, in silence; copies of a tied head and embedding stay tied."""
+    if isinstance(network, PeftModel):
+        network.add_adapter(name, config)
+        return network
     head, embedding = (getattr(network, f"get_{side}_embeddings", lambda: None)() for side in ("output", "input"))
     tied = head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*(experts|MoE|target_parameters)", category=RuntimeWarning)
         warnings.filterwarnings("ignore", category=UserWarning)  # advice on use, which metier knows or measures
-        adapted: PeftModel = get_peft_model(network, config)
+        adapted: PeftModel = get_peft_model(network, config, adapter_name=name)
     if tied:
         head, embedding = (getattr(network, f"get_{side}_embeddings")() for side in ("output", "input"))
         if isinstance(head, LNTuningLayer) and isinstance(embedding, LNTuningLayer):
@@ -227,9 +230,16 @@ def save(adapted: PeftModel, identity: Identity, template: str, directory: Path,
     """
     if head is not None:
         write_json(directory / HEAD, asdict(head))
+    write_peft(adapted, identity.base, directory)
+    write_json(directory / IDENTITY, asdict(identity))
+    write_atomic(directory / "chat_template.jinja", template)
+
+
+def write_peft(adapted: PeftModel, base: str, directory: Path) -> None:
+    """Write what PEFT loads and no more: the adapter's tensors, and its configuration with the name of its base."""
     config = adapted.peft_config["default"]
     values = {key: _plain(value) for key, value in sorted(config.to_dict().items())}
-    values |= {"inference_mode": True, "base_model_name_or_path": identity.base}
+    values |= {"inference_mode": True, "base_model_name_or_path": base}
     tensors = _tensors(adapted, "default")
     if beginnings.NAME in adapted.peft_config:
         assert isinstance(config, LoraConfig)
@@ -238,8 +248,6 @@ def save(adapted: PeftModel, identity: Identity, template: str, directory: Path,
     # Serialised in memory: the library's own writing raises nothing that tells of a full disk.
     (directory / WEIGHTS).write_bytes(serialize(tensors, metadata={"format": "pt"}))
     write_json(directory / "adapter_config.json", values)
-    write_json(directory / IDENTITY, asdict(identity))
-    write_atomic(directory / "chat_template.jinja", template)
 
 
 def read_head(directory: Path) -> Head | None:
@@ -284,11 +292,14 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
     return _put(network, directory)[0]
 
 
-def load_foreign(network: nn.Module, directory: Path) -> PeftModel:
-    """Put an adapter that PEFT wrote elsewhere on a base; raises `ModelError` where it does not belong on it."""
+def load_foreign(network: nn.Module, directory: Path, name: str = "default") -> PeftModel:
+    """Put an adapter that PEFT wrote elsewhere on a base, beside those of other names that it has.
+
+    Raises `ModelError` where it does not belong on it.
+    """
     hint = "give an adapter that was made for this base, with the base's own names"
     try:
-        adapted, strange = _put(network, directory)
+        adapted, strange = _put(network, directory, name)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError) as error:
         raise ModelError(f"{directory}: does not go on this base: {said(error)}", hint) from None
     if strange:
@@ -327,14 +338,22 @@ def foreign_why_rows(directory: Path) -> str:
     )
 
 
-def _put(network: nn.Module, directory: Path) -> tuple[PeftModel, list[str]]:
+def _put(network: nn.Module, directory: Path, name: str = "default") -> tuple[PeftModel, list[str]]:
     """The network with a saved adapter, and the tensors of its file that found no place."""
     config = PeftConfig.from_pretrained(str(directory))
     config.base_model_name_or_path = getattr(network, "name_or_path", None)  # the identity says more than a name
-    adapted = _wrap(network, config)
-    found = set_peft_model_state_dict(adapted, load_file(directory / WEIGHTS))
+    adapted = _wrap(network, config, name)
+    found = set_peft_model_state_dict(adapted, load_file(directory / WEIGHTS), adapter_name=name)
     adapted.requires_grad_(False).eval()
     return adapted, list(found.unexpected_keys)  # type: ignore[attr-defined]
+
+
+def add_up(adapted: PeftModel, names: Sequence[str], weights: Sequence[float], kind: str, density: float) -> None:
+    """Put the adapters of these names together as "default", by PEFT's `add_weighted_adapter`; low rank alone."""
+    adapted.add_weighted_adapter([*names], [*weights], "default", combination_type=kind, density=density)
+    config = adapted.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    config.use_rslora = False  # PEFT copies it from the first one, whose scaling is in the tensors by now
 
 
 def merge(adapted: PeftModel) -> nn.Module:
