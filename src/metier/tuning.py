@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.items import Item, fingerprint
+from metier.data.retrieval import write_shelves
 from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
@@ -89,7 +90,7 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     forward = base.forward.over(adapted)
     engine = make_engine(forward, base, chosen)
     write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to, job.head))
-    write_shots(run, job)
+    write_shown(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
     answered, max_length = time.monotonic(), job.recipe.train.max_length
@@ -214,7 +215,9 @@ def make_engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
     return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
 
 
-def write_shots(run: Run, job: Job) -> None:
+def write_shown(run: Run, job: Job) -> None:
     """Who talks with the run is answered as it was measured."""
-    if job.shots:
-        run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
+    if job.front.shots:
+        run.write_shots({domain: shots.to_json() for domain, shots in job.front.shots.items()})
+    if job.front.shelves:
+        run.write_passages(write_shelves(job.front.shelves))
