@@ -188,9 +188,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     renderer = open_renderer(source.directory, template, head)
     longest = min(context(config), renderer.tokenizer.model_max_length if head and head.encoder else 1 << 20)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, longest)})
-    front = choose_front(recipe, data, renderer)
-    for fault in front.leaks:
-        on_event(Event("note", values={"text": f"warning: {fault}"}))
+    front = _front(recipe, data, renderer, on_event)
     units, dropped = _render(recipe, data, renderer, front)
     tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
     paired = _paired(recipe)
@@ -253,6 +251,13 @@ def _all_of(
 
 def _foreign(recipe: Recipe) -> Path | None:
     return recipe.directory / recipe.strategy.adapter if isinstance(recipe.strategy, Foreign) else None
+
+
+def _front(recipe: Recipe, data: Dataset, renderer: Renderer, listen: Listener) -> Front:
+    front = choose_front(recipe, data, renderer)
+    for fault in front.leaks[:_LISTED]:
+        listen(Event("note", values={"text": f"warning: {fault}"}))
+    return front
 
 
 def _render(

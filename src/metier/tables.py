@@ -116,6 +116,10 @@ def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None, oppon
     line = f"cost: {duration(sum(measured['seconds'].values()))}, peak memory {size(measured['peak_memory'])}"
     if plan is not None:
         line += f" (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+    if (latency := measured.get("seconds_per_answer")) is not None:
+        line += f", {duration(latency)} an answer"
+    if (price := measured.get("price_per_1000")) is not None:
+        line += f", {price:.3g} per 1,000 answers"
     return line + (f"; without {' and '.join(opponents)}" if opponents else "")
 
 
