@@ -19,7 +19,7 @@ from metier.domain import Domain
 from metier.errors import DataError, Fault
 from metier.files import digest
 
-LENGTH = 800  # characters, about 200 tokens; a passage ends with the paragraph that reaches it
+LENGTH = 400  # characters, about 100 tokens; a passage ends with the paragraph that reaches it
 _TABLES = (".jsonl", ".ndjson")  # whose column text is read
 _TELLING = 40  # characters from which an answer by itself is no coincidence
 _HEADING = re.compile(r"^(?=#{1,6} )", re.MULTILINE)

@@ -147,12 +147,15 @@ class _Asking:
             known = (
                 "name the key's variable with strategy.api_key_env" if reply.status == 401 else "look at url and model"
             )
+            self.halt.set()
             problem = f"{self._endpoint.model} at {self._endpoint.url}: {reply.failed}"
             raise RunError(problem, f"{known}; {_GOES_ON}")
 
     def _told(self, error: BaseException) -> str:
         """On one line, without the key, whatever the endpoint says."""
-        text = " ".join(str(getattr(error, "message", "") or error).split())[:300]
+        body = getattr(error, "body", None)
+        said = body.get("message") if isinstance(body, dict) else None
+        text = " ".join(str(said or error).split())[:300]
         return text.replace(self._key, "***") if self._key else text
 
 

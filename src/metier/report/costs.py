@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.figures import count, decimal, duration, size
+from metier.figures import count, decimal, duration, latency, size
 from metier.run import Run
 
 _LISTED = 20  # rows that were left out
@@ -136,7 +136,7 @@ def _asking(measured: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "answers", f"{count(measured['asked'])} asked now, {count(measured['replayed'])} replayed from the journal"
     yield "requests", f"{count(measured['attempts'])}, repeated ones included"
     if (seconds := measured["seconds_per_answer"]) is not None:
-        yield "latency", f"{duration(seconds)} an answer, 95 % within {duration(measured['seconds_per_answer_p95'])}"
+        yield "latency", f"{latency(seconds)} an answer, 95 % within {latency(measured['seconds_per_answer_p95'])}"
     if measured["tokens_in"] is not None and measured["tokens_out"] is not None:
         yield "tokens", f"{count(measured['tokens_in'])} read, {count(measured['tokens_out'])} written"
     if (price := measured["price_per_1000"]) is not None:
