@@ -36,11 +36,11 @@ from metier.recipe import Recipe
 from metier.remote import answer_remotely, items_of
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Classical, Endpoint, Foreign, HeadOnly, Untuned
+from metier.strategies import Classical, Endpoint, Foreign, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.training.objectives import Objective, source_of
-from metier.tuning import Means, make_engine, measure_foreign, tune, write_shown
+from metier.tuning import Means, make_engine, measure_foreign, tune, worth_saying, write_shown
 from metier.wording import choose_wordings, worded
 
 
@@ -108,7 +108,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
         judged_anew = run.judge_by(job.recipe)
         return evaluate(run) if judged_anew or not run.report.exists() else run
     with run.locked():
-        for text in _worth_saying(job, chosen):
+        for text in worth_saying(job, chosen):
             means.listen(Event("note", values={"text": text}))
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
@@ -227,23 +227,6 @@ def _as_read(job: Job) -> Recipe:
     whole = (read.get(domain.name, domain) for domain in job.recipe.domain)
     domains = (each.model_copy(update={"instruction": None}) if each.instructions else each for each in whole)
     return job.recipe.model_copy(update={"domain": tuple(domains)})
-
-
-def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
-    """What moves, and what a user may not have meant."""
-    if job.head:
-        yield "a head leaves no language model: what was forgotten of it is not measured"
-    if job.kinds:
-        yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
-    if chosen.long_warmup:
-        yield f"warning: {chosen.long_warmup}"
-    if left := [kind.name for kind in job.kinds if not (kind.adapted or isinstance(job.recipe.strategy, HeadOnly))]:
-        yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
-    if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
-        share = outside / job.shape.parameters
-        yield f"warning: {share:.0%} of the base (experts) are no linear layers: neither adapted nor stored in 4 bits"
-    if job.dropped:
-        yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
 
 
 def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:

@@ -69,7 +69,7 @@ def measure(replies: Sequence[Reply], price: Price | None) -> dict[str, Any]:
         "answers": len(given),
         "failed": len(replies) - len(given),
         "attempts": sum(reply.attempts for reply in replies),
-        "seconds": {"waiting for answers": sum(seconds)},
+        "seconds": {"held-out answers": sum(seconds)},
         "seconds_per_answer": fmean(seconds) if given else None,
         "seconds_per_answer_p95": float(np.quantile(seconds, 0.95)) if given else None,
         "tokens_in": read,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from metier.model.loading import Base
 from metier.model.trials import recompute
 from metier.planning import Plan
 from metier.run import Run
-from metier.strategies import Tuned
+from metier.strategies import HeadOnly, Tuned
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
@@ -213,6 +213,23 @@ def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
 def make_engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
     """The engine that evaluates, by the plan's means."""
     return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
+
+
+def worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
+    """What moves, and what a user may not have meant."""
+    if job.head:
+        yield "a head leaves no language model: what was forgotten of it is not measured"
+    if job.kinds:
+        yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
+    if chosen.long_warmup:
+        yield f"warning: {chosen.long_warmup}"
+    if left := [kind.name for kind in job.kinds if not (kind.adapted or isinstance(job.recipe.strategy, HeadOnly))]:
+        yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
+    if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
+        share = outside / job.shape.parameters
+        yield f"warning: {share:.0%} of the base (experts) are no linear layers: neither adapted nor stored in 4 bits"
+    if job.dropped:
+        yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
 
 
 def write_shown(run: Run, job: Job) -> None:

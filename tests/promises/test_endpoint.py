@@ -258,6 +258,11 @@ def test_a_key_in_the_wrong_place_is_refused_untold(home: Path, key: str, value:
     assert "secret" not in str(caught.value)
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.slow
 def test_transformers_serve_is_recorded_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The issue's measure, on nano: pip install 'transformers[serving]' where this skips."""
@@ -272,7 +277,7 @@ def test_transformers_serve_is_recorded_and_replayed(tmp_path: Path, monkeypatch
     with (tmp_path / "serve.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as child:
         try:
             until = time.monotonic() + 180
-            while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
+            while not _listens(port) and time.monotonic() < until:
                 assert child.poll() is None, (tmp_path / "serve.log").read_text()
                 time.sleep(0.5)
             strategy = {"method": "endpoint", "url": f"http://127.0.0.1:{port}/v1", "model": str(_NANO)}

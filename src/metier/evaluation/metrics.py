@@ -30,6 +30,7 @@ PRIMARY: dict[Kind, str] = {
 CLOSED = ("label", "choice", "preference")
 """Kinds whose answer is one of several given replies."""
 
+
 @dataclass(frozen=True)
 class Confusion:
     """`matrix[truth][predicted]` counts items; those that failed or could not be parsed are in no cell."""
