@@ -129,7 +129,7 @@ def find(
     """The finished run of this recipe, judged by its guard, if there is one. Raises every fault, as `check` does."""
     job = prepare(recipe, offline=offline, on_event=on_event)
     run = _existing(job, overrides or {})
-    if run is None or run.status != "finished":
+    if run is None or run.status != "finished" or not run.priced_as(job.recipe):
         return None
     return evaluate(run) if run.judge_by(job.recipe) else run
 
@@ -138,6 +138,8 @@ def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
     """The directory that `train` would take, if it is there; the network stays untouched."""
     if isinstance(job.recipe.strategy, Classical):
         parts = {"heldout": job.data.heldout_hash, "train": job.data.train_hash}
+    elif isinstance(job.recipe.strategy, Endpoint):
+        parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     else:
         parts = _parts(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
     return runs.find(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts))
@@ -322,8 +324,9 @@ def _remote(job: Job, strategy: Endpoint, means: Means, resume: Run | None) -> R
         _assert_same(resume, parts)
     run = _create(job, parts, model=strategy.model)
     with run.locked(wait=True), _followed(run):
-        if not run.price_by(job.recipe) and run.status == "finished" and resume is None:
+        if run.status == "finished" and resume is None and run.priced_as(job.recipe):
             return run
+        run.price_by(job.recipe)
         run.update(status="started", why="")
         measured = answer_remotely(run, job, means)
         return _finish(run, opponents, **measured)

@@ -187,14 +187,14 @@ class Run:
         write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
         return True
 
-    def price_by(self, recipe: Recipe) -> bool:
-        """Take over the price of an endpoint that `recipe` names now; whether it is another than before."""
-        own, price = self.recipe(), recipe.values()["strategy"].get("price_per_million")
-        if own.values()["strategy"].get("price_per_million") == price:
-            return False
-        changed = own.override(**{"strategy.price_per_million": price})
+    def priced_as(self, recipe: Recipe) -> bool:
+        """Whether its answers cost what `recipe` says of an endpoint now."""
+        return _price(self.recipe()) == _price(recipe)
+
+    def price_by(self, recipe: Recipe) -> None:
+        """Take over the price that `recipe` names."""
+        changed = self.recipe().override(**{"strategy.price_per_million": _price(recipe)})
         write_atomic(self.directory / "recipe.toml", changed.to_toml())
-        return True
 
     def write_shots(self, shots: Mapping[str, Any]) -> None:
         """The examples that stand in front of every question, by domain; a copy of training rows."""
@@ -355,6 +355,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _price(recipe: Recipe) -> Any:
+    return recipe.values()["strategy"].get("price_per_million")
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import metier
 from metier.cli.main import app
 from metier.errors import MetierError, RecipeError, RunError
-from metier.experiment import evaluate, plan, train
+from metier.experiment import evaluate, find, plan, train
 from metier.inference import endpoint as module
 from metier.recipe import Recipe
 from metier.run import Run
@@ -163,6 +163,10 @@ def test_what_failed_counts_as_failed_and_is_asked_again_on_request(home: Path, 
 def test_who_asks_where_and_how_makes_the_run(home: Path, server: ChatServer) -> None:
     run = train(recipe(home, server.url))
     asked = len(server.bodies)
+    found = find(recipe(home, server.url))
+    assert found is not None
+    assert found.directory == run.directory
+    assert find(recipe(home, server.url, price_per_million={"input": 1, "output": 1})) is None  # it is counted anew
     priced = train(recipe(home, server.url, price_per_million={"input": 1, "output": 1}, concurrency=1))
     assert priced.directory == run.directory
     assert priced.facts["measured"]["price_per_1000"] == pytest.approx(0.025)

@@ -155,6 +155,13 @@ def test_no_key_is_taken_that_nobody_named(server: ChatServer, tmp_path: Path, m
         read_key("SOME_KEY")
 
 
+def test_a_missing_client_is_named(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(RunError, match="needs the openai package") as caught:
+        ask(server, tmp_path)
+    assert caught.value.hint == "pip install 'metier[endpoint]'"
+
+
 def test_as_many_are_asked_at_once_as_is_said(server: ChatServer, tmp_path: Path) -> None:
     together, most, lock = [0], [0], threading.Lock()
 
