@@ -189,7 +189,7 @@ class Run:
 
     def priced_as(self, recipe: Recipe) -> bool:
         """Whether its answers cost what `recipe` says of an endpoint now."""
-        return _price(self.recipe()) == _price(recipe)
+        return bool(_price(self.recipe()) == _price(recipe))
 
     def price_by(self, recipe: Recipe) -> None:
         """Take over the price that `recipe` names."""
