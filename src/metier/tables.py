@@ -65,7 +65,7 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
     `opponents` names those it was compared with, by method.
     """
     yield Table(("domain", "metric", "score", "95 % interval", "items", "failed"), [*_score_rows(scores)])
-    if unparsed := [f"{each['unparsed']} on {each['domain']}" for each in scores["domains"] if each["unparsed"]]:
+    if unparsed := [f"{each['unparsed']} on {each['domain']}" for each in scores["domains"] if each.get("unparsed")]:
         yield f"unparsed, which count as wrong and as no class: {', '.join(unparsed)}"
     for role, against in scores["against"].items():
         yield f"against {opponents[role]} (paired, Holm over the domains)"
