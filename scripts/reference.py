@@ -5,6 +5,7 @@ python scripts/reference.py
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from metier.cli.main import app
 from metier.domain import Domain, Listed, Permutation, Strict
 from metier.files import write_atomic
 from metier.recipe import Eval, Recipe, Train
-from metier.strategies import METHODS, Foreign, LastN, Lora, LoraStrategy
+from metier.strategies import METHODS, Endpoint, Foreign, LastN, Lora, LoraStrategy, Price
 
 BAR = "\\|"  # a bar within a cell
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -30,6 +31,13 @@ _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
     ("`[strategy]`", "", LoraStrategy, ("method", "peft")),
     ('`[strategy]` with `method = "last-n"`', "Beside those above.", LastN, (*LoraStrategy.model_fields,)),
     ('`[strategy]` with `method = "adapter"`', "An adapter made elsewhere.", Foreign, (*LoraStrategy.model_fields,)),
+    (
+        '`[strategy]` with `method = "endpoint"`',
+        "A model that answers elsewhere.",
+        Endpoint,
+        (*LoraStrategy.model_fields,),
+    ),
+    ("`price_per_million = { … }`", "In any currency.", Price, ()),
     ("`[strategy.peft]`", "Of `lora` and `qlora`, by PEFT's names; other PEFT methods take PEFT's own keys.", Lora, ()),
     ("`[train]`", "", Train, ()),
     ("`[eval]`", "", Eval, ()),
@@ -78,7 +86,7 @@ def _key(name: str, field: FieldInfo) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
+    return str(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
 
 
 def _types(schema: Mapping[str, Any]) -> Iterator[str]:

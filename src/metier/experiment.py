@@ -15,6 +15,7 @@ from metier import hub
 from metier import run as runs
 from metier.data.classes import HeadRenderer
 from metier.data.dataset import remember
+from metier.data.showing import Front
 from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import Answer, read_answers, to_json
@@ -32,13 +33,14 @@ from metier.model.loading import Base, NumberFormat
 from metier.planning import Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
+from metier.remote import answer_remotely, items_of
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Classical, Foreign, HeadOnly, Untuned
+from metier.strategies import Classical, Endpoint, Foreign, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.training.objectives import Objective, source_of
-from metier.tuning import Means, make_engine, measure_foreign, tune, write_shots
+from metier.tuning import Means, make_engine, measure_foreign, tune, worth_saying, write_shown
 from metier.wording import choose_wordings, worded
 
 
@@ -48,8 +50,10 @@ def check(recipe: Recipe, *, offline: bool = False, on_event: Listener = silent)
 
 
 def plan(recipe: Recipe | Job, overrides: Mapping[str, Any] | None = None, *, offline: bool = False) -> Plan:
-    """How this machine would do it, with forecast memory and time."""
+    """How this machine would do it, with forecast memory and time. Raises `RunError` where another one does it."""
     job = recipe if isinstance(recipe, Job) else prepare(recipe, offline=offline)
+    if isinstance(job.recipe.strategy, Endpoint):
+        raise RunError("endpoint: there is nothing to plan: another machine answers", "ask it: metier train RECIPE")
     hardware = probe()
     draft = make_plan(job.recipe, job.shape, hardware, None, overrides or {})
     widths = (job.shape.hidden, job.shape.intermediate)
@@ -85,6 +89,8 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if isinstance(recipe.strategy, Classical):
         remember(recipe, job.data)
         return _only(_classical(job, means))
+    if isinstance(recipe.strategy, Endpoint):
+        return _remote(job, recipe.strategy, means, resume)
     chosen = plan(job, means.overrides)
     job = replace(job, source=hub.complete(job.source, offline=means.offline, listen=means.listen))
     remember(recipe, job.data)  # nothing is written before all that can be refused is
@@ -92,7 +98,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if isinstance(recipe.strategy, Untuned):
         base = _load(job, chosen)
         untuned = _untuned(job, chosen, base, opponents, means)
-        if not recipe.strategy.num_fewshot:
+        if not recipe.strategy.shows:
             return untuned
         return _untuned(job, chosen, base, {"none": untuned, **opponents}, means, recipe.strategy)
     if resume is not None:
@@ -102,7 +108,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
         judged_anew = run.judge_by(job.recipe)
         return evaluate(run) if judged_anew or not run.report.exists() else run
     with run.locked():
-        for text in _worth_saying(job, chosen):
+        for text in worth_saying(job, chosen):
             means.listen(Event("note", values={"text": text}))
         chosen = _kept_plan(run, chosen, means)
         base = _load(job, chosen)
@@ -123,7 +129,7 @@ def find(
     """The finished run of this recipe, judged by its guard, if there is one. Raises every fault, as `check` does."""
     job = prepare(recipe, offline=offline, on_event=on_event)
     run = _existing(job, overrides or {})
-    if run is None or run.status != "finished":
+    if run is None or run.status != "finished" or not run.priced_as(job.recipe):
         return None
     return evaluate(run) if run.judge_by(job.recipe) else run
 
@@ -132,6 +138,8 @@ def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
     """The directory that `train` would take, if it is there; the network stays untouched."""
     if isinstance(job.recipe.strategy, Classical):
         parts = {"heldout": job.data.heldout_hash, "train": job.data.train_hash}
+    elif isinstance(job.recipe.strategy, Endpoint):
+        parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     else:
         parts = _parts(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
     return runs.find(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts))
@@ -148,7 +156,7 @@ def evaluate(
     """
     check_own(metrics or {})
     if isinstance(target, Recipe):
-        trained = not isinstance(target.strategy, Untuned | Foreign)
+        trained = not isinstance(target.strategy, Untuned | Foreign | Endpoint)
         measured = target.override(strategy={"method": "none"}) if trained else target
         return train(measured, offline=offline, on_event=on_event, metrics=metrics)
     target = (target if isinstance(target, Run) else Run.open(target)).finished()
@@ -177,8 +185,7 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
         parts["general"] = digest([each.text for each in job.passages])
     if job.foreign:
         parts["adapter"] = foreign_digest(job.foreign)
-    if job.shots:
-        parts["shots"] = digest({domain: shots.to_json() for domain, shots in job.shots.items()})
+    parts |= job.front.digests
     if asked := {domain.name: domain.instructions for domain in job.recipe.domain if domain.instructions}:
         parts["wordings"] = digest([asked, job.data.train_hash])  # validation, on which one is chosen, included
     if job.kinds and job.own is not None:
@@ -207,7 +214,7 @@ def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
     facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
     facts |= {"skipped": [str(fault) for fault in job.data.skipped]}
-    facts |= {"notes": [str(fault) for fault in job.data.notes]}
+    facts |= {"notes": [str(fault) for fault in (*job.data.notes, *job.front.leaks)]}
     facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
     facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", _as_read(job), runs.key(job.recipe, **parts), facts)
@@ -219,23 +226,6 @@ def _as_read(job: Job) -> Recipe:
     whole = (read.get(domain.name, domain) for domain in job.recipe.domain)
     domains = (each.model_copy(update={"instruction": None}) if each.instructions else each for each in whole)
     return job.recipe.model_copy(update={"domain": tuple(domains)})
-
-
-def _worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
-    """What moves, and what a user may not have meant."""
-    if job.head:
-        yield "a head leaves no language model: what was forgotten of it is not measured"
-    if job.kinds:
-        yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
-    if chosen.long_warmup:
-        yield f"warning: {chosen.long_warmup}"
-    if left := [kind.name for kind in job.kinds if not (kind.adapted or isinstance(job.recipe.strategy, HeadOnly))]:
-        yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
-    if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
-        share = outside / job.shape.parameters
-        yield f"warning: {share:.0%} of the base (experts) are no linear layers: neither adapted nor stored in 4 bits"
-    if job.dropped:
-        yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
 
 
 def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
@@ -271,7 +261,7 @@ def _untuned(
 ) -> Run:
     """The untuned base on the same held-out items, in the same number format, asked bare or as `shown` says."""
     strategy = (shown or Untuned(method="none")).model_dump()
-    job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=(), shots=job.shots if shown else {})
+    job = replace(job, recipe=job.recipe.override(strategy=strategy), kinds=(), front=job.front if shown else Front())
     if isinstance(job.renderer, HeadRenderer):
         job = replace(job, renderer=job.renderer.plain, head=None)
     run = _find(job, chosen)
@@ -288,7 +278,7 @@ def _untuned(
         phase = "few-shot" if shown else "base"
         answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, phase)
         run.write_answers([to_json(each) for each in answers])
-        write_shots(run, job)
+        write_shown(run, job)
         return _finish(run, opponents, {asked: time.monotonic() - begun})
 
 
@@ -321,6 +311,24 @@ def _classical(job: Job, means: Means) -> dict[str, Run]:
         return {"classical": _finish(run, {}, {"fitting and answers": time.monotonic() - begun})}
 
 
+def _remote(job: Job, strategy: Endpoint, means: Means, resume: Run | None) -> Run:
+    """The run of an endpoint; no base is read, only a tokenizer that counts what may stand in front."""
+    items_of(job)
+    remember(job.recipe, job.data)
+    opponents = _classical(job, means)
+    parts = {"heldout": job.data.heldout_hash, **job.front.digests}
+    if resume is not None:
+        _assert_same(resume, parts)
+    run = _create(job, parts, model=strategy.model)
+    with run.locked(wait=True), _followed(run):
+        if run.status == "finished" and resume is None and run.priced_as(job.recipe):
+            return run
+        run.price_by(job.recipe)
+        run.update(status="started", why="")
+        measured = answer_remotely(run, job, means)
+        return _finish(run, opponents, **measured)
+
+
 def _stoppable(listen: Listener, stop: Callable[[], bool]) -> Listener:
     """A listener through which work between two signs of life can be stopped; training writes its checkpoint first."""
 
@@ -346,11 +354,12 @@ def _followed(run: Run) -> Iterator[None]:
         raise
 
 
-def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:
+def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float], **measured: Any) -> Run:
+    """Score and report it; `measured` is what a run of its method tells besides seconds and memory."""
     _score(run, opponents)
     device = run.plan()["device"] if (run.directory / "plan.json").exists() else "cpu"
     memory = {"peak_memory": peak_memory(device)} | ({} if device == "cpu" else {"host_memory": peak_memory()})
-    run.update(status="finished", why="", measured={"seconds": dict(seconds), **memory})
+    run.update(status="finished", why="", measured={"seconds": dict(seconds), **memory, **measured})
     write_report(run)
     Store(run.directory / "checkpoints").clear()
     return run

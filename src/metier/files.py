@@ -65,10 +65,28 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append one line in a single write, so that a kill leaves at most one torn last line."""
+def append_line(path: Path, line: str, *, sync: bool = False) -> None:
+    """Append one line in a single write, so that a kill leaves at most one torn last line.
+
+    With `sync` it is on the disk when this returns.
+    """
     with path.open("ab") as file:
         file.write(line.encode() + b"\n")
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop a last line without its end, which a kill tore, so that the next line stands by itself."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end and file.seek(end - 1) >= 0 and file.read(1) != b"\n":
+            end -= 1
+        if end < size:
+            file.truncate(end)
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:

@@ -17,7 +17,7 @@ from metier.data.items import Item
 from metier.data.mappings import explain
 from metier.data.mixing import Unit, batches, shares
 from metier.data.rendering import Renderer
-from metier.data.shots import Shots
+from metier.data.showing import Front, choose_front
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
@@ -33,14 +33,13 @@ from metier.planning import resolve
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.stages import merged, run_or_base
-from metier.strategies import Classical, Foreign, Full, LastN, PeftStrategy, Tuned
+from metier.strategies import Foreign, Full, LastN, PeftStrategy, Tuned
 from metier.tables import Part, Table, as_text, html
 from metier.training.objectives import Objective
 from metier.trees import Example, pack
 
 _VALIDATION_LIMIT = 32  # open answers decoded a domain at each validation
 _LISTED = 10  # faults that are shown
-_TURN_TOKENS = 8  # what a template puts around an answer
 _SAMPLED_STEPS = 64  # of the first epoch, packed to forecast its length
 
 
@@ -49,16 +48,16 @@ class Job:
     """A resolved recipe, its data and what its base looks like from outside.
 
     `units` holds for each domain that is trained on its examples as the objective takes them. `dropped` are those that
-    are longer than max_length; `weights` is what its target token counts, or its pair; `shots` are by
-    domain the examples that the strategy puts in front of questions; `kinds` is what it would train; `seen` are
-    fingerprints of what earlier stages learned from; `head` is what the strategy puts on the base.
+    are longer than max_length; `weights` is what its target token counts, or its pair; `front` is what the strategy
+    puts in front of questions; `kinds` is what it would train; `seen` are fingerprints of what earlier stages learned
+    from; `head` is what the strategy puts on the base.
     """
 
     recipe: Recipe
     data: Dataset
     source: hub.Source
     renderer: Renderer
-    shots: Mapping[str, Shots]
+    front: Front
     config: Config
     shape: Shape
     units: Mapping[str, Sequence[Unit]]
@@ -99,7 +98,7 @@ class Job:
 
     def shown(self, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
         """A domain's items as the strategy asks them."""
-        return _shown(self.shots, self.renderer, domain, items)
+        return self.front.of(domain.domain.name, items, self.renderer)
 
     @property
     def limits(self) -> Limits:
@@ -157,6 +156,7 @@ class Job:
         for each in self.data.domains:
             told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
             yield "\n".join(("", each.domain.name, *told))
+        yield from (f"warning  {fault}" for fault in self.front.leaks[:_LISTED])
         faults = [*self.data.notes, *(fault for each in self.data.domains for fault in each.left_out), *self.dropped]
         more = [f"note  … and {len(faults) - _LISTED} more (--json lists all)"] if len(faults) > _LISTED else []
         yield from (f"note  {fault}" for fault in faults[:_LISTED])
@@ -199,8 +199,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     renderer = open_renderer(source.directory, template, head)
     longest = min(context(config), renderer.tokenizer.model_max_length if head and head.encoder else 1 << 20)
     recipe = recipe.override(**{"train.max_length": min(recipe.train.max_length, longest)})
-    shots = _shots(recipe, data, renderer)
-    units, dropped = _render(recipe, data, renderer, shots)
+    front = _front(recipe, data, renderer, on_event)
+    units, dropped = _render(recipe, data, renderer, front)
     tokens = {each.domain.name: sum(map(_learned_in, units.get(each.domain.name, ()))) for each in data.domains}
     paired = _paired(recipe)
     counts = {name: len(each) if paired else tokens[name] for name, each in units.items()}
@@ -211,7 +211,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         data=data,
         source=source,
         renderer=renderer,
-        shots=shots,
+        front=front,
         config=config,
         shape=dataclasses.replace(base_shape(source, config, recipe.strategy, foreign, head), context=longest),
         units=units,
@@ -269,37 +269,15 @@ def _foreign(recipe: Recipe) -> Path | None:
     return recipe.directory / recipe.strategy.adapter if isinstance(recipe.strategy, Foreign) else None
 
 
-def _shots(recipe: Recipe, data: Dataset, renderer: Renderer) -> dict[str, Shots]:
-    """The examples of each domain, where the strategy shows any."""
-    strategy, shots = recipe.strategy, {}
-    if isinstance(strategy, Classical) or not strategy.num_fewshot:
-        return {}
-    for domain in data.domains:
-        kind = domain.train[0].kind
-        if kind == "passage":  # nothing is asked of plain text
-            continue
-        closed = {reply for item in domain.train for reply in item.replies} if kind in ("label", "choice") else set()
-        longest = max((len(renderer.encode(reply)) for reply in closed), default=recipe.eval.max_new_tokens)
-        room = recipe.train.max_length - longest - _TURN_TOKENS
-        if room < 1:
-            problem = (
-                f"leaves no room for examples: an answer may have {longest} of max_length = {recipe.train.max_length}"
-            )
-            fix = "raise train.max_length, or lower eval.max_new_tokens"
-            raise RecipeError(str(recipe.path), [Fault("strategy.num_fewshot", problem, fix)])
-        shots[domain.domain.name] = Shots.choose(
-            domain.train, strategy.num_fewshot, strategy.fewshot_sampler, room=room, seed=recipe.train.seed
-        )
-    return shots
-
-
-def _shown(shots: Mapping[str, Shots], renderer: Renderer, domain: DomainData, items: Sequence[Item]) -> Sequence[Item]:
-    found = shots.get(domain.domain.name)
-    return found.in_front_of(items, renderer) if found else items
+def _front(recipe: Recipe, data: Dataset, renderer: Renderer, listen: Listener) -> Front:
+    front = choose_front(recipe, data, renderer)
+    for fault in front.leaks[:_LISTED]:
+        listen(Event("note", values={"text": f"warning: {fault}"}))
+    return front
 
 
 def _render(
-    recipe: Recipe, data: Dataset, renderer: Renderer, shots: Mapping[str, Shots]
+    recipe: Recipe, data: Dataset, renderer: Renderer, front: Front
 ) -> tuple[dict[str, list[Unit]], list[Fault]]:
     """Training examples by domain; one with a row over max_length is dropped and listed, never cut."""
     objective = recipe.strategy.objective if isinstance(recipe.strategy, Tuned) else "sft"
@@ -307,7 +285,7 @@ def _render(
     units: dict[str, list[Unit]] = {}
     dropped: list[Fault] = []
     for domain in learned(recipe, data):
-        items = _shown(shots, renderer, domain, domain.train)
+        items = front.of(domain.domain.name, domain.train, renderer)
         units[domain.domain.name], long = make_units(items, renderer, objective, recipe.train.max_length)
         dropped += long
         if not units[domain.domain.name]:

@@ -20,10 +20,12 @@ from metier.strategies import (
     METHODS,
     OWN_METHODS,
     Auto,
+    Endpoint,
     Foreign,
     LastN,
     Lora,
     LoraStrategy,
+    Price,
     QloraStrategy,
     Strategy,
     Tuned,
@@ -225,6 +227,10 @@ _KNOWN_AS = {  # what people call a method → how a recipe says it
     "freeze": 'method = "last-n"',
     "prompting": _BY_SHOTS,
     "few-shot": _BY_SHOTS,
+    "retrieval": 'method = "none" with strategy.passages',
+    "rag": 'method = "none" with strategy.passages',
+    "openai": 'method = "endpoint"',
+    "api": 'method = "endpoint"',
     "zero-shot": 'method = "none"',
     **{each: f'method = "lora" with strategy.objective = "{each}"' for each in ("sft", "dpo", "kto", "lm", "classify")},
 }
@@ -268,6 +274,7 @@ _ALIASES = {  # what other tools call a field
     "path": "data",
 }
 _METHODS_OWN = {"layers": "last-n", "adapter": "adapter", "quantization_bit": "qlora"}
+_METHODS_OWN |= {name: "endpoint" for name in Endpoint.model_fields if name not in Tuned.model_fields}
 
 
 def _fields(parents: list[str]) -> set[str]:
@@ -275,7 +282,9 @@ def _fields(parents: list[str]) -> set[str]:
         case []:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
-            return {*LastN.model_fields, *Foreign.model_fields, *QloraStrategy.model_fields}
+            return {name for model in _STRATEGIES for name in model.model_fields}
+        case ["strategy", "price_per_million"]:
+            return set(Price.model_fields)
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -284,9 +293,10 @@ def _fields(parents: list[str]) -> set[str]:
             return {*Permutation.model_fields, *Listed.model_fields}
 
 
+_STRATEGIES = (LastN, Foreign, QloraStrategy, Endpoint)
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {
     name
-    for model in (Recipe, Domain, Permutation, Listed, LastN, Foreign, QloraStrategy, Lora, Train, Eval)
+    for model in (Recipe, Domain, Permutation, Listed, *_STRATEGIES, Price, Lora, Train, Eval)
     for name in model.model_fields
 }

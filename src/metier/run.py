@@ -19,6 +19,7 @@ from metier.events import Event, Listener
 from metier.files import append_line, digest, held, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
+from metier.strategies import Shown
 from metier.tables import Part, as_text, benchmark_parts, cost_line, html, score_parts
 
 FORMAT = 1
@@ -86,8 +87,26 @@ class Run:
         recipe = self.recipe()
         staged = (recipe.directory / recipe.model / "run.json").is_file()
         base = "the stage before" if staged else OPPONENTS["none"]
-        shown = getattr(recipe.strategy, "num_fewshot", 0)
-        return {**OPPONENTS, "none": f"{base} without examples" if shown else base}
+        shown = self.shown
+        return {**OPPONENTS, "none": f"{base} without {' and '.join(shown)}" if shown else base}
+
+    @property
+    def shown(self) -> dict[str, int]:
+        """How many examples and passages stand in front of a question, at most."""
+        strategy = self.recipe().strategy
+        if not isinstance(strategy, Shown):
+            return {}
+        counts = {"examples": strategy.num_fewshot, "passages": strategy.num_passages if strategy.passages else 0}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def why_shut(self) -> str:
+        """Why nobody can talk with it or ask it for more, or ""."""
+        reasons = {
+            "classical": "the classical baseline is no language model",
+            "endpoint": "its answers came from an endpoint: no model of it is here",
+        }
+        return reasons.get(self.facts["method"], "")
 
     def recipe(self) -> Recipe:
         """The resolved recipe, anchored where the original stood."""
@@ -168,12 +187,30 @@ class Run:
         write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
         return True
 
+    def priced_as(self, recipe: Recipe) -> bool:
+        """Whether its answers cost what `recipe` says of an endpoint now."""
+        return bool(_price(self.recipe()) == _price(recipe))
+
+    def price_by(self, recipe: Recipe) -> None:
+        """Take over the price that `recipe` names."""
+        changed = self.recipe().override(**{"strategy.price_per_million": _price(recipe)})
+        write_atomic(self.directory / "recipe.toml", changed.to_toml())
+
     def write_shots(self, shots: Mapping[str, Any]) -> None:
         """The examples that stand in front of every question, by domain; a copy of training rows."""
         write_json(self.directory / "shots.json", shots)
 
     def shots(self) -> dict[str, Any]:
         path = self.directory / "shots.json"
+        found: dict[str, Any] = read_json(path) if path.exists() else {}
+        return found
+
+    def write_passages(self, shelves: Mapping[str, Any]) -> None:
+        """The passages out of which the nearest stand in front of every question."""
+        write_json(self.directory / "passages.json", shelves)
+
+    def passages(self) -> dict[str, Any]:
+        path = self.directory / "passages.json"
         found: dict[str, Any] = read_json(path) if path.exists() else {}
         return found
 
@@ -254,7 +291,7 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     values["train"].pop("rows")  # the hash of what is left stands for it
     if not values["train"]["sweep"]:
         values["train"].pop("sweep")  # as runs were keyed before there was one
-    if method in ("none", "classical", "adapter"):
+    if method in ("none", "classical", "adapter", "endpoint"):
         values["train"] = {"max_length": recipe.train.max_length}
         values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]
     if method == "classical":
@@ -264,8 +301,13 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
         values["eval"].pop(name, None)
     values["strategy"].pop("adapter", None)  # its bytes are hashed
+    for name in ("api_key_env", "price_per_million", "concurrency"):  # who pays and how fast changes no answer
+        values["strategy"].pop(name, None)
     if not values["strategy"].get("num_fewshot"):
         values["strategy"].pop("fewshot_sampler", None)
+    if not values["strategy"].pop("passages", None):  # what is read there is hashed
+        for name in ("num_passages", "passages_prompt"):
+            values["strategy"].pop(name, None)
     values.pop("model", None)  # the base's hash stands for it
     return values
 
@@ -317,6 +359,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _price(recipe: Recipe) -> Any:
+    return recipe.values()["strategy"].get("price_per_million")
 
 
 def _now() -> str:

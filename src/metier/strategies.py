@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -67,6 +69,24 @@ class Shown(Strict):
     fewshot_sampler: Literal["random", "stratified", "nearest"] = Field(
         "stratified", description="every label in turn, or for each question the nearest by TF-IDF"
     )
+    passages: str | None = Field(
+        None, description="folder or file (txt, md, jsonl with text) whose nearest passages stand before a question"
+    )
+    num_passages: Annotated[int, Field(gt=0)] = Field(3, description="passages in front, the nearest by TF-IDF")
+    passages_prompt: str = Field(
+        "These passages may help:\n\n{passages}\n\n{question}", description="how passages and question are put together"
+    )
+
+    @property
+    def shows(self) -> bool:
+        """Whether anything stands in front."""
+        return bool(self.num_fewshot or self.passages)
+
+    @model_validator(mode="after")
+    def _both_have_a_place(self) -> Self:
+        if any(self.passages_prompt.count(name) != 1 for name in ("{passages}", "{question}")):
+            raise ValueError("passages_prompt: needs {passages} and {question}, each once; write both into it")
+        return self
 
 
 class Untuned(Shown):
@@ -79,6 +99,41 @@ class Classical(Strict):
     """TF-IDF with a linear SVM for labels, the nearest training answer for open answers."""
 
     method: Literal["classical"]
+
+
+class Price(Strict):
+    """What a million tokens cost, in any currency."""
+
+    input: Annotated[float, Field(ge=0)] = Field(description="of tokens read")
+    output: Annotated[float, Field(ge=0)] = Field(description="of tokens written")
+
+
+class Endpoint(Shown):
+    """A chat model behind an OpenAI-compatible address, hosted or local, as it answers there."""
+
+    method: Literal["endpoint"]
+    url: str = Field(description="base address, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+    price_per_million: Price | None = Field(
+        None, description="tokens' price, { input = …, output = … }, in any currency"
+    )
+    concurrency: Annotated[int, Field(gt=0, le=64)] = Field(4, description="requests at the same time")
+
+    @model_validator(mode="after")
+    def _tells_no_secret(self) -> Self:
+        """What is wrong is told without its value: it may be a key."""
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "api_key_env: is no variable's name in capitals; "
+                "write its name, such as OPENAI_API_KEY, and never the key itself"
+            )
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("url: is no address of http or https; write one such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("url: holds more than an address; name the key's variable with api_key_env")
+        return self
 
 
 class Foreign(Shown):
@@ -162,7 +217,7 @@ class PeftStrategy(Tuned):
     peft: Mapping[str, Any] = Field(default_factory=dict)
 
 
-OWN_METHODS = ("none", "classical", "adapter", "full", "head", "last-n", "lora", "qlora")
+OWN_METHODS = ("none", "classical", "endpoint", "adapter", "full", "head", "last-n", "lora", "qlora")
 METHODS = (*OWN_METHODS, *PEFT_METHODS)
 
 
@@ -175,6 +230,7 @@ def _arm(raw: Any) -> Any:
 Strategy = Annotated[
     Annotated[Untuned, Tag("none")]
     | Annotated[Classical, Tag("classical")]
+    | Annotated[Endpoint, Tag("endpoint")]
     | Annotated[Foreign, Tag("adapter")]
     | Annotated[Full, Tag("full")]
     | Annotated[HeadOnly, Tag("head")]

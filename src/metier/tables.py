@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from metier.figures import decimal, duration, figure, habit, size, with_unit
+from metier.figures import decimal, duration, figure, habit, latency, size, with_unit
 
 HARDLY = "it hardly differs from its base: raise train.learning_rate or train.num_train_epochs"
 
@@ -65,6 +65,8 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
     `opponents` names those it was compared with, by method.
     """
     yield Table(("domain", "metric", "score", "95 % interval", "items", "failed"), [*_score_rows(scores)])
+    if unparsed := [f"{each['unparsed']} on {each['domain']}" for each in scores["domains"] if each.get("unparsed")]:
+        yield f"unparsed, which count as wrong and as no class: {', '.join(unparsed)}"
     for role, against in scores["against"].items():
         yield f"against {opponents[role]} (paired, Holm over the domains)"
         yield Table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), [*_difference_rows(against)])
@@ -116,6 +118,10 @@ def cost_line(measured: Mapping[str, Any], plan: Mapping[str, Any] | None, oppon
     line = f"cost: {duration(sum(measured['seconds'].values()))}, peak memory {size(measured['peak_memory'])}"
     if plan is not None:
         line += f" (forecast {duration(sum(plan['seconds'].values()))}, {size(sum(plan['memory'].values()))})"
+    if (seconds := measured.get("seconds_per_answer")) is not None:
+        line += f", {latency(seconds)} an answer"
+    if (price := measured.get("price_per_1000")) is not None:
+        line += f", {price:.3g} per 1,000 answers"
     return line + (f"; without {' and '.join(opponents)}" if opponents else "")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metier.data.items import Item, fingerprint
+from metier.data.retrieval import write_shelves
 from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
@@ -28,7 +29,7 @@ from metier.model.loading import Base
 from metier.model.trials import recompute
 from metier.planning import Plan
 from metier.run import Run
-from metier.strategies import Tuned
+from metier.strategies import HeadOnly, Tuned
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
@@ -99,7 +100,7 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     forward = base.forward.over(adapted)
     engine = make_engine(forward, base, chosen)
     write_directory(run.adapter, lambda to: save(adapted, job.identity(), job.renderer.template, to, job.head))
-    write_shots(run, job)
+    write_shown(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
     answered, max_length = time.monotonic(), job.recipe.train.max_length
@@ -224,7 +225,26 @@ def make_engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
     return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
 
 
-def write_shots(run: Run, job: Job) -> None:
+def worth_saying(job: Job, chosen: Plan) -> Iterator[str]:
+    """What moves, and what a user may not have meant."""
+    if job.head:
+        yield "a head leaves no language model: what was forgotten of it is not measured"
+    if job.kinds:
+        yield f"trains {job.shape.trainable:,} parameters: {', '.join(map(str, job.kinds))}"
+    if chosen.long_warmup:
+        yield f"warning: {chosen.long_warmup}"
+    if left := [kind.name for kind in job.kinds if not (kind.adapted or isinstance(job.recipe.strategy, HeadOnly))]:
+        yield f"warning: {', '.join(left)} stay as they are: target_modules names {len(job.kinds) - len(left)} kinds"
+    if (outside := job.shape.unreached) > 0.05 * job.shape.parameters:
+        share = outside / job.shape.parameters
+        yield f"warning: {share:.0%} of the base (experts) are no linear layers: neither adapted nor stored in 4 bits"
+    if job.dropped:
+        yield f"warning: {len(job.dropped)} training examples exceed max_length and are dropped: {job.dropped[0]}, …"
+
+
+def write_shown(run: Run, job: Job) -> None:
     """Who talks with the run is answered as it was measured."""
-    if job.shots:
-        run.write_shots({domain: shots.to_json() for domain, shots in job.shots.items()})
+    if job.front.shots:
+        run.write_shots({domain: shots.to_json() for domain, shots in job.front.shots.items()})
+    if job.front.shelves:
+        run.write_passages(write_shelves(job.front.shelves))

@@ -34,11 +34,11 @@ def choose_wordings(job: Job, engine: Engine, listen: Listener, *, offline: bool
 
 
 def worded(job: Job, wordings: Wordings, *, offline: bool) -> Job:
-    """The job with its domains asked as chosen; its shots stay away where it shows none."""
+    """The job with its domains asked as chosen; nothing stands in front where it shows nothing."""
     if not wordings:
         return job
     again = prepare(_with(job.recipe, wordings), offline=offline)
-    return replace(again, kinds=job.kinds, own=job.own, shots=again.shots if job.shots else {})
+    return replace(again, kinds=job.kinds, own=job.own, front=again.front if job.front else job.front)
 
 
 def _with(recipe: Recipe, wordings: Wordings) -> Recipe:

@@ -255,4 +255,4 @@ def test_nothing_stands_in_front_of_plain_text(tmp_path: Path) -> None:
         "domain": [{"name": "d", "data": "notes.md"}],
         "strategy": {"method": "lora", "num_fewshot": 2},
     }
-    assert prepare(Recipe.of(raw, tmp_path / "recipe.toml"), offline=True).shots == {}
+    assert not prepare(Recipe.of(raw, tmp_path / "recipe.toml"), offline=True).front

@@ -59,8 +59,8 @@ def _run(target: Path) -> Run:
     if target.suffix == ".toml":
         raise MetierError(f"{target}: benchmarks need a run", "`metier eval RECIPE` alone measures the base: a run too")
     run = Run.open(target).finished()
-    if run.facts["method"] == "classical":
-        raise MetierError(f"{target}: the classical baseline is no language model", "choose a run from `metier runs`")
+    if run.why_shut:
+        raise MetierError(f"{target}: {run.why_shut}", "choose a run from `metier runs`")
     if getattr(run.recipe().strategy, "objective", "") == "classify":
         raise MetierError(f"{target}: a head that classifies is no language model", "choose a run from `metier runs`")
     return run

@@ -53,14 +53,19 @@ class Item:
     kind: Kind = "open"
     options: tuple[str, ...] = ()
     liked: bool = True
-    shots: tuple[tuple[Message, ...], ...] = ()  # examples that a strategy shows in front; no part of the data
+    # What a strategy shows in front, which is no part of the data:
+    shots: tuple[tuple[Message, ...], ...] = ()  # examples
+    question: str = ""  # the last turn with the passages that were found for it
 
     @property
     def asked(self) -> tuple[Message, ...]:
-        """What a model reads: the examples stand between system prompt and conversation."""
+        """What a model reads: the examples stand between system prompt and conversation, passages in its last turn."""
         begin = bool(self.messages) and self.messages[0].role == "system"
         shown = (message for example in self.shots for message in example)
-        return (*self.messages[:begin], *shown, *self.messages[begin:])
+        turns = self.messages[begin:]
+        if self.question:
+            turns = (*turns[:-1], Message(turns[-1].role, self.question))
+        return (*self.messages[:begin], *shown, *turns)
 
     @property
     def reference(self) -> str:

@@ -244,8 +244,8 @@ def _open(arguments: Arguments) -> Loaded:
     run = Run.open(name)
     if arguments.dtype:
         raise MetierError(f"{name}: a run keeps the number format that it was measured in", "leave dtype out")
-    if run.facts["method"] == "classical":
-        raise MetierError(f"{name}: the classical baseline is no language model", "choose another run")
+    if run.why_shut:
+        raise MetierError(f"{name}: {run.why_shut}", "choose another run")
     return open_run(run)
 
 

@@ -27,6 +27,9 @@ PRIMARY: dict[Kind, str] = {
 }
 """The metric on which a verdict about a domain rests, where both sides have it: see `decisive`."""
 
+CLOSED = ("label", "choice", "preference")
+"""Kinds whose answer is one of several given replies."""
+
 
 @dataclass(frozen=True)
 class Confusion:
@@ -38,7 +41,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class DomainScores:
-    """One run on one domain: `n` items, of which `failed` have no answer and `unparsed` one that is no label.
+    """One run on one domain: `n` items, of which `failed` have no answer and `unparsed` one that is no reply.
 
     Both count as wrong, never as a class.
     """
@@ -194,7 +197,7 @@ def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> Domai
         kind=kind,
         n=len(items),
         failed=failed,
-        unparsed=len(items) - failed - parsed if kind == "label" else 0,
+        unparsed=len(items) - failed - parsed if kind in CLOSED else 0,
         scores=tuple(score for score in scores if score),
         confusion=_confusion(items) if kind == "label" else None,
     )

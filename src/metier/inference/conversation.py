@@ -10,7 +10,9 @@ from pathlib import Path
 
 from metier.data.classes import HeadRenderer
 from metier.data.items import Item
+from metier.data.retrieval import read_shelves
 from metier.data.shots import Shots
+from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.inference.engine import Request
@@ -32,14 +34,17 @@ class Conversation:
 
     def __init__(self, run: Run, *, offline: bool = False, on_event: Listener = silent) -> None:
         """Load base and adapter as they were measured. Raises `ModelError` where either has changed."""
-        if run.facts["method"] == "classical":
-            raise MetierError(f"{run.directory}: the classical baseline cannot chat", "choose a run from `metier runs`")
+        if run.why_shut:
+            raise MetierError(f"{run.directory}: cannot chat: {run.why_shut}", "choose a run from `metier runs`")
         recipe, loaded = run.finished().recipe(), open_run(run, offline=offline, listen=on_event)
         self.renderer = loaded.renderer
         self._forward = loaded.forward
         self._engine = loaded.engine(sequences=1)
         self._room, self._max_new_tokens = loaded.context, recipe.eval.max_new_tokens
-        self._shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
+        self._front = Front(
+            {domain: Shots.of_json(value) for domain, value in run.shots().items()},
+            read_shelves(run.passages()) if run.passages() else {},
+        )
         self.questions = Questions.of(run)
 
     def reply(self, asked: Item, *, base: bool = False) -> Iterator[str]:
@@ -75,10 +80,9 @@ class Conversation:
             self._engine.cancel(handle)
 
     def shown(self, asked: Item) -> Item:
-        """With the examples of its domain, or of the only one, in front as they stood when the run was measured."""
-        only = next(iter(self._shots)) if len(self._shots) == 1 else ""
-        shots = self._shots.get(asked.domain or only)
-        return shots.in_front_of([asked], self.renderer)[0] if shots else asked
+        """With what its domain, or the only one, had in front when the run was measured."""
+        front = self._front
+        return front.of(asked.domain or front.only, [asked], self.renderer)[0]
 
     def _among(self, asked: Item, base: bool) -> str:
         """The replies, likeliest first, scored as evaluation does, with their shares."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.figures import count, decimal, duration, size
+from metier.figures import count, decimal, duration, latency, size
 from metier.run import Run
 
 _LISTED = 20  # rows that were left out
@@ -60,7 +60,7 @@ def read_cost(run: Run, events: Iterable[Mapping[str, Any]]) -> Cost:
     return Cost(
         forecasts=tuple(_forecasts(facts["measured"], plan)),
         memory=tuple((name, size(part)) for name, part in plan.get("memory", {}).items() if part),
-        facts=tuple(_training(facts, plan, events)),
+        facts=(*_training(facts, plan, events), *_asking(facts["measured"])),
         kinds=tuple(
             (kind["name"], f"{kind['adapted']} of {kind['layers']}", count(kind["parameters"])) for kind in kinds
         ),
@@ -127,6 +127,20 @@ def _training(
         yield "steps skipped", f"{count(skipped)}, whose gradients overflowed float16"
     if seconds:
         yield "tokens a second", f"{count(round(tokens / seconds))}, validation left out"
+
+
+def _asking(measured: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Of an endpoint; what neither it nor the recipe tells is left out."""
+    if "asked" not in measured:
+        return
+    yield "answers", f"{count(measured['asked'])} asked now, {count(measured['replayed'])} replayed from the journal"
+    yield "requests", f"{count(measured['attempts'])}, repeated ones included"
+    if (seconds := measured["seconds_per_answer"]) is not None:
+        yield "latency", f"{latency(seconds)} an answer, 95 % within {latency(measured['seconds_per_answer_p95'])}"
+    if measured["tokens_in"] is not None and measured["tokens_out"] is not None:
+        yield "tokens", f"{count(measured['tokens_in'])} read, {count(measured['tokens_out'])} written"
+    if (price := measured["price_per_1000"]) is not None:
+        yield "price", f"{price:.3g} per 1,000 answers, in the recipe's currency"
 
 
 def _counts(counts: Mapping[str, Any]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.evaluation.metrics import PRIMARY
+from metier.evaluation.metrics import CLOSED, PRIMARY
 from metier.figures import Habit, chance, count, decimal, figure, habit, interval, sample
 from metier.report.pictures import ALARM, Axis, Mark, Scale, Tick, make_scale
 from metier.report.sides import Side, pick
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Domain:
-    """One domain; `ticks` are its marks' axis; `failed` and, of labels, `unparsed` count answers of every side."""
+    """One domain; `ticks` are its marks' axis; `failed` and, of closed sets, `unparsed` count answers of every side."""
 
     name: str
     primary: Habit
@@ -119,7 +119,7 @@ def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
         marks=tuple(_mark(side, score, axis) for side, score in zip(sides, scores, strict=True) if score),
         rows=tuple(_row(score, primary, same, against) for score in domain["scores"]),
         failed=tuple(count(each["failed"]) for each in same),
-        unparsed=tuple(count(each["unparsed"]) for each in same) if domain["kind"] == "label" else (),
+        unparsed=tuple(count(each["unparsed"]) for each in same) if domain["kind"] in CLOSED else (),
     )
 
 

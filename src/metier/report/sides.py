@@ -9,6 +9,7 @@ from typing import Any
 from metier.evaluation.answers import Answer, read_answers
 from metier.run import OPPONENTS, Run
 
+_SHORTLY = {"examples": "shots"}
 _LOOKS = {"none": "untuned", "classical": "classical"}
 
 
@@ -38,9 +39,12 @@ def pick(records: Sequence[Any], name: str, value: str) -> Any:
 
 
 def _side(run: Run) -> Side:
-    method, shown = run.facts["method"], run.recipe().strategy
+    method, shown = run.facts["method"], run.shown
     name = OPPONENTS.get(method, "the tuned model").removeprefix("the ")
-    if count := getattr(shown, "num_fewshot", 0):
-        name = f"{'base' if method == 'none' else 'tuned'}, {count} shots"
-    look = "tuned" if count else _LOOKS.get(method, "tuned")  # this run's colour: nobody is compared with examples
+    if method == "endpoint":
+        name = run.facts["model"]
+    if shown:
+        who = {"none": "base", "endpoint": name}.get(method, "tuned")
+        name = ", ".join([who, *(f"{count} {_SHORTLY.get(what, what)}" for what, count in shown.items())])
+    look = "tuned" if shown else _LOOKS.get(method, "tuned")  # this run's colour: nobody is compared with examples
     return Side(look, name, run, run.scores())
