@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from metier import hub
 from metier import run as runs
 from metier.data.classes import HeadRenderer
 from metier.data.dataset import remember
-from metier.errors import RunError
+from metier.errors import Fault, RecipeError, RunError
 from metier.evaluation.answering import answer
-from metier.evaluation.answers import Answer, read_answers, to_json
+from metier.evaluation.answers import to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
-from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.own import Own, check_own
-from metier.evaluation.verdict import of_forgetting, sentence
+from metier.evaluation.scoring import write_scores
 from metier.events import Event, Listener, silent
 from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
@@ -38,7 +38,7 @@ from metier.strategies import Classical, Foreign, HeadOnly, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.training.objectives import Objective, source_of
-from metier.tuning import Means, make_engine, measure_foreign, tune, write_shots
+from metier.tuning import Means, make_engine, measure_foreign, measure_scaled, tune, write_shots
 from metier.wording import choose_wordings, worded
 
 
@@ -85,6 +85,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if isinstance(recipe.strategy, Classical):
         remember(recipe, job.data)
         return _only(_classical(job, means))
+    _assert_choosable(recipe, job)
     chosen = plan(job, means.overrides)
     job = replace(job, source=hub.complete(job.source, offline=means.offline, listen=means.listen))
     remember(recipe, job.data)  # nothing is written before all that can be refused is
@@ -95,6 +96,43 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
         if not recipe.strategy.num_fewshot:
             return untuned
         return _untuned(job, chosen, base, {"none": untuned, **opponents}, means, recipe.strategy)
+    if (scale := getattr(recipe.strategy, "scale", 1)) == 1:
+        return _tuned(job, chosen, opponents, means, resume)
+    whole = _tuned(_at(1.0, job), chosen, opponents, means)
+    if scale == "auto":
+        scale = _recommended(whole, means)
+    return _tuned(_at(scale, job), chosen, opponents, means, resume, whole) if scale != 1 else whole
+
+
+def _at(scale: float, job: Job) -> Job:
+    return replace(job, recipe=job.recipe.override(**{"strategy.scale": scale}))
+
+
+def _recommended(run: Run, means: Means) -> float:
+    """The scale that validation recommends for a run."""
+    tradeoff = run.tradeoff
+    assert tradeoff, "refused before training where it cannot be measured"
+    text = f"scale {tradeoff['recommended']:g} for {run.directory}: {tradeoff['why']}"
+    means.listen(Event("note", values={"text": text}))
+    return float(tradeoff["recommended"])
+
+
+def _assert_choosable(recipe: Recipe, job: Job) -> None:
+    """Raises `RecipeError` where no scale could be chosen, before anything is trained."""
+    if getattr(recipe.strategy, "scale", 1) == "auto" and not job.general.validation:
+        problem = "is auto, but eval.general_text has fewer than four passages, and none to choose by"
+        raise RecipeError(str(recipe.path), [Fault("strategy.scale", problem, "give more passages, or a number")])
+
+
+def _tuned(
+    job: Job,
+    chosen: Plan,
+    opponents: Mapping[str, Run],
+    means: Means,
+    resume: Run | None = None,
+    whole: Run | None = None,
+) -> Run:
+    """Train and measure, or measure an adapter made elsewhere, or that of `whole` at a share of its change."""
     if resume is not None:
         _assert_same(resume, _parts(job, chosen))
     run = _find(job, chosen)
@@ -112,7 +150,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
             wordings, opponents = untuned.facts.get("wordings", {}), {"none": untuned, **opponents}
         with _followed(run):
             run.update(wordings=wordings)
-            work = measure_foreign if job.foreign else tune
+            work = partial(measure_scaled, whole=whole) if whole else measure_foreign if job.foreign else tune
             seconds = work(run, worded(job, wordings, offline=means.offline), chosen, base, means)
             return _finish(run, opponents, seconds)
 
@@ -157,7 +195,7 @@ def evaluate(
     }
     if metrics:
         opponents = {role: evaluate(opponent, metrics=metrics) for role, opponent in opponents.items()}
-    _score(target, opponents, metrics)
+    write_scores(target, opponents, metrics)
     write_report(target)
     return target
 
@@ -174,7 +212,7 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
     if job.kinds:
         parts["train"] = job.data.train_hash
     if job.kinds or job.foreign:
-        parts["general"] = digest([each.text for each in job.passages])
+        parts["general"] = job.general.digest
     if job.foreign:
         parts["adapter"] = foreign_digest(job.foreign)
     if job.shots:
@@ -350,40 +388,10 @@ def _followed(run: Run) -> Iterator[None]:
 
 
 def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float]) -> Run:
-    _score(run, opponents)
+    write_scores(run, opponents)
     device = run.plan()["device"] if (run.directory / "plan.json").exists() else "cpu"
     memory = {"peak_memory": peak_memory(device)} | ({} if device == "cpu" else {"host_memory": peak_memory()})
     run.update(status="finished", why="", measured={"seconds": dict(seconds), **memory})
     write_report(run)
     Store(run.directory / "checkpoints").clear()
     return run
-
-
-def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> None:
-    """Everything in scores.json follows from the answers of this run and of its opponents."""
-    answers = read_answers(run.directory / "answers.jsonl")
-    asked = [each for each in answers if each.kind != "text"]
-    against = {role: compare(asked, _asked(opponent), own) for role, opponent in opponents.items()}
-    named = {run.opponents[role]: records for role, records in against.items()}
-    forgot = forgetting(answers) if len(asked) < len(answers) else None
-    scores = domain_scores(answers, own)
-    run.write_scores(
-        {
-            "verdict": sentence(named, forgot, [each for each in scores if each.kind != "text"]),
-            "domains": [to_dict(each) for each in scores],
-            "against": {
-                role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
-                for role, records in against.items()
-            },
-            "forgetting": to_dict(forgot) | {"verdict": of_forgetting(forgot)} if forgot else None,
-            "guard": {
-                name: {"limit": limit, "value": forgot.value, "passed": forgot.value <= limit}
-                for name, limit in run.recipe().eval.guard.items()
-                if forgot
-            },
-        }
-    )
-
-
-def _asked(run: Run) -> Sequence[Answer]:
-    return [each for each in read_answers(run.directory / "answers.jsonl") if each.kind != "text"]

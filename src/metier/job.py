@@ -12,7 +12,8 @@ from typing import Any
 
 from metier import hub
 from metier.data.classes import Head, open_renderer
-from metier.data.dataset import Dataset, DomainData, Passage, load, read_passages, unseen
+from metier.data.dataset import Dataset, DomainData, load, unseen
+from metier.data.general import General, read_general
 from metier.data.items import Item
 from metier.data.mappings import explain
 from metier.data.mixing import Unit, batches, shares
@@ -66,7 +67,7 @@ class Job:
     target_tokens: Mapping[str, int]
     weights: Mapping[str, float]
     kinds: Sequence[Kind]
-    passages: Sequence[Passage]
+    general: General
     seen: Mapping[str, Sequence[str]]
     head: Head | None
     own: Objective | None = None
@@ -170,9 +171,9 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     if foreign := _foreign(recipe):
         check_foreign(foreign)
     how: dict[str, Any] = {"offline": offline, "listen": on_event}
-    data, passages, found = _all_of(
+    data, general, found = _all_of(
         lambda: load(recipe, **how),
-        lambda: read_passages(recipe),
+        lambda: read_general(recipe),
         lambda: run_or_base(recipe.model, recipe.directory, **how),
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
@@ -208,7 +209,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         target_tokens=tokens,
         weights=weights,
         kinds=(),
-        passages=[] if head else passages,  # no language model is left that could read them
+        general=General() if head else general,  # no language model is left that could read them
         seen=seen,
         head=head,
     )
@@ -232,8 +233,8 @@ def _head(recipe: Recipe, data: Dataset, config: Config) -> Head | None:
 
 
 def _all_of(
-    one: Callable[[], Dataset], two: Callable[[], list[Passage]], three: Callable[[], hub.Source | Run]
-) -> tuple[Dataset, list[Passage], hub.Source | Run]:
+    one: Callable[[], Dataset], two: Callable[[], General], three: Callable[[], hub.Source | Run]
+) -> tuple[Dataset, General, hub.Source | Run]:
     """All three, or the complaints of all together."""
     found: list[Any] = []
     complaints: list[MetierError] = []
@@ -331,7 +332,7 @@ def _with_shape(job: Job) -> Job:
         longest_row=max(len(row.tokens) for row in rows),
         longest_unit=max(unit.tokens for unit in units) if _paired(job.recipe) else 0,
         decoded_items=sum(item.kind == "open" for item in job.heldout),
-        general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
+        general_tokens=_general(job),
         scored_tokens=_scored(job, job.heldout),
         validation_items=sum(item.kind == "open" for item in job.validation),
         validation_tokens=_scored(job, job.validation),
@@ -352,6 +353,12 @@ def _with_shape(job: Job) -> Job:
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
     packed, largest = _packed(resolved)
     return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
+
+
+def _general(job: Job) -> int:
+    """Tokens that are read to see what was forgotten."""
+    passages = (*job.general.heldout, *job.general.validation)
+    return sum(len(job.renderer.passage(each.text).tokens) for each in passages) + _scored(job, job.general.choices)
 
 
 def _scored(job: Job, items: Sequence[Item]) -> int:

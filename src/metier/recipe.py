@@ -72,12 +72,26 @@ class Train(Strict):
 class Eval(Strict):
     """How the run is measured."""
 
-    general_text: Name = Field("sample:general", description="passages (column text) on which forgetting is measured")
+    general_text: Name = Field(
+        "sample:general",
+        description="passages (column text) on which forgetting is measured; by every fourth a scale is chosen",
+    )
+    general_choices: Annotated[str, Field(max_length=1000)] = Field(
+        "sample:general_choices",
+        description='questions with choices, asked before and after; "" asks none',
+    )
     max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="of an open answer")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="measure only so many held-out items a domain")
-    guard: Mapping[Literal["general_text"], Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="nats by which it may get worse, else exit 3"
+    guard: Mapping[Literal["general_text", "general_choices"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="by how much it may get worse, else exit 3: text in nats a token, choices in accuracy (0.02)",
     )
+
+    @model_validator(mode="after")
+    def _what_is_guarded_is_asked(self) -> Self:
+        if "general_choices" in self.guard and not self.general_choices:
+            raise ValueError("guard.general_choices: has nothing to judge; name a file in general_choices")
+        return self
 
 
 class Recipe(Strict):

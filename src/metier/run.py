@@ -24,6 +24,7 @@ from metier.tables import Part, as_text, benchmark_parts, cost_line, html, score
 FORMAT = 1
 OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
 _BENCHMARKS = "benchmarks.json"
+_TRADEOFF = "tradeoff.json"
 _VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
 
 
@@ -168,6 +169,15 @@ class Run:
         write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
         return True
 
+    def write_tradeoff(self, tradeoff: Mapping[str, Any]) -> None:
+        """What every scale of the adapter scores and forgets on validation, and which one is recommended."""
+        write_json(self.directory / _TRADEOFF, {"format": 1, **tradeoff})
+
+    @property
+    def tradeoff(self) -> dict[str, Any] | None:
+        path = self.directory / _TRADEOFF
+        return read_json(path) if path.exists() else None
+
     def write_shots(self, shots: Mapping[str, Any]) -> None:
         """The examples that stand in front of every question, by domain; a copy of training rows."""
         write_json(self.directory / "shots.json", shots)
@@ -257,9 +267,11 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
         for name in ("model", "train"):
             values.pop(name)
         values["eval"] = {"limit": recipe.eval.limit}
-    for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
+    for name in ("guard", "general_text", "general_choices"):  # judged anew on every call; its content is hashed
         values["eval"].pop(name, None)
     values["strategy"].pop("adapter", None)  # its bytes are hashed
+    if values["strategy"].get("scale") == 1:
+        values["strategy"].pop("scale")
     if not values["strategy"].get("num_fewshot"):
         values["strategy"].pop("fewshot_sampler", None)
     values.pop("model", None)  # the base's hash stands for it

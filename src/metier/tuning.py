@@ -14,17 +14,19 @@ from metier.data.items import Item, fingerprint
 from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
-from metier.evaluation.forgetting import read_general_text
+from metier.evaluation.forgetting import Beside, ask_general_choices, read_general_text
 from metier.evaluation.metrics import out_of_one, primary_values
+from metier.evaluation.tradeoff import measure_tradeoff
 from metier.events import Event, Listener, silent
 from metier.figures import habit
 from metier.files import write_directory
 from metier.inference.engine import Engine
 from metier.job import Job
-from metier.model.adapters import Adapted, attach, load_foreign, restore, save, state
+from metier.model.adapters import Adapted, attach, load, load_foreign, restore, save, state
 from metier.model.forward import Forward
 from metier.model.heads import put
 from metier.model.loading import Base
+from metier.model.scaling import scale
 from metier.model.trials import recompute
 from metier.planning import Plan
 from metier.run import Run
@@ -68,9 +70,12 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     run.write_seen({side: {*job.seen[side], *map(fingerprint, items)} for side, items in sides.items()})
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
     means.listen(Event("note", values={"text": ending(progress, chosen.steps)}))
+    beside = Beside(base, forward, job.renderer, job.recipe.train.max_length)
+    weighed = _weigh(run, job, beside, engine, progress.best_score or 0.0, means.listen)
     return {
         **reference,
         "training and validation": progress.seconds,
+        **weighed,
         **_measure(run, job, chosen, base, adapted, means),
     }
 
@@ -84,6 +89,32 @@ def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) 
     return _measure(run, job, chosen, base, adapted, means)
 
 
+def measure_scaled(run: Run, job: Job, chosen: Plan, base: Base, means: Means, whole: Run) -> dict[str, float]:
+    """Answer every held-out item with a share of what `whole` trained, which is kept; the seconds by purpose."""
+    adapted = load(base.network, whole.adapter, job.identity())
+    assert isinstance(job.recipe.strategy, Tuned)
+    assert not isinstance(job.recipe.strategy.scale, str), "chosen by now"
+    scale(adapted, job.recipe.strategy.scale)
+    kept = {name: whole.facts[name] for name in ("trained", "best_step", "steps", "stopped_early")}
+    run.update(status="started", why="", whole=whole.name, **kept)
+    run.write_seen(whole.seen())
+    return _measure(run, job, chosen, base, adapted, means)
+
+
+def _weigh(run: Run, job: Job, beside: Beside, engine: Engine, best: float, listen: Listener) -> dict[str, float]:
+    """What each scale of the adapter scores and forgets on validation; the seconds that it took."""
+    assert isinstance(job.recipe.strategy, Tuned)
+    if job.recipe.strategy.unscalable or not job.general.validation:
+        return {}
+    begun = time.monotonic()
+
+    def score() -> float:
+        return _validation(job, job.validation, engine)["score"]
+
+    run.write_tradeoff(measure_tradeoff(beside, job.general.validation, best, score, listen))
+    return {"trade-off": time.monotonic() - begun}
+
+
 def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, means: Means) -> dict[str, float]:
     """Keep the adapter, answer what is held out, read general text."""
     forward = base.forward.over(adapted)
@@ -92,9 +123,10 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     write_shots(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
-    answered, max_length = time.monotonic(), job.recipe.train.max_length
+    answered, beside = time.monotonic(), Beside(base, forward, job.renderer, job.recipe.train.max_length)
     if not job.head:
-        answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
+        answers += read_general_text(beside, job.general.heldout, means.listen)
+        answers += ask_general_choices(beside, job.general.choices, means.listen)
     run.write_answers([to_json(each) for each in answers])
     return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
 

@@ -1,0 +1,72 @@
+"""An adapter's scale λ against what it forgets: the curve on validation, and the point that is recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metier.data.general import Passage
+from metier.evaluation.forgetting import Beside, read_general_text
+from metier.evaluation.verdict import NEGLIGIBLE
+from metier.events import Event, Listener, silent
+from metier.figures import decimal
+from metier.model.scaling import scaled
+
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+KEPT = 0.9  # of the best gain, that a recommended scale must keep
+
+
+@dataclass(frozen=True)
+class Point:
+    """One scale: validation score out of 1, and nats a token that are forgotten on validation's general text."""
+
+    scale: float
+    score: float
+    forgetting: float
+
+
+def measure_tradeoff(
+    beside: Beside, passages: Sequence[Passage], best: float, score: Callable[[], float], listen: Listener
+) -> dict[str, Any]:
+    """The points, the recommended scale and why, as tradeoff.json has them.
+
+    `best` is the whole adapter's validation score, which `score` gives of the adapter as it is. Where the whole
+    forgets next to nothing it is the only point, since every other one costs a validation.
+    """
+    points = [Point(1.0, best, _forgetting(beside, passages))]
+    for number, scale in enumerate(SCALES[:-1] if points[0].forgetting > NEGLIGIBLE else ()):
+        with scaled(beside.forward.network, scale):
+            points.insert(number, Point(scale, score(), _forgetting(beside, passages)))
+        listen(Event("trade-off", number + 1, len(SCALES) - 1, asdict(points[number])))
+    recommended, why = recommend(points)
+    return {"points": [asdict(each) for each in points], "recommended": recommended, "why": why}
+
+
+def recommend(points: Sequence[Point]) -> tuple[float, str]:
+    """The scale to use and why, from points by rising scale, of which the last is the whole adapter.
+
+    Of the scales that keep nine tenths of the best gain on validation, the smallest that forgets at most half of
+    what the whole adapter does; where none does, the largest that keeps so much.
+    """
+    base, whole = points[0], points[-1]
+    lost = f"{decimal(whole.forgetting, 3, signed=True)} nats a token on validation's general text"
+    if len(points) == 1:
+        return 1.0, f"the whole adapter forgets next to nothing ({lost})"
+    gains = {each.scale: each.score - base.score for each in points[1:]}
+    if (best := max(gains.values())) <= 0:
+        return 1.0, f"no scale scores above the untuned base on validation, so there is no gain to keep ({lost})"
+    keeping = [each for each in points[1:] if gains[each.scale] >= KEPT * best]
+    halving = [each for each in keeping if each.forgetting <= whole.forgetting / 2]
+    chosen = halving[0] if halving else keeping[-1]
+    kept = f"keeps {gains[chosen.scale] / best:.0%} of the best gain on validation"
+    if chosen is whole:
+        return 1.0, f"no smaller scale keeps {KEPT:.0%} of the gain at half of the forgetting ({lost})"
+    return chosen.scale, f"{kept} and forgets {decimal(chosen.forgetting, 3, signed=True)} instead of {lost}"
+
+
+def _forgetting(beside: Beside, passages: Sequence[Passage]) -> float:
+    """Nats a token, tuned minus untuned."""
+    answers = read_general_text(beside, passages, silent)
+    lost = sum((each.base_logprob or 0.0) - (each.logprob or 0.0) for each in answers)
+    return lost / sum(each.tokens or 0 for each in answers)
