@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from metier.data.dataset import load, read_passages
+from metier.data.dataset import load
+from metier.data.general import read_passages
 from metier.data.items import Item
 from metier.recipe import SAMPLES, Recipe
 

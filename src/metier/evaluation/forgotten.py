@@ -36,9 +36,9 @@ def forgetting(answers: Sequence[Answer]) -> Difference:
     ]
     if not rows:
         raise ValueError("forgetting: no passage has both the run's loss and the base's")
-    groups, tuned, base = zip(*rows, strict=True)
-    sides = (ratio(*zip(*side, strict=True)) for side in (tuned, base))
-    return paired("loss", *sides, groups, higher_is_better=False)
+    groups, *sides = zip(*rows, strict=True)
+    ours, theirs = (ratio(*zip(*side, strict=True)) for side in sides)
+    return paired("loss", ours, theirs, groups, higher_is_better=False)
 
 
 def changed_choices(answers: Sequence[Answer]) -> Choices | None:
@@ -58,7 +58,7 @@ def changed_choices(answers: Sequence[Answer]) -> Choices | None:
     )
 
 
-def forgotten(text: Difference | None, choices: Choices | None, limits: Mapping[str, float]) -> dict[str, Any]:
+def forgotten(text: Difference | None, choices: Choices | None, guard: Mapping[Any, float]) -> dict[str, Any]:
     """The entries `forgetting`, `general_choices` and `guard` of scores.json."""
     # By how much each got worse, in its guard's unit.
     worse = ({"general_text": text.value} if text else {}) | (
@@ -69,7 +69,7 @@ def forgotten(text: Difference | None, choices: Choices | None, limits: Mapping[
         "general_choices": _plain(choices) if choices else None,
         "guard": {
             name: {"limit": limit, "value": worse[name], "passed": worse[name] <= limit}
-            for name, limit in limits.items()
+            for name, limit in guard.items()
             if name in worse
         },
     }

@@ -14,7 +14,7 @@ from metier.evaluation.answers import GENERAL, Answer, Kind
 from metier.evaluation.measures import METRICS, Metric, Value, has_failed, metrics_of, output_of
 from metier.evaluation.own import Own
 from metier.resampling import Statistic
-from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion, ratio
+from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion
 
 PRIMARY: dict[Kind, str] = {
     "label": "accuracy",

@@ -28,7 +28,7 @@ def write_scores(run: Run, opponents: Mapping[str, Run], own: Own | None = None)
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
                 for role, records in against.items()
             },
-            **forgotten(forgot, changed_choices(answers), dict(run.recipe().eval.guard)),
+            **forgotten(forgot, changed_choices(answers), run.recipe().eval.guard),
             "tradeoff": run.tradeoff,
         }
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.figures import HABITS, Habit, decimal, habit
+from metier.figures import HABITS, Habit, habit
 from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
@@ -14,7 +14,7 @@ from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, arrange, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
 from metier.run import Run
-from metier.tables import HARDLY, Table, benchmark_parts, hardly_differs
+from metier.tables import HARDLY, Table, benchmark_parts, guard_line, hardly_differs
 
 _SECTIONS = ("Scores", "Learning", "Confusions", "Forgetting", "Benchmarks", "Answers", "Cost", "Data", "Reproduce")
 
@@ -134,5 +134,4 @@ def _place(metric: str) -> tuple[int, str]:
 
 
 def _guard(name: str, guard: Mapping[str, Any]) -> Guard:
-    value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
-    return Guard(name, f"{value} of at most {limit} nats a token", guard["passed"])
+    return Guard(name, guard_line(name, guard), guard["passed"])

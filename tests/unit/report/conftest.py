@@ -12,7 +12,8 @@ import pytest
 
 from metier import run as runs
 from metier.evaluation.answers import Answer, read_answers, to_json
-from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
+from metier.evaluation.forgotten import forgetting
+from metier.evaluation.metrics import compare, domain_scores, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, silent
 from metier.files import write_json
