@@ -211,6 +211,8 @@ def _parts(job: Job, chosen: Plan) -> dict[str, str]:
     parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
     if job.kinds:
         parts["train"] = job.data.train_hash
+        if job.replay.items:
+            parts["replay"] = job.replay.digest
     if job.kinds or job.foreign:
         parts["general"] = job.general.digest
     if job.foreign:

@@ -16,8 +16,9 @@ from metier.data.dataset import Dataset, DomainData, load, unseen
 from metier.data.general import General, read_general
 from metier.data.items import Item
 from metier.data.mappings import explain
-from metier.data.mixing import Unit, batches, shares
+from metier.data.mixing import Unit, batches, beside, shares
 from metier.data.rendering import Renderer
+from metier.data.replay import Pool, read_replay, rendered
 from metier.data.shots import Shots
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
@@ -68,6 +69,7 @@ class Job:
     weights: Mapping[str, float]
     kinds: Sequence[Kind]
     general: General
+    replay: Pool
     seen: Mapping[str, Sequence[str]]
     head: Head | None
     own: Objective | None = None
@@ -115,7 +117,8 @@ class Job:
         assert not isinstance(train.num_train_epochs, str), "resolved"
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
-        return [[domains[domain][index] for domain, index in batch] for batch in islice(order, first)]
+        steps = [[domains[domain][index] for domain, index in batch] for batch in islice(order, first)]
+        return [*beside(steps, self.replay.units, train.replay.share)] if train.replay else steps
 
     def lines(self) -> Iterator[str]:
         """The base, how much it learns from, and what moves."""
@@ -147,7 +150,12 @@ class Job:
         for each in self.data.domains:
             told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
             yield "\n".join(("", each.domain.name, *told))
-        faults = [*self.data.notes, *(fault for each in self.data.domains for fault in each.left_out), *self.dropped]
+        faults = [
+            *self.data.notes,
+            *self.replay.left_out,
+            *(fault for each in self.data.domains for fault in each.left_out),
+            *self.dropped,
+        ]
         more = [f"note  … and {len(faults) - _LISTED} more (--json lists all)"] if len(faults) > _LISTED else []
         yield from (f"note  {fault}" for fault in faults[:_LISTED])
         yield from more
@@ -179,6 +187,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
     source = _merged(recipe.model, found, **how) if isinstance(found, Run) else found
+    replayed = read_replay(recipe, data, general)
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
@@ -209,6 +218,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         target_tokens=tokens,
         weights=weights,
         kinds=(),
+        replay=rendered(replayed, renderer, recipe.train.max_length),
         general=General() if head else general,  # no language model is left that could read them
         seen=seen,
         head=head,
@@ -351,8 +361,7 @@ def _with_shape(job: Job) -> Job:
         frozen=shape.frozen or (trained if doubled else 0),
     )
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
-    packed, largest = _packed(resolved)
-    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
+    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, **_packed(resolved)))
 
 
 def _general(job: Job) -> int:
@@ -374,11 +383,20 @@ def _long_answer(job: Job) -> int:
     return lengths[19 * len(lengths) // 20] if lengths else 0
 
 
-def _packed(job: Job) -> tuple[int, int]:
-    """Distinct tokens of one epoch and of the largest step, extrapolated from the first steps."""
+def _packed(job: Job) -> dict[str, int]:
+    """Tokens of one epoch and of the largest step, and what replay adds, extrapolated from the first steps."""
     steps = job.steps(_SAMPLED_STEPS)
     limit = boundary(job.config)
     batches = [[row for unit in units for row in unit.rows] for units in steps]
     sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in batches]
-    read = sum(len(row.tokens) for rows in batches for row in rows)
-    return round(sum(sizes) * job.shape.row_tokens / read), max(sizes)
+    replayed, own = (
+        sum(len(row.tokens) for units in steps for unit in units if unit.replay is side for row in unit.rows)
+        for side in (True, False)
+    )
+    epoch, train = job.shape.row_tokens / own, job.recipe.train
+    return {
+        "packed_tokens": round(sum(sizes) * epoch),
+        "largest_step": max(sizes),
+        "compared_tokens": round(replayed * epoch) if train.kl else 0,
+        "replay_items": len(job.replay.items) if train.replay and train.replay.answers == "base" else 0,
+    }

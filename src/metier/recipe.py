@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
-from metier.domain import Domain, Listed, Name, Permutation, Strict
+from metier.domain import Domain, Listed, Name, Permutation, Share, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.strategies import (
@@ -28,6 +28,16 @@ from metier.strategies import (
     Strategy,
     Tuned,
 )
+
+
+class Replay(Strict):
+    """General rows that are trained on beside the recipe's own, so that less is forgotten."""
+
+    data: Name = Field(description="passages (column text), or prompts with answers; a file or sample:NAME")
+    share: Share = Field(0.05, description="of the loss, in every step; at least one row a step")
+    answers: Literal["file", "base"] = Field(
+        "file", description="the file's own, or what the untuned base says to its prompts"
+    )
 
 
 class Train(Strict):
@@ -58,6 +68,19 @@ class Train(Strict):
         (), description="factors of learning_rate, each tried for a fifth of the steps; validation chooses"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+
+    replay: Replay | None = Field(
+        None, description="general rows beside the recipe's own: { data = FILE, share = 0.05 }"
+    )
+    kl: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of KL(base, tuned) on the replay rows, in nats a token, added to the loss"
+    )
+
+    @model_validator(mode="after")
+    def _kl_has_rows(self) -> Self:
+        if self.kl and self.replay is None:
+            raise ValueError("kl: has no rows to be measured on; name some in train.replay")
+        return self
 
     @model_validator(mode="after")
     def _warmup_is_short_or_counted(self) -> Self:
@@ -112,6 +135,14 @@ class Recipe(Strict):
             raise ValueError("domain: there is none; add a [[domain]] table with name and data")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"domain: the name {twice[0]!r} is used twice; give every domain its own name")
+        return self
+
+    @model_validator(mode="after")
+    def _what_replays_is_a_language_model(self) -> Self:
+        strategy = self.strategy
+        classifies = isinstance(strategy, Tuned) and (strategy.objective == "classify" or strategy.method == "head")
+        if self.train.replay and classifies:
+            raise ValueError("train.replay: has no meaning for a head that classifies; remove it")
         return self
 
     @classmethod
@@ -288,6 +319,8 @@ def _fields(parents: list[str]) -> set[str]:
             return set(Recipe.model_fields) - {"path"}
         case ["strategy"]:
             return {*LastN.model_fields, *Foreign.model_fields, *QloraStrategy.model_fields}
+        case ["train", "replay"]:
+            return set(Replay.model_fields)
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -299,6 +332,6 @@ def _fields(parents: list[str]) -> set[str]:
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {
     name
-    for model in (Recipe, Domain, Permutation, Listed, LastN, Foreign, QloraStrategy, Lora, Train, Eval)
+    for model in (Recipe, Domain, Permutation, Listed, LastN, Foreign, QloraStrategy, Lora, Train, Replay, Eval)
     for name in model.model_fields
 }

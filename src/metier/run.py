@@ -169,6 +169,11 @@ class Run:
         write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
         return True
 
+    @property
+    def replay(self) -> Path:
+        """What the untuned base answered to the prompts of `train.replay`, where it was asked."""
+        return self.directory / "replay.jsonl"
+
     def write_tradeoff(self, tradeoff: Mapping[str, Any]) -> None:
         """What every scale of the adapter scores and forgets on validation, and which one is recommended."""
         write_json(self.directory / _TRADEOFF, {"format": 1, **tradeoff})
@@ -258,6 +263,10 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
     values["domain"] = [{"name": domain["name"], "weight": domain["weight"]} for domain in values["domain"]]
     values["train"].pop("rows")  # the hash of what is left stands for it
+    if replay := values["train"].get("replay"):
+        replay.pop("data")  # the hash of its rows stands for it
+    if not values["train"]["kl"]:
+        values["train"].pop("kl")
     if not values["train"]["sweep"]:
         values["train"].pop("sweep")  # as runs were keyed before there was one
     if method in ("none", "classical", "adapter"):

@@ -29,12 +29,14 @@ from metier.model.loading import Base
 from metier.model.scaling import scale
 from metier.model.trials import recompute
 from metier.planning import Plan
+from metier.replaying import with_base_answers
 from metier.run import Run
 from metier.strategies import Tuned
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
 from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
+from metier.training.replay import Replayed
 
 _SWEEP_SHARE = 0.2  # of the steps, for each learning rate that is tried
 
@@ -52,7 +54,9 @@ class Means:
 def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
     """Train, keep the adapter and answer every held-out item; returns the seconds by purpose."""
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
-    objective, reference = _objective(job, make_engine(base.forward, base, chosen), means)
+    untuned = make_engine(base.forward, base, chosen)
+    job, replayed = with_base_answers(run, job, untuned, means.listen)
+    objective, reference = _objective(job, untuned, means)
     assert isinstance(strategy, Tuned)
     network = put(base.network, job.head) if job.head else base.network
     adapted, kinds = attach(network, strategy, settings.seed)
@@ -73,6 +77,7 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     beside = Beside(base, forward, job.renderer, job.recipe.train.max_length)
     weighed = _weigh(run, job, beside, engine, progress.best_score or 0.0, means.listen)
     return {
+        **replayed,
         **reference,
         "training and validation": progress.seconds,
         **weighed,
@@ -142,14 +147,16 @@ class _Tuning:
 
 
 def _objective(job: Job, base: Engine, means: Means) -> tuple[Objective, dict[str, float]]:
-    """The caller's or the recipe's, and the seconds that it took to prepare.
+    """The caller's or the recipe's, with what is replayed beside, and the seconds that it took to prepare."""
+    objective, seconds = (job.own, {}) if job.own is not None else _own_objective(job, base, means)
+    replay = job.recipe.train.replay
+    return (Replayed(objective, replay.share, job.recipe.train.kl) if replay else objective), seconds
 
-    Preferences are measured from the base, which no adapter stands on yet.
-    """
+
+def _own_objective(job: Job, base: Engine, means: Means) -> tuple[Objective, dict[str, float]]:
+    """The recipe's. Preferences are measured from the base, which no adapter stands on yet."""
     strategy = job.recipe.strategy
     assert isinstance(strategy, Tuned)
-    if job.own is not None:
-        return job.own, {}
     if strategy.objective not in ("dpo", "kto"):
         return Likelihood(), {}
     means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, cycle, islice
 
 import numpy as np
 
@@ -17,12 +17,13 @@ class Unit:
     """What a step takes as a whole, `weight` being what it counts beside the others.
 
     Rows of one conversation; a liked and a disliked reply; or one that people `liked` or not, with another's reply
-    to the same prompt, where that fits.
+    to the same prompt, where that fits. `replay` marks general rows beside the recipe's own.
     """
 
     rows: tuple[Example, ...]
     weight: float = 1.0
     liked: bool = True
+    replay: bool = False
 
     @property
     def tokens(self) -> int:
@@ -41,6 +42,16 @@ def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> 
     for _ in range(max(1, math.ceil(epochs * sum(sizes) / batch_size))):
         if batch := list(islice(drawn, batch_size)):
             yield batch
+
+
+def beside(steps: Iterable[list[Unit]], pool: Sequence[Unit], share: float) -> Iterator[list[Unit]]:
+    """Each step with general units behind its own: the share of all that it takes, one at least.
+
+    The pool goes round, and where it has more than a run takes, what is left over is never seen.
+    """
+    general = cycle(pool)
+    for units in steps:
+        yield [*units, *islice(general, max(1, round(share / (1 - share) * len(units))))]
 
 
 def _epoch(sizes: Sequence[int], random: np.random.Generator) -> list[tuple[int, int]]:

@@ -91,14 +91,13 @@ def _read(beside: Beside, rows: Sequence[Example], phase: str, listen: Listener)
 
 def _compared(forward: Forward, tree: TokenTree) -> tuple[Floats, Floats, Floats]:
     """For each target of a tree: log-probability tuned and untuned, and KL(base ‖ tuned) at its query."""
-    queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
-    tuned_UV = forward.logits(tree, queries).float().log_softmax(-1)
+    tuned_UV, place_K = forward.distributions(tree)
     with disabled(forward.network):
-        base_UV = forward.logits(tree, queries).float().log_softmax(-1)
+        base_UV, _ = forward.distributions(tree)
     divergence_U = (base_UV.exp() * (base_UV - tuned_UV)).sum(-1)
-    token = torch.as_tensor(tree.token)
-    columns = (tuned_UV.cpu()[place, token], base_UV.cpu()[place, token], divergence_U.cpu()[place])
-    tuned_K, base_K, divergence_K = (column.double().numpy() for column in columns)
+    token_K = torch.as_tensor(tree.token, device=place_K.device)
+    columns = (tuned_UV[place_K, token_K], base_UV[place_K, token_K], divergence_U[place_K])
+    tuned_K, base_K, divergence_K = (column.cpu().double().numpy() for column in columns)
     return tuned_K, base_K, divergence_K
 
 

@@ -13,6 +13,7 @@ from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, 
 from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, arrange, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
+from metier.report.weighing import Choices, Tradeoff, read_choices, read_tradeoff
 from metier.run import Run
 from metier.tables import HARDLY, Table, benchmark_parts, guard_line, hardly_differs
 
@@ -63,6 +64,8 @@ class View:
     validations: tuple[Mapping[str, Any], ...]
     confusions: tuple[Confusion, ...]
     forgetting: Forgetting | None
+    tradeoff: Tradeoff | None
+    choices: Choices | None
     why_unknown: str
     benchmarks: tuple[Benchmarks, ...]
     groups: tuple[Group, ...]
@@ -104,6 +107,8 @@ def look_at(run: Run) -> View:
         validations=tuple(event for event in events if event["phase"] == "validation"),
         confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
         forgetting=read_forgetting(scores),
+        tradeoff=read_tradeoff(scores),
+        choices=read_choices(scores),
         why_unknown=run.why_unknown,
         benchmarks=tuple(map(_benchmarks, run.benchmarks)),
         groups=show_answers(sides, facts["seed"]),
