@@ -150,12 +150,8 @@ class Job:
         for each in self.data.domains:
             told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
             yield "\n".join(("", each.domain.name, *told))
-        faults = [
-            *self.data.notes,
-            *self.replay.left_out,
-            *(fault for each in self.data.domains for fault in each.left_out),
-            *self.dropped,
-        ]
+        left_out = [fault for each in self.data.domains for fault in each.left_out]
+        faults = [*self.data.notes, *self.replay.left_out, *left_out, *self.dropped]
         more = [f"note  … and {len(faults) - _LISTED} more (--json lists all)"] if len(faults) > _LISTED else []
         yield from (f"note  {fault}" for fault in faults[:_LISTED])
         yield from more
@@ -383,7 +379,7 @@ def _long_answer(job: Job) -> int:
     return lengths[19 * len(lengths) // 20] if lengths else 0
 
 
-def _packed(job: Job) -> dict[str, int]:
+def _packed(job: Job) -> dict[str, Any]:
     """Tokens of one epoch and of the largest step, and what replay adds, extrapolated from the first steps."""
     steps = job.steps(_SAMPLED_STEPS)
     limit = boundary(job.config)

@@ -1,4 +1,4 @@
-"""What was gained beside what was forgotten: scales of the adapter on validation, and general questions that changed."""
+"""What was gained beside what was forgotten: scales of the adapter, and general questions that changed."""
 
 from __future__ import annotations
 
