@@ -46,8 +46,7 @@ def measure_tradeoff(
 def recommend(points: Sequence[Point]) -> tuple[float, str]:
     """The scale to use and why, from points by rising scale, of which the last is the whole adapter.
 
-    Of the scales that keep nine tenths of the best gain on validation, the smallest that forgets at most half of
-    what the whole adapter does; where none does, the largest that keeps so much.
+    It is the smallest that keeps nine tenths of the best gain on validation.
     """
     base, whole = points[0], points[-1]
     lost = f"{decimal(whole.forgetting, 3, signed=True)} nats a token on validation's general text"
@@ -56,13 +55,12 @@ def recommend(points: Sequence[Point]) -> tuple[float, str]:
     gains = {each.scale: each.score - base.score for each in points[1:]}
     if (best := max(gains.values())) <= 0:
         return 1.0, f"no scale scores above the untuned base on validation, so there is no gain to keep ({lost})"
-    keeping = [each for each in points[1:] if gains[each.scale] >= KEPT * best]
-    halving = [each for each in keeping if each.forgetting <= whole.forgetting / 2]
-    chosen = halving[0] if halving else keeping[-1]
-    kept = f"keeps {gains[chosen.scale] / best:.0%} of the best gain on validation"
+    chosen = next(each for each in points[1:] if gains[each.scale] >= KEPT * best)
+    share = f"{gains[chosen.scale] / best:.0%}"
+    kept = f"the smallest of {len(gains)} that keeps {KEPT:.0%} of the best gain on validation ({share})"
     if chosen is whole:
-        return 1.0, f"no smaller scale keeps {KEPT:.0%} of the gain at half of the forgetting ({lost})"
-    return chosen.scale, f"{kept} and forgets {decimal(chosen.forgetting, 3, signed=True)} instead of {lost}"
+        return 1.0, f"{kept}; it forgets {lost}"
+    return chosen.scale, f"{kept}; it forgets {decimal(chosen.forgetting, 3, signed=True)} instead of {lost}"
 
 
 def _forgetting(beside: Beside, passages: Sequence[Passage]) -> float:
