@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from metier.cli.main import app
 from metier.domain import Domain, Listed, Permutation, Strict
 from metier.files import write_atomic
-from metier.recipe import Eval, Recipe, Train
+from metier.recipe import Eval, Recipe, Replay, Train
 from metier.strategies import METHODS, Foreign, LastN, Lora, LoraStrategy
 
 BAR = "\\|"  # a bar within a cell
@@ -32,6 +32,7 @@ _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
     ('`[strategy]` with `method = "adapter"`', "An adapter made elsewhere.", Foreign, (*LoraStrategy.model_fields,)),
     ("`[strategy.peft]`", "Of `lora` and `qlora`, by PEFT's names; other PEFT methods take PEFT's own keys.", Lora, ()),
     ("`[train]`", "", Train, ()),
+    ("`[train.replay]`", "General rows beside the recipe's own, against forgetting.", Replay, ()),
     ("`[eval]`", "", Eval, ()),
 )
 

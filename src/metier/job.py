@@ -182,8 +182,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
+    replay = read_replay(recipe, data, general)
     source = _merged(recipe.model, found, **how) if isinstance(found, Run) else found
-    replayed = read_replay(recipe, data, general)
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
@@ -197,10 +197,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     shots = _shots(recipe, data, renderer)
     units, dropped = _render(recipe, data, renderer, shots)
     tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
-    paired = _paired(recipe)
-    counts = {name: len(each) for name, each in units.items()} if paired else tokens
-    weights = shares(counts, {domain.domain.name: domain.domain.weight for domain in data.domains})
-    units = {name: [_weighted(unit, weights[name], paired) for unit in each] for name, each in units.items()}
+    weights = _weights(recipe, units, tokens)
+    units = {name: [_weighted(unit, weights[name], _paired(recipe)) for unit in each] for name, each in units.items()}
     job = Job(
         recipe=recipe,
         data=data,
@@ -214,7 +212,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         target_tokens=tokens,
         weights=weights,
         kinds=(),
-        replay=rendered(replayed, renderer, recipe.train.max_length),
+        replay=rendered(replay, renderer, recipe.train.max_length),
         general=General() if head else general,  # no language model is left that could read them
         seen=seen,
         head=head,
@@ -307,6 +305,12 @@ def _render(
                 str(recipe.path), [Fault(f"domain {domain.domain.name}", "has no row left to train on", fix)]
             )
     return units, dropped
+
+
+def _weights(recipe: Recipe, units: Mapping[str, Sequence[Unit]], tokens: Mapping[str, int]) -> dict[str, float]:
+    """What a target token of each domain counts, or a pair."""
+    counts = {name: len(each) for name, each in units.items()} if _paired(recipe) else tokens
+    return shares(counts, {domain.name: domain.weight for domain in recipe.domain})
 
 
 def _paired(recipe: Recipe) -> bool:

@@ -58,7 +58,7 @@ def changed_choices(answers: Sequence[Answer]) -> Choices | None:
     )
 
 
-def forgotten(text: Difference | None, choices: Choices | None, guard: Mapping[Any, float]) -> dict[str, Any]:
+def losses(text: Difference | None, choices: Choices | None, guard: Mapping[Any, float]) -> dict[str, Any]:
     """The entries `forgetting`, `general_choices` and `guard` of scores.json."""
     # By how much each got worse, in its guard's unit.
     worse = ({"general_text": text.value} if text else {}) | (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from metier.evaluation.answers import GENERAL, Answer, read_answers
-from metier.evaluation.forgotten import changed_choices, forgetting, forgotten
+from metier.evaluation.forgotten import changed_choices, forgetting, losses
 from metier.evaluation.metrics import compare, domain_scores, to_dict
 from metier.evaluation.own import Own
 from metier.evaluation.verdict import sentence
@@ -28,7 +28,7 @@ def write_scores(run: Run, opponents: Mapping[str, Run], own: Own | None = None)
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
                 for role, records in against.items()
             },
-            **forgotten(forgot, changed_choices(answers), run.recipe().eval.guard),
+            **losses(forgot, changed_choices(answers), run.recipe().eval.guard),
             "tradeoff": run.tradeoff,
         }
     )
