@@ -16,7 +16,7 @@ from metier.data.dataset import Dataset, DomainData, load, unseen
 from metier.data.general import General, read_general
 from metier.data.items import Item
 from metier.data.mappings import explain
-from metier.data.mixing import Unit, batches, beside, shares
+from metier.data.mixing import Unit, batches, beside, shares, weighted
 from metier.data.rendering import Renderer
 from metier.data.replay import Pool, read_replay, rendered
 from metier.data.shots import Shots
@@ -198,7 +198,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     units, dropped = _render(recipe, data, renderer, shots)
     tokens = {name: sum(_targets(row) for unit in each for row in unit.rows) for name, each in units.items()}
     weights = _weights(recipe, units, tokens)
-    units = {name: [_weighted(unit, weights[name], _paired(recipe)) for unit in each] for name, each in units.items()}
+    units = {name: [weighted(unit, weights[name], _paired(recipe)) for unit in each] for name, each in units.items()}
     job = Job(
         recipe=recipe,
         data=data,
@@ -320,14 +320,6 @@ def _paired(recipe: Recipe) -> bool:
 
 def _targets(row: Example) -> int:
     return sum(weight > 0 for weight in row.weights)
-
-
-def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
-    """What a domain counts lies in the unit where whole log-probabilities are compared, else in each target."""
-    if paired:
-        return dataclasses.replace(unit, weight=weight * unit.weight)
-    rows = [Example(row.tokens, tuple(weight * each for each in row.weights)) for row in unit.rows]
-    return dataclasses.replace(unit, rows=tuple(rows))
 
 
 def _with_shape(job: Job) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 
 import numpy as np
@@ -72,3 +72,11 @@ def shares(counts: Mapping[str, int], weights: Mapping[str, float]) -> dict[str,
     """
     total, share = sum(counts.values()), sum(weights[name] for name in counts)
     return {name: weights[name] / share * total / count for name, count in counts.items() if count}
+
+
+def weighted(unit: Unit, weight: float, paired: bool) -> Unit:
+    """What a domain counts lies in the unit where whole log-probabilities are compared, else in each target."""
+    if paired:
+        return replace(unit, weight=weight * unit.weight)
+    rows = [Example(row.tokens, tuple(weight * each for each in row.weights)) for row in unit.rows]
+    return replace(unit, rows=tuple(rows))
