@@ -32,13 +32,22 @@ def measure_tradeoff(
     """The points, the recommended scale and why, as tradeoff.json has them.
 
     `best` is the whole adapter's validation score, which `score` gives of the adapter as it is. Where the whole
-    forgets next to nothing it is the only point, since every other one costs a validation.
+    forgets next to nothing it is the only point, since every other one costs a validation. Quarters are tried first,
+    then the middle between the one to be recommended and the next smaller.
     """
-    points = [Point(1.0, best, _forgetting(beside, passages))]
-    for number, scale in enumerate(SCALES[:-1] if points[0].forgetting > NEGLIGIBLE else ()):
+
+    def add(scale: float) -> None:
         with scaled(beside.forward.network, scale):
-            points.insert(number, Point(scale, score(), _forgetting(beside, passages)))
-        listen(Event("trade-off", number + 1, len(SCALES) - 1, asdict(points[number])))
+            points.append(Point(scale, score(), _forgetting(beside, passages)))
+        listen(Event("trade-off", len(points) - 1, len(SCALES), asdict(points[-1])))
+        points.sort(key=lambda each: each.scale)
+
+    points = [Point(1.0, best, _forgetting(beside, passages))]
+    if points[0].forgetting > NEGLIGIBLE:
+        for scale in SCALES[:-1]:
+            add(scale)
+        chosen, _ = recommend(points)
+        add((chosen + max(each.scale for each in points if each.scale < chosen)) / 2)
     recommended, why = recommend(points)
     return {"points": [asdict(each) for each in points], "recommended": recommended, "why": why}
 
