@@ -14,7 +14,7 @@ from metier.figures import decimal
 from metier.model.scaling import scaled
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
-KEPT = 0.9  # of the best gain, that a recommended scale must keep
+KEPT = 0.8  # of the whole adapter's gain, that a recommended scale must keep
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,20 @@ def measure_tradeoff(
 def recommend(points: Sequence[Point]) -> tuple[float, str]:
     """The scale to use and why, from points by rising scale, of which the last is the whole adapter.
 
-    It is the smallest that keeps nine tenths of the best gain on validation.
+    It is the smallest that keeps four fifths of the whole adapter's gain on validation, or of the best one where the
+    whole gains nothing.
     """
     base, whole = points[0], points[-1]
     lost = f"{decimal(whole.forgetting, 3, signed=True)} nats a token on validation's general text"
     if len(points) == 1:
         return 1.0, f"the whole adapter forgets next to nothing ({lost})"
     gains = {each.scale: each.score - base.score for each in points[1:]}
-    if (best := max(gains.values())) <= 0:
+    wanted = gains[whole.scale] if gains[whole.scale] > 0 else max(gains.values())
+    if wanted <= 0:
         return 1.0, f"no scale scores above the untuned base on validation, so there is no gain to keep ({lost})"
-    chosen = next(each for each in points[1:] if gains[each.scale] >= KEPT * best)
-    share = f"{gains[chosen.scale] / best:.0%}"
-    kept = f"the smallest of {len(gains)} that keeps {KEPT:.0%} of the best gain on validation ({share})"
+    chosen = next(each for each in points[1:] if gains[each.scale] >= KEPT * wanted)
+    share = f"{gains[chosen.scale] / wanted:.0%}"
+    kept = f"the smallest of {len(gains)} that keeps {KEPT:.0%} of the gain on validation ({share})"
     if chosen is whole:
         return 1.0, f"{kept}; it forgets {lost}"
     return chosen.scale, f"{kept}; it forgets {decimal(chosen.forgetting, 3, signed=True)} instead of {lost}"

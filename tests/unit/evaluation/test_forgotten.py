@@ -76,8 +76,9 @@ def curve(*scores: float) -> list[Point]:
 @pytest.mark.parametrize(
     ("points", "scale", "why"),
     [
-        (curve(0.2, 0.3, 0.59, 0.6, 0.6), 0.5, "instead of +1.000"),
+        (curve(0.2, 0.3, 0.53, 0.6, 0.6), 0.5, "instead of +1.000"),
         (curve(0.2, 0.3, 0.4, 0.5, 0.6), 1.0, "it forgets +1.000"),
+        (curve(0.2, 0.3, 0.47, 0.6, 0.5), 0.5, "(90%)"),  # of what the whole gains, not of what is best
         (curve(0.2, 0.3, 0.5, 0.4, 0.2), 0.5, "100%"),  # the whole is no better than the base
         (curve(0.2, 0.6, 0.6, 0.6, 0.6), 0.25, "100%"),
         (curve(0.6, 0.5, 0.4, 0.3, 0.2), 1.0, "no gain to keep"),
