@@ -101,7 +101,10 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     whole = _tuned(_at(1.0, job), chosen, opponents, means)
     if scale == "auto":
         scale = _recommended(whole, means)
-    return _tuned(_at(scale, job), chosen, opponents, means, resume, whole) if scale != 1 else whole
+    if scale == 1:
+        return whole
+    measuring = {name: chosen.seconds[name] for name in ("held-out answers", "general text") if name in chosen.seconds}
+    return _tuned(_at(scale, job), replace(chosen, seconds=measuring), opponents, means, resume, whole)
 
 
 def _at(scale: float, job: Job) -> Job:
