@@ -99,9 +99,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     if (scale := getattr(recipe.strategy, "scale", 1)) == 1:
         return _tuned(job, chosen, opponents, means, resume)
     whole = _tuned(_at(1.0, job), chosen, opponents, means)
-    if scale == "auto":
-        scale = _recommended(whole, means)
-    if scale == 1:
+    if (scale := _recommended(whole, means) if scale == "auto" else scale) == 1:
         return whole
     measuring = {name: chosen.seconds[name] for name in ("held-out answers", "general text") if name in chosen.seconds}
     return _tuned(_at(scale, job), replace(chosen, seconds=measuring), opponents, means, resume, whole)
@@ -115,8 +113,8 @@ def _recommended(run: Run, means: Means) -> float:
     """The scale that validation recommends for a run."""
     tradeoff = run.tradeoff
     assert tradeoff, "refused before training where it cannot be measured"
-    text = f"scale {tradeoff['recommended']:g} for {run.directory}: {tradeoff['why']}"
-    means.listen(Event("note", values={"text": text}))
+    said = f"scale {tradeoff['recommended']:g} for {run.directory}: {tradeoff['why']}"
+    means.listen(Event("note", values={"text": said}))
     return float(tradeoff["recommended"])
 
 
