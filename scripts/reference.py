@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from metier.cli.main import app
 from metier.domain import Domain, Listed, Permutation, Strict
 from metier.files import write_atomic
-from metier.recipe import Eval, Recipe, Train
+from metier.recipe import Eval, Recipe, Replay, Train
 from metier.strategies import METHODS, Endpoint, Foreign, LastN, Lora, LoraStrategy, Price
 
 BAR = "\\|"  # a bar within a cell
@@ -40,6 +40,7 @@ _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
     ("`price_per_million = { … }`", "In any currency.", Price, ()),
     ("`[strategy.peft]`", "Of `lora` and `qlora`, by PEFT's names; other PEFT methods take PEFT's own keys.", Lora, ()),
     ("`[train]`", "", Train, ()),
+    ("`[train.replay]`", "General rows beside the recipe's own, against forgetting.", Replay, ()),
     ("`[eval]`", "", Eval, ()),
 )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,30 @@ from metier import run as runs
 from metier.data.classes import HeadRenderer
 from metier.data.dataset import remember
 from metier.data.showing import Front
-from metier.errors import RunError
+from metier.errors import Fault, RecipeError, RunError
 from metier.evaluation.answering import answer
-from metier.evaluation.answers import Answer, read_answers, to_json
+from metier.evaluation.answers import to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
-from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
 from metier.evaluation.own import Own, check_own
-from metier.evaluation.verdict import of_forgetting, sentence
+from metier.evaluation.scoring import write_scores
 from metier.events import Event, Listener, silent
-from metier.files import digest
 from metier.hardware import Layer, measure, peak_memory, probe
+from metier.identity import key
 from metier.job import Job, prepare
-from metier.model.adapters import foreign_digest
 from metier.model.heads import open_base
 from metier.model.loading import Base, NumberFormat
 from metier.planning import Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
+from metier.records import assert_same, create, parts_of
 from metier.remote import answer_remotely, items_of
 from metier.report.page import write_report
 from metier.run import Run
 from metier.strategies import Classical, Endpoint, Foreign, Untuned
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
-from metier.training.objectives import Objective, source_of
-from metier.tuning import Means, make_engine, measure_foreign, tune, worth_saying, write_shown
+from metier.training.objectives import Objective
+from metier.tuning import Means, make_engine, measure_foreign, measure_scaled, tune, worth_saying, write_shown
 from metier.wording import choose_wordings, worded
 
 
@@ -91,6 +91,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
         return _only(_classical(job, means))
     if isinstance(recipe.strategy, Endpoint):
         return _remote(job, recipe.strategy, means, resume)
+    _assert_choosable(recipe, job)
     chosen = plan(job, means.overrides)
     job = replace(job, source=hub.complete(job.source, offline=means.offline, listen=means.listen))
     remember(recipe, job.data)  # nothing is written before all that can be refused is
@@ -101,8 +102,46 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
         if not recipe.strategy.shows:
             return untuned
         return _untuned(job, chosen, base, {"none": untuned, **opponents}, means, recipe.strategy)
+    if (scale := getattr(recipe.strategy, "scale", 1)) == 1:
+        return _tuned(job, chosen, opponents, means, resume)
+    whole = _tuned(_at(1.0, job), chosen, opponents, means)
+    if (scale := _recommended(whole, means) if scale == "auto" else scale) == 1:
+        return whole
+    measuring = {name: chosen.seconds[name] for name in ("held-out answers", "general text") if name in chosen.seconds}
+    return _tuned(_at(scale, job), replace(chosen, seconds=measuring), opponents, means, resume, whole)
+
+
+def _at(scale: float, job: Job) -> Job:
+    return replace(job, recipe=job.recipe.override(**{"strategy.scale": scale}))
+
+
+def _recommended(run: Run, means: Means) -> float:
+    """The scale that validation recommends for a run."""
+    tradeoff = run.tradeoff
+    assert tradeoff, "refused before training where it cannot be measured"
+    said = f"scale {tradeoff['recommended']:g} for {run.directory}: {tradeoff['why']}"
+    means.listen(Event("note", values={"text": said}))
+    return float(tradeoff["recommended"])
+
+
+def _assert_choosable(recipe: Recipe, job: Job) -> None:
+    """Raises `RecipeError` where no scale could be chosen, before anything is trained."""
+    if getattr(recipe.strategy, "scale", 1) == "auto" and not job.general.validation:
+        problem = "is auto, but eval.general_text has fewer than four passages, and none to choose by"
+        raise RecipeError(str(recipe.path), [Fault("strategy.scale", problem, "give more passages, or a number")])
+
+
+def _tuned(
+    job: Job,
+    chosen: Plan,
+    opponents: Mapping[str, Run],
+    means: Means,
+    resume: Run | None = None,
+    whole: Run | None = None,
+) -> Run:
+    """Train and measure, or measure an adapter made elsewhere, or that of `whole` at a share of its change."""
     if resume is not None:
-        _assert_same(resume, _parts(job, chosen))
+        assert_same(resume, parts_of(job, chosen))
     run = _find(job, chosen)
     if run.status == "finished":
         judged_anew = run.judge_by(job.recipe)
@@ -118,7 +157,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
             wordings, opponents = untuned.facts.get("wordings", {}), {"none": untuned, **opponents}
         with _followed(run):
             run.update(wordings=wordings)
-            work = measure_foreign if job.foreign else tune
+            work = partial(measure_scaled, whole=whole) if whole else measure_foreign if job.foreign else tune
             seconds = work(run, worded(job, wordings, offline=means.offline), chosen, base, means)
             return _finish(run, opponents, seconds)
 
@@ -141,8 +180,8 @@ def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
     elif isinstance(job.recipe.strategy, Endpoint):
         parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     else:
-        parts = _parts(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
-    return runs.find(job.recipe.directory / "runs", job.recipe, runs.key(job.recipe, **parts))
+        parts = parts_of(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
+    return runs.find(job.recipe.directory / "runs", job.recipe, key(job.recipe, **parts))
 
 
 def evaluate(
@@ -165,67 +204,14 @@ def evaluate(
     }
     if metrics:
         opponents = {role: evaluate(opponent, metrics=metrics) for role, opponent in opponents.items()}
-    _score(target, opponents, metrics)
+    write_scores(target, opponents, metrics)
     write_report(target)
     return target
 
 
 def _find(job: Job, chosen: Plan) -> Run:
     """The run of this job in this number format, new or begun before."""
-    return _create(job, _parts(job, chosen), number_format=chosen.number_format)
-
-
-def _parts(job: Job, chosen: Plan) -> dict[str, str]:
-    """What a run depends on beside its recipe's own values, as hashes."""
-    parts = {"heldout": job.data.heldout_hash, "base": job.source.weights_digest, "format": chosen.number_format}
-    parts |= {"tokenizer": job.renderer.tokenizer_digest, "template": job.renderer.template_digest}
-    if job.kinds:
-        parts["train"] = replace(job.data, domains=tuple(job.learned)).train_hash
-    if job.kinds or job.foreign:
-        parts["general"] = digest([each.text for each in job.passages])
-    if job.foreign:
-        parts["adapter"] = foreign_digest(job.foreign)
-    parts |= job.front.digests
-    if asked := {domain.name: domain.instructions for domain in job.recipe.domain if domain.instructions}:
-        parts["wordings"] = digest([asked, job.data.train_hash])  # validation, on which one is chosen, included
-    if job.kinds and job.own is not None:
-        parts["objective"] = digest(source_of(job.own))
-    return parts
-
-
-def _assert_same(run: Run, parts: Mapping[str, str]) -> None:
-    then = run.facts["hashes"]
-    if changed := [name for name in {**then, **parts} if parts.get(name) != then.get(name)]:
-        problem = f"{run.directory}: cannot continue: {', '.join(changed)} changed since it began"
-        raise RunError(problem, f"restore it, or start a new run with: metier train {run.recipe().path}")
-
-
-def _create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
-    counts = {
-        each.domain.name: {
-            **job.sizes(each),
-            "target_tokens": job.target_tokens[each.domain.name],
-            "weight": job.weights.get(each.domain.name, 0.0),
-            "columns": each.columns,
-        }
-        for each in job.data.domains
-    }
-    facts |= {"data": counts, "hashes": dict(parts), "revision": job.source.revision}
-    facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
-    facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
-    facts |= {"skipped": [str(fault) for fault in job.data.skipped]}
-    facts |= {"notes": [str(fault) for fault in (*job.data.notes, *job.front.leaks)]}
-    facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
-    facts |= {"machine": asdict(probe())}
-    return runs.find_or_create(job.recipe.directory / "runs", _as_read(job), runs.key(job.recipe, **parts), facts)
-
-
-def _as_read(job: Job) -> Recipe:
-    """The recipe with the mappings that were guessed, so that who talks with the run is asked as its rows were."""
-    read = {each.domain.name: each.domain for each in job.data.domains}
-    whole = (read.get(domain.name, domain) for domain in job.recipe.domain)
-    domains = (each.model_copy(update={"instruction": None}) if each.instructions else each for each in whole)
-    return job.recipe.model_copy(update={"domain": tuple(domains)})
+    return create(job, parts_of(job, chosen), number_format=chosen.number_format)
 
 
 def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
@@ -294,7 +280,7 @@ def _classical(job: Job, means: Means) -> dict[str, Run]:
     if all(each.heldout[0].kind in UNANSWERED for each in job.data.domains):
         return {}
     job = replace(job, recipe=job.recipe.override(strategy={"method": "classical"}))
-    run = _create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
+    run = create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
             return {"classical": run}
@@ -318,8 +304,8 @@ def _remote(job: Job, strategy: Endpoint, means: Means, resume: Run | None) -> R
     opponents = _classical(job, means)
     parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     if resume is not None:
-        _assert_same(resume, parts)
-    run = _create(job, parts, model=strategy.model)
+        assert_same(resume, parts)
+    run = create(job, parts, model=strategy.model)
     with run.locked(wait=True), _followed(run):
         if run.status == "finished" and resume is None and run.priced_as(job.recipe):
             return run
@@ -356,40 +342,10 @@ def _followed(run: Run) -> Iterator[None]:
 
 def _finish(run: Run, opponents: Mapping[str, Run], seconds: Mapping[str, float], **measured: Any) -> Run:
     """Score and report it; `measured` is what a run of its method tells besides seconds and memory."""
-    _score(run, opponents)
+    write_scores(run, opponents)
     device = run.plan()["device"] if (run.directory / "plan.json").exists() else "cpu"
     memory = {"peak_memory": peak_memory(device)} | ({} if device == "cpu" else {"host_memory": peak_memory()})
     run.update(status="finished", why="", measured={"seconds": dict(seconds), **memory, **measured})
     write_report(run)
     Store(run.directory / "checkpoints").clear()
     return run
-
-
-def _score(run: Run, opponents: Mapping[str, Run], own: Own | None = None) -> None:
-    """Everything in scores.json follows from the answers of this run and of its opponents."""
-    answers = read_answers(run.directory / "answers.jsonl")
-    asked = [each for each in answers if each.kind != "text"]
-    against = {role: compare(asked, _asked(opponent), own) for role, opponent in opponents.items()}
-    named = {run.opponents[role]: records for role, records in against.items()}
-    forgot = forgetting(answers) if len(asked) < len(answers) else None
-    scores = domain_scores(answers, own)
-    run.write_scores(
-        {
-            "verdict": sentence(named, forgot, [each for each in scores if each.kind != "text"]),
-            "domains": [to_dict(each) for each in scores],
-            "against": {
-                role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}
-                for role, records in against.items()
-            },
-            "forgetting": to_dict(forgot) | {"verdict": of_forgetting(forgot)} if forgot else None,
-            "guard": {
-                name: {"limit": limit, "value": forgot.value, "passed": forgot.value <= limit}
-                for name, limit in run.recipe().eval.guard.items()
-                if forgot
-            },
-        }
-    )
-
-
-def _asked(run: Run) -> Sequence[Answer]:
-    return [each for each in read_answers(run.directory / "answers.jsonl") if each.kind != "text"]

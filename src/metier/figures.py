@@ -25,6 +25,7 @@ class Habit:
 
 HABITS = {
     "accuracy": Habit("accuracy", "%", 1, "items answered with the right label", 100),
+    "base_accuracy": Habit("accuracy of the base", "%", 1, "the same of the untuned base", 100),
     "macro_f1": Habit("macro F1", "%", 1, "precision and recall in one number, every label counting alike", 100),
     "weighted_f1": Habit("weighted F1", "%", 1, "the same, every label counting by its items", 100),
     "chrf": Habit("chrF", "of 100", 1, "overlap with the wanted answer in runs of 1 to 6 characters"),

@@ -12,11 +12,13 @@ from typing import Any
 
 from metier import hub
 from metier.data.classes import Head, open_renderer
-from metier.data.dataset import Dataset, DomainData, Passage, learned, learns, load, read_passages, unseen
+from metier.data.dataset import Dataset, DomainData, learned, learns, load, unseen
+from metier.data.general import General, read_general
 from metier.data.items import Item
 from metier.data.mappings import explain
-from metier.data.mixing import Unit, batches, shares
+from metier.data.mixing import Unit, batches, beside, shares, weighted
 from metier.data.rendering import Renderer
+from metier.data.replay import Pool, read_replay, rendered
 from metier.data.showing import Front, choose_front
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
@@ -65,7 +67,8 @@ class Job:
     target_tokens: Mapping[str, int]
     weights: Mapping[str, float]
     kinds: Sequence[Kind]
-    passages: Sequence[Passage]
+    general: General
+    replay: Pool
     seen: Mapping[str, Sequence[str]]
     head: Head | None
     own: Objective | None = None
@@ -124,7 +127,8 @@ class Job:
         assert not isinstance(train.num_train_epochs, str), "resolved"
         domains = list(self.units.values())
         order = batches([len(units) for units in domains], train.batch_size, train.num_train_epochs, train.seed)
-        return [[domains[domain][index] for domain, index in batch] for batch in islice(order, first)]
+        steps = [[domains[domain][index] for domain, index in batch] for batch in islice(order, first)]
+        return [*beside(steps, self.replay.units, train.replay.share)] if train.replay else steps
 
     def lines(self) -> Iterator[str]:
         """The base, how much it learns from, and what moves."""
@@ -157,7 +161,8 @@ class Job:
             told = [explain(each.domain, each.train), *(f"warning  {warning}" for warning in each.warnings)]
             yield "\n".join(("", each.domain.name, *told))
         yield from (f"warning  {fault}" for fault in self.front.leaks[:_LISTED])
-        faults = [*self.data.notes, *(fault for each in self.data.domains for fault in each.left_out), *self.dropped]
+        left_out = [fault for each in self.data.domains for fault in each.left_out]
+        faults = [*self.data.notes, *self.replay.left_out, *left_out, *self.dropped]
         more = [f"note  … and {len(faults) - _LISTED} more (--json lists all)"] if len(faults) > _LISTED else []
         yield from (f"note  {fault}" for fault in faults[:_LISTED])
         yield from more
@@ -181,13 +186,14 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     if foreign := _foreign(recipe):
         check_foreign(foreign)
     how: dict[str, Any] = {"offline": offline, "listen": on_event}
-    data, passages, found = _all_of(
+    data, general, found = _all_of(
         lambda: load(recipe, **how),
-        lambda: read_passages(recipe),
+        lambda: read_general(recipe),
         lambda: run_or_base(recipe.model, recipe.directory, **how),
     )
     seen = found.seen() if isinstance(found, Run) else {"train": [], "validation": []}
     data = unseen(data, seen, recipe.model)
+    replay = read_replay(recipe, data, general)
     source = _merged(recipe.model, found, **how) if isinstance(found, Run) else found
     for fault in data.skipped:
         on_event(Event("note", values={"text": f"note  {fault}"}))
@@ -202,10 +208,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     front = _front(recipe, data, renderer, on_event)
     units, dropped = _render(recipe, data, renderer, front)
     tokens = {each.domain.name: sum(map(_learned_in, units.get(each.domain.name, ()))) for each in data.domains}
-    paired = _paired(recipe)
-    counts = {name: len(each) if paired else tokens[name] for name, each in units.items()}
-    weights = shares(counts, {domain.domain.name: domain.domain.weight for domain in data.domains})
-    units = {name: [_weighted(unit, weights[name], paired) for unit in each] for name, each in units.items()}
+    weights = _weights(recipe, units, tokens)
+    units = {name: [weighted(unit, weights[name], _paired(recipe)) for unit in each] for name, each in units.items()}
     job = Job(
         recipe=recipe,
         data=data,
@@ -219,7 +223,8 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         target_tokens=tokens,
         weights=weights,
         kinds=(),
-        passages=[] if head else passages,  # no language model is left that could read them
+        replay=rendered(replay, renderer, recipe.train.max_length),
+        general=General() if head else general,  # no language model is left that could read them
         seen=seen,
         head=head,
     )
@@ -248,8 +253,8 @@ def _head(recipe: Recipe, data: Dataset, config: Config) -> Head | None:
 
 
 def _all_of(
-    one: Callable[[], Dataset], two: Callable[[], list[Passage]], three: Callable[[], hub.Source | Run]
-) -> tuple[Dataset, list[Passage], hub.Source | Run]:
+    one: Callable[[], Dataset], two: Callable[[], General], three: Callable[[], hub.Source | Run]
+) -> tuple[Dataset, General, hub.Source | Run]:
     """All three, or the complaints of all together."""
     found: list[Any] = []
     complaints: list[MetierError] = []
@@ -296,6 +301,12 @@ def _render(
     return units, dropped
 
 
+def _weights(recipe: Recipe, units: Mapping[str, Sequence[Unit]], tokens: Mapping[str, int]) -> dict[str, float]:
+    """What a target token of each domain counts, or a pair."""
+    counts = {name: len(each) if _paired(recipe) else tokens[name] for name, each in units.items()}
+    return shares(counts, {domain.name: domain.weight for domain in recipe.domain})
+
+
 def _paired(recipe: Recipe) -> bool:
     """Whether the loss compares whole log-probabilities, of which a batch must not part those of a unit."""
     return isinstance(recipe.strategy, Tuned) and recipe.strategy.objective in ("dpo", "kto")
@@ -307,14 +318,6 @@ def _targets(row: Example) -> int:
 
 def _learned_in(unit: Unit) -> int:
     return sum(map(_targets, unit.rows))
-
-
-def _weighted(unit: Unit, weight: float, paired: bool) -> Unit:
-    """What a domain counts lies in the unit where whole log-probabilities are compared, else in each target."""
-    if paired:
-        return dataclasses.replace(unit, weight=weight * unit.weight)
-    rows = [Example(row.tokens, tuple(weight * each for each in row.weights)) for row in unit.rows]
-    return dataclasses.replace(unit, rows=tuple(rows))
 
 
 def _with_shape(job: Job) -> Job:
@@ -329,7 +332,7 @@ def _with_shape(job: Job) -> Job:
         longest_row=max(len(row.tokens) for row in rows),
         longest_unit=max(unit.tokens for unit in units) if _paired(job.recipe) else 0,
         decoded_items=sum(item.kind == "open" for item in job.heldout),
-        general_tokens=sum(len(job.renderer.passage(passage.text).tokens) for passage in job.passages),
+        general_tokens=_general(job),
         scored_tokens=_scored(job, job.heldout),
         validation_items=sum(item.kind == "open" for item in job.validation),
         validation_tokens=_scored(job, job.validation),
@@ -348,8 +351,13 @@ def _with_shape(job: Job) -> Job:
         frozen=shape.frozen or (trained if doubled else 0),
     )
     resolved = dataclasses.replace(job, recipe=recipe, shape=shape, kinds=kinds)
-    packed, largest = _packed(resolved)
-    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, packed_tokens=packed, largest_step=largest))
+    return dataclasses.replace(resolved, shape=dataclasses.replace(shape, **_packed(resolved)))
+
+
+def _general(job: Job) -> int:
+    """Tokens that are read to see what was forgotten."""
+    passages = (*job.general.heldout, *job.general.validation)
+    return sum(len(job.renderer.passage(each.text).tokens) for each in passages) + _scored(job, job.general.choices)
 
 
 def _scored(job: Job, items: Sequence[Item]) -> int:
@@ -365,11 +373,20 @@ def _long_answer(job: Job) -> int:
     return lengths[19 * len(lengths) // 20] if lengths else 0
 
 
-def _packed(job: Job) -> tuple[int, int]:
-    """Distinct tokens of one epoch and of the largest step, extrapolated from the first steps."""
+def _packed(job: Job) -> dict[str, Any]:
+    """Tokens of one epoch and of the largest step, and what replay adds, extrapolated from the first steps."""
     steps = job.steps(_SAMPLED_STEPS)
     limit = boundary(job.config)
     batches = [[row for unit in units for row in unit.rows] for units in steps]
     sizes = [sum(map(len, pack(rows, 1 << 30, fork=job.shape.forks, boundary=limit))) for rows in batches]
-    read = sum(len(row.tokens) for rows in batches for row in rows)
-    return round(sum(sizes) * job.shape.row_tokens / read), max(sizes)
+    replayed, own = (
+        sum(len(row.tokens) for units in steps for unit in units if unit.replay is side for row in unit.rows)
+        for side in (True, False)
+    )
+    epoch, train = job.shape.row_tokens / own, job.recipe.train
+    return {
+        "packed_tokens": round(sum(sizes) * epoch),
+        "largest_step": max(sizes),
+        "compared_tokens": round(replayed * epoch) if train.kl else 0,
+        "replay_items": len(job.replay.items) if train.replay and train.replay.answers == "base" else 0,
+    }

@@ -50,6 +50,8 @@ class Shape:
     validation_items: int
     validation_tokens: int = 0
     answer_tokens: int = 0
+    compared_tokens: int = 0  # of an epoch, on which whole distributions are compared with the base's
+    replay_items: int = 0  # prompts that the untuned base answers in front of training
     trainable: int = 0
     frozen: int = 0  # of adapters that do not move: one made elsewhere, or what PiSSA and OLoRA begin with
     why_kept: str = ""  # why activations cannot be recomputed
@@ -121,10 +123,11 @@ def _training(means: Means, shape: Shape) -> dict[str, int]:
     layer = _layer(width, shape) + 12 * shape.hidden + 8 * shape.intermediate
     kept = shape.layers * (shape.hidden * width if means.checkpointing else layer) + layer
     targets = min(tokens, max(1, round(tokens * shape.targets / max(1, shape.packed_tokens))))
+    compared = min(_GENERAL, shape.compared_tokens)
     return {
         "gradients": 4 * shape.trainable,
         "activations": int(_SLACK * tokens * kept),
-        "logits": 3 * 4 * shape.vocabulary * targets,
+        "logits": 4 * shape.vocabulary * max(3 * targets, _COMPARED * compared),
     }
 
 

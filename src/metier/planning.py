@@ -309,9 +309,13 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
     epochs, moves = _number(recipe.train.num_train_epochs), shape.trainable > 0
     validations = math.ceil(draft.steps / draft.validate_every) if moves else 0
     reference = {"reference": reading(shape.packed_tokens, shape.targets)} if moves and _paired(recipe.strategy) else {}
+    asked = {"replay answers": answering(0, shape.replay_items)} if shape.replay_items else {}
+    compared = epochs * shape.compared_tokens  # read once more, by the base
+    learning = training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) + reading(compared, compared)
     return {
+        **asked,
         **reference,
-        "training": training(epochs * shape.packed_tokens, epochs * shape.targets, draft.steps) if moves else 0.0,
+        "training": learning if moves else 0.0,
         "validation": validations * answering(shape.validation_tokens, shape.validation_items),
         "held-out answers": answering(shape.scored_tokens, shape.decoded_items),
         "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves or shape.foreign else 0.0,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
-from metier.domain import Domain, Listed, Name, Permutation, Strict
+from metier.domain import Domain, Listed, Name, Permutation, Share, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.strategies import (
@@ -30,6 +30,16 @@ from metier.strategies import (
     Strategy,
     Tuned,
 )
+
+
+class Replay(Strict):
+    """General rows that are trained on beside the recipe's own, so that less is forgotten."""
+
+    data: Name = Field(description="passages (column text), or prompts with answers; a file or sample:NAME")
+    share: Share = Field(0.05, description="of the loss, in every step; at least one row a step")
+    answers: Literal["file", "base"] = Field(
+        "file", description="the file's own, or what the untuned base says to its prompts"
+    )
 
 
 class Train(Strict):
@@ -61,6 +71,19 @@ class Train(Strict):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
 
+    replay: Replay | None = Field(
+        None, description="general rows beside the recipe's own: { data = FILE, share = 0.05 }"
+    )
+    kl: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of KL(base, tuned) on the replay rows, in nats a token, added to the loss"
+    )
+
+    @model_validator(mode="after")
+    def _kl_has_rows(self) -> Self:
+        if self.kl and self.replay is None:
+            raise ValueError("kl: has no rows to be measured on; name some in train.replay")
+        return self
+
     @model_validator(mode="after")
     def _warmup_is_short_or_counted(self) -> Self:
         if 0.1 < self.warmup_steps < 1:
@@ -74,12 +97,26 @@ class Train(Strict):
 class Eval(Strict):
     """How the run is measured."""
 
-    general_text: Name = Field("sample:general", description="passages (column text) on which forgetting is measured")
+    general_text: Name = Field(
+        "sample:general",
+        description="passages (column text) on which forgetting is measured; by every fourth a scale is chosen",
+    )
+    general_choices: Annotated[str, Field(max_length=1000)] = Field(
+        "sample:general_choices",
+        description='questions with choices, asked before and after; "" asks none',
+    )
     max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="of an open answer")
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="measure only so many held-out items a domain")
-    guard: Mapping[Literal["general_text"], Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="nats by which it may get worse, else exit 3"
+    guard: Mapping[Literal["general_text", "general_choices"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="by how much it may get worse, else exit 3: text in nats a token, choices in accuracy (0.02)",
     )
+
+    @model_validator(mode="after")
+    def _what_is_guarded_is_asked(self) -> Self:
+        if "general_choices" in self.guard and not self.general_choices:
+            raise ValueError("guard.general_choices: has nothing to judge; name a file in general_choices")
+        return self
 
 
 class Recipe(Strict):
@@ -102,6 +139,14 @@ class Recipe(Strict):
             raise ValueError(f"domain: the name {twice[0]!r} is used twice; give every domain its own name")
         if not any(domain.trained for domain in self.domain):
             raise ValueError("domain: none of them is trained on; take `trained = false` out of one at least")
+        return self
+
+    @model_validator(mode="after")
+    def _what_replays_is_a_language_model(self) -> Self:
+        strategy = self.strategy
+        classifies = isinstance(strategy, Tuned) and (strategy.objective == "classify" or strategy.method == "head")
+        if self.train.replay and classifies:
+            raise ValueError("train.replay: has no meaning for a head that classifies; remove it")
         return self
 
     @classmethod
@@ -285,6 +330,8 @@ def _fields(parents: list[str]) -> set[str]:
             return {name for model in _STRATEGIES for name in model.model_fields}
         case ["strategy", "price_per_million"]:
             return set(Price.model_fields)
+        case ["train", "replay"]:
+            return set(Replay.model_fields)
         case ["strategy", "peft"]:
             return set(Lora.model_fields)
         case [table] if table in _TABLES:
@@ -297,6 +344,6 @@ _STRATEGIES = (LastN, Foreign, QloraStrategy, Endpoint)
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
 _NAMES = {
     name
-    for model in (Recipe, Domain, Permutation, Listed, *_STRATEGIES, Price, Lora, Train, Eval)
+    for model in (Recipe, Domain, Permutation, Listed, *_STRATEGIES, Price, Lora, Train, Replay, Eval)
     for name in model.model_fields
 }

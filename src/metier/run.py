@@ -16,7 +16,7 @@ from typing import Any
 
 from metier.errors import RunError
 from metier.events import Event, Listener
-from metier.files import append_line, digest, held, locked, read_json, write_atomic, write_json
+from metier.files import append_line, held, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
 from metier.strategies import Shown
@@ -25,6 +25,7 @@ from metier.tables import Part, as_text, benchmark_parts, cost_line, html, score
 FORMAT = 1
 OPPONENTS = {"none": "the untuned base", "classical": "the classical baseline"}  # by method
 _BENCHMARKS = "benchmarks.json"
+_TRADEOFF = "tradeoff.json"
 _VERSIONS = ("metier", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "scikit-learn", "numpy")
 
 
@@ -196,6 +197,20 @@ class Run:
         changed = self.recipe().override(**{"strategy.price_per_million": _price(recipe)})
         write_atomic(self.directory / "recipe.toml", changed.to_toml())
 
+    @property
+    def replay(self) -> Path:
+        """What the untuned base answered to the prompts of `train.replay`, where it was asked."""
+        return self.directory / "replay.jsonl"
+
+    def write_tradeoff(self, tradeoff: Mapping[str, Any]) -> None:
+        """What every scale of the adapter scores and forgets on validation, and which one is recommended."""
+        write_json(self.directory / _TRADEOFF, {"format": 1, **tradeoff})
+
+    @property
+    def tradeoff(self) -> dict[str, Any] | None:
+        path = self.directory / _TRADEOFF
+        return read_json(path) if path.exists() else None
+
     def write_shots(self, shots: Mapping[str, Any]) -> None:
         """The examples that stand in front of every question, by domain; a copy of training rows."""
         write_json(self.directory / "shots.json", shots)
@@ -269,47 +284,6 @@ class Run:
         except FileNotFoundError:
             problem = f"{self.directory}: has no {name} yet ({self.status})"
             raise RunError(problem, f"finish it with: metier train --resume {self.directory}") from None
-
-
-def key(recipe: Recipe, **parts: str) -> str:
-    """What makes two runs the same: the resolved recipe without keys that have no effect, and `parts`
-    (hashes of data and base, the number format)."""
-    return digest({"recipe": meaning(recipe), **parts})
-
-
-def meaning(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that can change a run of its method."""
-    values = recipe.values()
-    values.pop("data_root")
-    method = recipe.strategy.method
-    # Data enters by the hash of what was read from it, so its path and reading keys do not matter.
-    measured = {"trained": False}
-    values["domain"] = [
-        {"name": domain["name"]} | ({"weight": domain["weight"]} if domain["trained"] else measured)
-        for domain in values["domain"]
-    ]
-    values["train"].pop("rows")  # the hash of what is left stands for it
-    if not values["train"]["sweep"]:
-        values["train"].pop("sweep")  # as runs were keyed before there was one
-    if method in ("none", "classical", "adapter", "endpoint"):
-        values["train"] = {"max_length": recipe.train.max_length}
-        values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]
-    if method == "classical":
-        for name in ("model", "train"):
-            values.pop(name)
-        values["eval"] = {"limit": recipe.eval.limit}
-    for name in ("guard", "general_text"):  # judged anew on every call; its content is hashed
-        values["eval"].pop(name, None)
-    values["strategy"].pop("adapter", None)  # its bytes are hashed
-    for name in ("api_key_env", "price_per_million", "concurrency"):  # who pays and how fast changes no answer
-        values["strategy"].pop(name, None)
-    if not values["strategy"].get("num_fewshot"):
-        values["strategy"].pop("fewshot_sampler", None)
-    if not values["strategy"].pop("passages", None):  # what is read there is hashed
-        for name in ("num_passages", "passages_prompt"):
-            values["strategy"].pop(name, None)
-    values.pop("model", None)  # the base's hash stands for it
-    return values
 
 
 def find(root: Path, recipe: Recipe, run_key: str) -> Run | None:

@@ -16,6 +16,7 @@ Auto = Literal["auto"]
 Objective = Literal["sft", "dpo", "kto", "lm", "classify"]
 # Every PEFT method but LoRA, under PEFT's own name; a test compares the list with PEFT's registry.
 PEFT_METHODS = tuple((Path(__file__).parent / "assets" / "peft_methods.txt").read_text(encoding="utf-8").split())
+SCALABLE = ("lora", "qlora", "full", "last-n", "ln_tuning")  # what they train is a change that is added
 
 
 class Lora(Strict):
@@ -154,6 +155,27 @@ class Tuned(Shown):
     beta: Annotated[float, Field(gt=0)] | None = Field(
         None, description="of dpo and kto: how strongly the base holds; 0.1 where it is not given"
     )
+    scale: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        1.0,
+        description="share of the trained change that is kept; auto: as validation recommends, after training at 1",
+    )
+
+    @property
+    def unscalable(self) -> str:
+        """Why a share of what this trains would mean nothing, or ""."""
+        if self.objective == "classify" or self.method == "head":
+            return "has no meaning for a head that classifies"
+        if self.method not in SCALABLE:
+            return f"has no meaning with {self.method}, whose change is not a sum on top of the weights"
+        if getattr(getattr(self, "peft", None), "use_dora", False):
+            return "has no meaning with use_dora, whose magnitudes are no sum on top of the weights"
+        return ""
+
+    @model_validator(mode="after")
+    def _scale_has_a_meaning(self) -> Self:
+        if self.scale != 1 and self.unscalable:
+            raise ValueError(f"scale: {self.unscalable}; remove it, or choose {', '.join(SCALABLE)}")
+        return self
 
     @model_validator(mode="after")
     def _beta_has_an_effect(self) -> Self:

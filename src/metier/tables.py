@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from metier.figures import decimal, duration, figure, habit, latency, size, with_unit
+from metier.figures import chance, decimal, duration, figure, habit, latency, size, with_unit
 
 HARDLY = "it hardly differs from its base: raise train.learning_rate or train.num_train_epochs"
 
@@ -73,12 +73,31 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
     if forgetting := scores["forgetting"]:
         value = decimal(forgetting["value"], 3, signed=True)
         yield f"forgetting: {value} nats a token on general text, {forgetting['verdict']}"
+    if choices := scores.get("general_choices"):
+        yield choices_line(choices)
+    if tradeoff := scores.get("tradeoff"):
+        yield f"recommended strategy.scale: {tradeoff['recommended']:g}; {tradeoff['why']}"
     if hardly_differs(scores):
         yield f"warning: {HARDLY}"
     for name, guard in scores["guard"].items():
-        passed = "passed" if guard["passed"] else "FAILED"
-        value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
-        yield f"guard {name}: {value} of at most {limit}: {passed}"
+        yield f"guard {name}: {guard_line(name, guard)}: {'passed' if guard['passed'] else 'FAILED'}"
+
+
+def choices_line(choices: Mapping[str, Any]) -> str:
+    """General questions before and after, with how many were lost and gained."""
+    before, after = (with_unit("accuracy", choices[each]) for each in ("before", "after"))
+    changed = f"{len(choices['lost'])} lost, {len(choices['gained'])} gained"
+    said = f"{changed}, {choices['verdict']} ({choices['test']}, {chance(choices['p'])})"
+    return f"general questions: {after} right, before {before}; {said}"
+
+
+def guard_line(name: str, guard: Mapping[str, Any]) -> str:
+    """By how much it got worse, of at most what: nats a token, or points of accuracy."""
+    if name == "general_choices":
+        value, limit = (decimal(100 * guard[each], 1, signed=True) for each in ("value", "limit"))
+        return f"{value} of at most {limit} points lost"
+    value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
+    return f"{value} of at most {limit} nats a token"
 
 
 def hardly_differs(scores: Mapping[str, Any]) -> bool:

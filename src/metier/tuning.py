@@ -15,25 +15,29 @@ from metier.data.retrieval import write_shelves
 from metier.errors import RunError
 from metier.evaluation.answering import answer
 from metier.evaluation.answers import to_json
-from metier.evaluation.forgetting import read_general_text
+from metier.evaluation.forgetting import Beside, ask_general_choices, read_general_text
 from metier.evaluation.metrics import out_of_one, primary_values
+from metier.evaluation.tradeoff import measure_tradeoff
 from metier.events import Event, Listener, silent
 from metier.figures import habit
 from metier.files import write_directory
 from metier.inference.engine import Engine
 from metier.job import Job
-from metier.model.adapters import Adapted, attach, load_foreign, restore, save, state
+from metier.model.adapters import Adapted, attach, load, load_foreign, restore, save, state
 from metier.model.forward import Forward
 from metier.model.heads import put
 from metier.model.loading import Base
+from metier.model.scaling import scale
 from metier.model.trials import recompute
 from metier.planning import Plan
+from metier.replaying import with_base_answers
 from metier.run import Run
 from metier.strategies import HeadOnly, Tuned
 from metier.training.checkpoint import Progress, Store
 from metier.training.loop import Hooks, Settings
 from metier.training.loop import train as train_loop
 from metier.training.objectives import Dpo, Kto, Likelihood, Objective, read_reference
+from metier.training.replay import Replayed
 
 _SWEEP_SHARE = 0.2  # of the steps, for each learning rate that is tried
 
@@ -51,7 +55,9 @@ class Means:
 def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:
     """Train, keep the adapter and answer every held-out item; returns the seconds by purpose."""
     strategy, settings = job.recipe.strategy, _settings(job, chosen, base)
-    objective, reference = _objective(job, make_engine(base.forward, base, chosen), means)
+    untuned = make_engine(base.forward, base, chosen)
+    job, replayed = with_base_answers(run, job, untuned, means.listen)
+    objective, reference = _objective(job, untuned, means)
     assert isinstance(strategy, Tuned)
     network = put(base.network, job.head) if job.head else base.network
     adapted, kinds = attach(network, strategy, settings.seed)
@@ -68,9 +74,13 @@ def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str
     run.write_seen(_seen(job, run.facts.get("wordings", {})))
     run.update(best_step=progress.best_step, steps=progress.step, stopped_early=progress.stopped_early)
     means.listen(Event("note", values={"text": ending(progress, chosen.steps)}))
+    beside = Beside(base, forward, job.renderer, job.recipe.train.max_length)
+    weighed = _weigh(run, job, beside, engine, progress.best_score or 0.0, means.listen)
     return {
+        **replayed,
         **reference,
         "training and validation": progress.seconds,
+        **weighed,
         **_measure(run, job, chosen, base, adapted, means),
     }
 
@@ -95,6 +105,32 @@ def measure_foreign(run: Run, job: Job, chosen: Plan, base: Base, means: Means) 
     return _measure(run, job, chosen, base, adapted, means)
 
 
+def measure_scaled(run: Run, job: Job, chosen: Plan, base: Base, means: Means, whole: Run) -> dict[str, float]:
+    """Answer every held-out item with a share of what `whole` trained, which is kept; the seconds by purpose."""
+    adapted = load(base.network, whole.adapter, job.identity())
+    assert isinstance(job.recipe.strategy, Tuned)
+    assert not isinstance(job.recipe.strategy.scale, str), "chosen by now"
+    scale(adapted, job.recipe.strategy.scale)
+    kept = {name: whole.facts[name] for name in ("trained", "best_step", "steps", "stopped_early")}
+    run.update(status="started", why="", whole=whole.name, **kept)
+    run.write_seen(whole.seen())
+    return _measure(run, job, chosen, base, adapted, means)
+
+
+def _weigh(run: Run, job: Job, beside: Beside, engine: Engine, best: float, listen: Listener) -> dict[str, float]:
+    """What each scale of the adapter scores and forgets on validation; the seconds that it took."""
+    assert isinstance(job.recipe.strategy, Tuned)
+    if job.recipe.strategy.unscalable or not job.general.validation:
+        return {}
+    begun = time.monotonic()
+
+    def score() -> float:
+        return _validation(job, job.validation, engine)["score"]
+
+    run.write_tradeoff(measure_tradeoff(beside, job.general.validation, best, score, listen))
+    return {"trade-off": time.monotonic() - begun}
+
+
 def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, means: Means) -> dict[str, float]:
     """Keep the adapter, answer what is held out, read general text."""
     forward = base.forward.over(adapted)
@@ -103,9 +139,10 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     write_shown(run, job)
     begun = time.monotonic()
     answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen)
-    answered, max_length = time.monotonic(), job.recipe.train.max_length
+    answered, beside = time.monotonic(), Beside(base, forward, job.renderer, job.recipe.train.max_length)
     if not job.head:
-        answers += read_general_text(base, forward, job.renderer, job.passages, max_length, means.listen)
+        answers += read_general_text(beside, job.general.heldout, means.listen)
+        answers += ask_general_choices(beside, job.general.choices, means.listen)
     run.write_answers([to_json(each) for each in answers])
     return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
 
@@ -121,14 +158,16 @@ class _Tuning:
 
 
 def _objective(job: Job, base: Engine, means: Means) -> tuple[Objective, dict[str, float]]:
-    """The caller's or the recipe's, and the seconds that it took to prepare.
+    """The caller's or the recipe's, with what is replayed beside, and the seconds that it took to prepare."""
+    objective, seconds = (job.own, {}) if job.own is not None else _own_objective(job, base, means)
+    replay = job.recipe.train.replay
+    return (Replayed(objective, replay.share, job.recipe.train.kl) if replay else objective), seconds
 
-    Preferences are measured from the base, which no adapter stands on yet.
-    """
+
+def _own_objective(job: Job, base: Engine, means: Means) -> tuple[Objective, dict[str, float]]:
+    """The recipe's. Preferences are measured from the base, which no adapter stands on yet."""
     strategy = job.recipe.strategy
     assert isinstance(strategy, Tuned)
-    if job.own is not None:
-        return job.own, {}
     if strategy.objective not in ("dpo", "kto"):
         return Likelihood(), {}
     means.listen(Event("note", values={"text": "reading what the untuned base says of every reply"}))

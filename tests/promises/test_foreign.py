@@ -32,6 +32,7 @@ method = "adapter"
 adapter = "theirs"
 [eval]
 general_text = "general.csv"
+general_choices = ""
 """
 
 

@@ -243,6 +243,7 @@ learning_rate = 5e-2
 [eval]
 max_new_tokens = 4
 general_text = "general.csv"
+general_choices = ""
 """
 
 

@@ -214,7 +214,7 @@ def run_of(folder: Path, domain: dict[str, Any], **settings: Any) -> Run:
         "domain": [{"name": "d", **domain}],
         "strategy": {"method": "lora"},
         "train": {"num_train_epochs": 6, "batch_size": 8, "learning_rate": 1e-2, "max_length": 256, **settings},
-        "eval": {"general_text": "general.jsonl"},
+        "eval": {"general_choices": "", "general_text": "general.jsonl"},
     }
     (folder / "general.jsonl").write_text('{"text": "the quick brown fox jumps over the lazy dog"}\n')
     return train(Recipe.of(raw, folder / "recipe.toml"), offline=True)

@@ -159,7 +159,7 @@ def preferences(folder: Path, objective: str) -> Recipe:
         "domain": [{"name": "d", "data": "x.csv", **rating}],
         "strategy": {"method": "lora", "objective": objective},
         "train": {"num_train_epochs": 2, "batch_size": 6, "learning_rate": 1e-2, "max_length": 128},
-        "eval": {"general_text": "general.jsonl"},
+        "eval": {"general_choices": "", "general_text": "general.jsonl"},
     }
     return Recipe.of(raw, folder / "recipe.toml")
 

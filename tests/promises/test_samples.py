@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from metier.data.asking import turns_typed
-from metier.data.dataset import load, read_passages
+from metier.data.dataset import load
+from metier.data.general import read_general, read_passages
 from metier.data.items import Item
 from metier.data.prompts import read_prompts
+from metier.job import prepare
 from metier.recipe import SAMPLES, Recipe
 
 RECIPE = Recipe.load(SAMPLES.parent / "recipes" / "quickstart.toml")
@@ -99,3 +101,20 @@ def test_advertisements_are_minimal_pairs_half_of_them_biased() -> None:
     asked = items[0].messages[-1].content
     wanted = "Is the following job description biased? Please choose an answer from {biased/unbiased}\n"
     assert asked.startswith(wanted)
+
+
+def test_general_questions_are_many_and_their_letters_balanced() -> None:
+    items = read_general(RECIPE).choices
+    assert len(items) >= 120
+    assert {len(item.replies) for item in items} == {4}
+    assert len({item.prompt for item in items}) == len(items)
+    letters = Counter(item.reference for item in items)
+    assert max(letters.values()) - min(letters.values()) <= 1
+
+
+def test_the_replay_text_is_none_that_shows_forgetting() -> None:
+    job = prepare(RECIPE.override(**{"train.replay": {"data": "sample:replay"}}))
+    assert len(job.replay.items) >= 30
+    assert not job.replay.left_out
+    for held in (fives(each.text) for each in (*job.general.heldout, *job.general.validation)):
+        assert all(len(fives(item.reference) & held) <= 2 for item in job.replay.items)

@@ -31,7 +31,7 @@ def stage(home: Path, name: str, model: str, domain: dict[str, Any], **strategy:
         "domain": [{"name": "d", **domain}],
         "strategy": {"method": "lora", **strategy},
         "train": {"num_train_epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "max_length": 128},
-        "eval": {"general_text": "general.jsonl", "max_new_tokens": 4},
+        "eval": {"general_choices": "", "general_text": "general.jsonl", "max_new_tokens": 4},
     }
     return train(Recipe.of(raw, home / f"{name}.toml"), overrides=FLOAT, offline=True)
 

@@ -10,9 +10,10 @@ import pytest
 
 from metier.errors import RecipeError
 from metier.experiment import train
+from metier.identity import meaning
 from metier.job import Job, prepare
 from metier.recipe import Recipe
-from metier.run import Run, meaning
+from metier.run import Run
 from tests.unit import tiny
 
 _RECIPE = """

@@ -40,6 +40,7 @@ method = "lora"
 num_train_epochs = 1
 [eval]
 general_text = "general.csv"
+general_choices = ""
 """
 
 

@@ -40,6 +40,7 @@ num_train_epochs = 1
 [eval]
 max_new_tokens = 4
 general_text = "general.csv"
+general_choices = ""
 """
 
 

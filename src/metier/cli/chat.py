@@ -11,6 +11,7 @@ import typer
 
 from metier.cli.common import Offline, Progress, say
 from metier.errors import MetierError
+from metier.evaluation.answers import GENERAL
 from metier.run import Run
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def chat(
 
 def _introduced(run: Run, questions: Questions, domain: str) -> str:
     """Who answers, what it was made for, and what is typed, for example."""
-    asked = (each for each in run.answers() if each["kind"] != "text" and domain in ("", each["domain"]))
+    asked = (each for each in run.answers() if each["kind"] not in GENERAL and domain in ("", each["domain"]))
     examples = (questions.example(each["domain"], each["prompt"]) for each in asked if each["prompt"])
     example = next((f"; its data asks, for example: {each}" for each in examples), "")
     return f"{run.name} on {run.facts['model']}, for {domain or ', '.join(questions.domains)}{example}"

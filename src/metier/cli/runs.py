@@ -10,6 +10,7 @@ import typer
 
 from metier.cli.common import Json, emit, say
 from metier.cli.results import show_scores
+from metier.evaluation.answers import GENERAL
 from metier.figures import habit, with_unit
 from metier.run import Run, list_runs
 from metier.tables import Table
@@ -55,7 +56,7 @@ def _list(found: Sequence[Run], every: bool) -> None:
 
 def _scored(scores: Mapping[str, Any]) -> str:
     """The primary score of each domain."""
-    found = [(each["domain"], each["scores"][0]) for each in scores.get("domains", ()) if each["kind"] != "text"]
+    found = [(each["domain"], each["scores"][0]) for each in scores.get("domains", ()) if each["kind"] not in GENERAL]
     return ", ".join(
         f"{domain} {with_unit(score['metric'], score['value'])} {habit(score['metric']).label}"
         for domain, score in found

@@ -84,7 +84,7 @@ class Runs:
 
     def _of_source(self, source: Source) -> list[Answer]:
         names = source.runs
-        asked = [each for each in self.answers(names[0]) if each.kind != "text"]
+        asked = [each for each in self.answers(names[0]) if each.of_domain]
         if len(names) == 1:
             return asked
         tables = {name: {(each.domain, each.id): each for each in self.answers(name)} for name in names}
@@ -170,7 +170,7 @@ class _Measured:
 
     @property
     def answered(self) -> int:
-        return sum(each.kind != "text" for each in self.runs.answers(self.run.name))
+        return sum(each.of_domain for each in self.runs.answers(self.run.name))
 
     @property
     def size(self) -> int:

@@ -62,7 +62,7 @@ def compare_runs(first: Run, second: Run) -> Pair:
 
 def _asked(run: Run) -> dict[tuple[str, str], Answer]:
     answers = read_answers(run.directory / "answers.jsonl")
-    return {(each.domain, each.id): each for each in answers if each.kind != "text"}
+    return {(each.domain, each.id): each for each in answers if each.of_domain}
 
 
 def _same(one: Answer, other: Answer) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 from metier.comparison.lines import Cost, Costs, Line, Runs
 from metier.errors import RunError
 from metier.evaluation.answers import Answer
-from metier.evaluation.metrics import forgetting, to_dict
+from metier.evaluation.forgotten import forgetting
+from metier.evaluation.metrics import to_dict
 from metier.evaluation.standings import Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_forgetting
 from metier.figures import decimal

@@ -17,10 +17,10 @@ from metier.data.guessing import complete
 from metier.data.items import Item, fingerprint, make_items
 from metier.data.mappings import unused
 from metier.data.online import Online
-from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show, text_of
+from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show
 from metier.data.splitting import Remembered, apart, fewer, split
 from metier.domain import Domain, Listed
-from metier.errors import DataError, Fault, RecipeError, nearest
+from metier.errors import DataError, Fault, RecipeError
 from metier.events import Listener, silent
 from metier.files import digest, read_json, write_json
 from metier.recipe import Recipe
@@ -96,15 +96,6 @@ def learned(recipe: Recipe, data: Dataset) -> list[DomainData]:
     return found
 
 
-@dataclass(frozen=True)
-class Passage:
-    """General text on which forgetting is measured."""
-
-    id: str
-    text: str
-    place: str
-
-
 Reader = Callable[[Domain, Path | Online, list[Fault]], list[Row]]
 """What gives the rows of a place that a domain names: `read_rows`, or `once` for the same rows again."""
 
@@ -149,22 +140,6 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, re
         found.faults += [fault for each in domains for fault in _emptied(each)]
     found.told(recipe)
     return Dataset(tuple(domains), tuple(notes), tuple(skipped))
-
-
-def read_passages(recipe: Recipe) -> list[Passage]:
-    """The passages of `eval.general_text`."""
-    path = recipe.data_path(recipe.eval.general_text)
-    rows = read_rows(Domain(name="general_text", data=recipe.eval.general_text), path)
-    columns = columns_of(rows)
-    if "text" not in columns:
-        problem = f"has no column text{nearest('text', columns)}"
-        raise DataError(show(path), [Fault(show(path), problem, "eval.general_text needs one passage a row in it")])
-    passages = [(row.place, text_of(row.values.get("text"))) for row in rows]
-    if blank := [place for place, text in passages if not text.strip()]:
-        raise DataError(
-            show(path), [Fault(f"{each}: text", "is empty", "remove the row or fill it in") for each in blank]
-        )
-    return [Passage(f"{digest(text)[:16]}-{number}", text, place) for number, (place, text) in enumerate(passages)]
 
 
 @dataclass

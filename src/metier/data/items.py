@@ -143,7 +143,7 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
     """An item for each assistant turn; for the last alone, where the row tells more of it than its text."""
     asked = [turn.key for turn in conversation.turns if turn.role != "assistant" and turn.key]
     # Own groups are of their domain; what is said twice is the same everywhere, whatever the template around it.
-    group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(_plain, asked)])[:_ID]
+    group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(plain, asked)])[:_ID]
     shared = Counter(turn.id for turn in conversation.turns if turn.role == "assistant")
     turns = conversation.turns
     single = bool(domain.choices or domain.rejected or domain.rating)
@@ -194,9 +194,9 @@ def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:
         if not text.strip():
             yield Fault(f"{row.place}: {column}", "is empty", "remove the row or fill it in")
         own = text_of(row.values.get(domain.group)).strip() if domain.group else ""
-        group = f"{domain.name}/{own}" if own else digest(_plain(text))[:_ID] if len(rows) >= _ENOUGH else ""
+        group = f"{domain.name}/{own}" if own else digest(plain(text))[:_ID] if len(rows) >= _ENOUGH else ""
         for number, (_, passage) in enumerate(cut(text), start=1):
-            one = digest(_plain(passage))[:_ID]
+            one = digest(plain(passage))[:_ID]
             yield Item(
                 id=f"{text_of(row.values.get(domain.id))}/{number}" if domain.id else one,
                 domain=domain.name,
@@ -209,7 +209,7 @@ def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:
             )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without the differences in case and white space that copies have."""
     return " ".join(text.casefold().split())
 

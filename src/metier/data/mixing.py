@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, cycle, islice
 
 import numpy as np
 
@@ -17,12 +17,13 @@ class Unit:
     """What a step takes as a whole, `weight` being what it counts beside the others.
 
     Rows of one conversation; a liked and a disliked reply; or one that people `liked` or not, with another's reply
-    to the same prompt, where that fits.
+    to the same prompt, where that fits. `replay` marks general rows beside the recipe's own.
     """
 
     rows: tuple[Example, ...]
     weight: float = 1.0
     liked: bool = True
+    replay: bool = False
 
     @property
     def tokens(self) -> int:
@@ -43,6 +44,16 @@ def batches(sizes: Sequence[int], batch_size: int, epochs: float, seed: int) -> 
             yield batch
 
 
+def beside(steps: Iterable[list[Unit]], pool: Sequence[Unit], share: float) -> Iterator[list[Unit]]:
+    """Each step with general units behind its own: the share of all that it takes, one at least.
+
+    The pool goes round, and where it has more than a run takes, what is left over is never seen.
+    """
+    general = cycle(pool)
+    for units in steps:
+        yield [*units, *islice(general, max(1, round(share / (1 - share) * len(units))))]
+
+
 def _epoch(sizes: Sequence[int], random: np.random.Generator) -> list[tuple[int, int]]:
     """One pass: each domain shuffled, its examples at even distances, all merged by place."""
     places: list[tuple[float, int, int]] = []
@@ -61,3 +72,11 @@ def shares(counts: Mapping[str, int], weights: Mapping[str, float]) -> dict[str,
     """
     total, share = sum(counts.values()), sum(weights[name] for name in counts)
     return {name: weights[name] / share * total / count for name, count in counts.items() if count}
+
+
+def weighted(unit: Unit, weight: float, paired: bool) -> Unit:
+    """What a domain counts lies in the unit where whole log-probabilities are compared, else in each target."""
+    if paired:
+        return replace(unit, weight=weight * unit.weight)
+    rows = [Example(row.tokens, tuple(weight * each for each in row.weights)) for row in unit.rows]
+    return replace(unit, rows=tuple(rows))

@@ -12,7 +12,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from metier.errors import RunError
 
-Kind = Literal["label", "choice", "open", "preference", "rated", "passage", "text"]
+Kind = Literal["label", "choice", "open", "preference", "rated", "passage", "text", "general"]
+GENERAL: tuple[Kind, ...] = ("text", "general")  # what shows forgetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,9 @@ class Answer:
     `prompt` is the conversation as people read it. `reference` is the right answer; for "passage", and for "text"
     (general text), what is read; for "rated" the reply, which people `liked` or not. `place` is where the item
     stands, as file:line. `logprob` sums over the `tokens` target tokens of the reference, `base_logprob` and `kl`
-    (from the untuned base) likewise; None or () is what was not measured. `stopped` tells whether the model ended
-    its turn by itself. `failed` says why there is no answer.
+    (from the untuned base) likewise; None or () is what was not measured. Of "general", a question of general
+    knowledge, `kl` sums over the `tokens` of the prompt, and `base_label_logprobs` are the untuned base's.
+    `stopped` tells whether the model ended its turn by itself. `failed` says why there is no answer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -45,7 +47,19 @@ class Answer:
     liked: bool | None = None
     failed: str = ""
     base_logprob: float | None = None
+    base_label_logprobs: tuple[float, ...] = ()
     kl: float | None = None
+
+    @property
+    def of_domain(self) -> bool:
+        """Whether it answers an item of the recipe's domains, and does not measure forgetting."""
+        return self.kind not in GENERAL
+
+    @property
+    def base_output(self) -> str | None:
+        """What the untuned base takes for the likeliest of the labels."""
+        logprobs = self.base_label_logprobs
+        return self.labels[max(range(len(logprobs)), key=logprobs.__getitem__)] if logprobs else None
 
 
 def to_json(answer: Answer) -> str:

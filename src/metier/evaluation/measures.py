@@ -60,6 +60,10 @@ def _accuracy(answer: Answer) -> Value:
     return (output_of(answer) == answer.reference,)
 
 
+def _base_accuracy(answer: Answer) -> Value | None:
+    return None if answer.base_output is None else (answer.base_output == answer.reference,)
+
+
 def _classes(answer: Answer) -> Value:
     output = output_of(answer)
     predicted = answer.labels.index(output) if output in answer.labels else -1
@@ -137,6 +141,11 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {  # the primary one first
     "text": (
         Metric("loss", loss_of, ratio, higher_is_better=False),
         Metric("base_loss", base_loss_of, ratio, higher_is_better=None),
+        Metric("kl", _kl, ratio, higher_is_better=False),
+    ),
+    "general": (
+        Metric("accuracy", _accuracy, mean, rate=True),
+        Metric("base_accuracy", _base_accuracy, mean, higher_is_better=None),
         Metric("kl", _kl, ratio, higher_is_better=False),
     ),
 }

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from metier.evaluation.answers import Answer, Kind
-from metier.evaluation.measures import METRICS, Metric, Value, base_loss_of, has_failed, loss_of, metrics_of, output_of
+from metier.evaluation.answers import GENERAL, Answer, Kind
+from metier.evaluation.measures import METRICS, Metric, Value, has_failed, metrics_of, output_of
 from metier.evaluation.own import Own
 from metier.resampling import Statistic
-from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion, ratio
+from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion
 
 PRIMARY: dict[Kind, str] = {
     "label": "accuracy",
@@ -24,6 +24,7 @@ PRIMARY: dict[Kind, str] = {
     "rated": "auc",
     "passage": "loss",
     "text": "loss",
+    "general": "accuracy",
 }
 """The metric on which a verdict about a domain rests, where both sides have it: see `decisive`."""
 
@@ -135,7 +136,7 @@ def align(runs: Mapping[str, Sequence[Answer]]) -> list[Aligned]:
     Raises ValueError unless those that were asked in a domain answered the same items.
     """
     by_domain = {name: _by_domain(answers) for name, answers in runs.items()}
-    keys = dict.fromkeys(key for domains in by_domain.values() for key in domains if key[1] != "text")
+    keys = dict.fromkeys(key for domains in by_domain.values() for key in domains if key[1] not in GENERAL)
     return [
         _aligned(*key, {name: domains[key] for name, domains in by_domain.items() if key in domains}) for key in keys
     ]
@@ -161,21 +162,6 @@ def decisive(record: DomainDifferences) -> Difference | None:
     None where nothing could be.
     """
     return next(iter(record.differences), None)  # the primary one stands first
-
-
-def forgetting(answers: Sequence[Answer]) -> Difference:
-    """Loss minus the untuned base's loss on one run's passages, in nats per token: above 0 is forgotten.
-
-    Raises ValueError if no passage has both.
-    """
-    rows = [
-        (answer.group, tuned, base)
-        for answer in answers
-        if answer.kind == "text" and (tuned := loss_of(answer)) and (base := base_loss_of(answer))
-    ]
-    if not rows:
-        raise ValueError("forgetting: no passage has both the run's loss and the base's")
-    return _paired(Metric("loss", loss_of, ratio, higher_is_better=False), rows)
 
 
 def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from metier.evaluation.answers import GENERAL
 from metier.evaluation.metrics import DomainDifferences, DomainScores, decisive
 from metier.figures import decimal, habit, with_unit
 from metier.scores import Difference
@@ -29,7 +30,7 @@ def sentence(
 def _against(opponent: str, records: Sequence[DomainDifferences], scores: Sequence[DomainScores]) -> str:
     found: dict[str, dict[str, list[str]]] = {"better": {}, "worse": {}, "no difference shown": {}}
     for record in records:
-        if record.kind != "text" and (difference := decisive(record)):
+        if record.kind not in GENERAL and (difference := decisive(record)):
             how = habit(difference.metric).label + _liked_likelier(record, scores)
             found[difference.verdict].setdefault(how, []).append(record.domain)
     said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]

@@ -164,12 +164,21 @@ class Forward:
 
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""
+        logits_UV, place_K = self._predictions(tree)
+        token_K = torch.as_tensor(tree.token, device=self.device)
+        return logits_UV[place_K, token_K] - logits_UV.logsumexp(-1)[place_K]
+
+    def distributions(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the whole vocabulary at each query, [U, V] in float32, and each target's query, [K]."""
+        logits_UV, place_K = self._predictions(tree)
+        return logits_UV.log_softmax(-1), place_K
+
+    def _predictions(self, tree: TokenTree) -> tuple[Tensor, Tensor]:
         queries, place = torch.unique(torch.as_tensor(tree.query), return_inverse=True)
         logits_UV = self.logits(tree, queries).float()
         if self._scale and logits_UV.requires_grad:
             logits_UV.register_hook(self._scale)
-        place, token = place.to(self.device), torch.as_tensor(tree.token, device=self.device)
-        return logits_UV[place, token] - logits_UV.logsumexp(-1)[place]
+        return logits_UV, place.to(self.device)
 
     def _logits_of_blocks(self, tree: TokenTree, nodes: Tensor) -> Tensor:
         parts = []

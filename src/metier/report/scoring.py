@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from metier.evaluation.answers import GENERAL
 from metier.evaluation.metrics import CLOSED, PRIMARY
 from metier.figures import Habit, chance, count, decimal, figure, habit, interval, sample
 from metier.report.pictures import ALARM, Axis, Mark, Scale, Tick, make_scale
@@ -83,8 +84,8 @@ def arrange(domains: Sequence[Domain]) -> tuple[tuple[Domain, ...], ...]:
 
 
 def asked(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The scores of domains whose items were answered: general text is read only."""
-    return [domain for domain in scores["domains"] if domain["kind"] != "text"]
+    """The scores of the recipe's own domains, and not of what measures forgetting."""
+    return [domain for domain in scores["domains"] if domain["kind"] not in GENERAL]
 
 
 def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:

@@ -24,7 +24,7 @@ class Side:
 
     def answers(self) -> list[Answer]:
         """To held-out items; passages of general text are none."""
-        return [each for each in read_answers(self.run.directory / "answers.jsonl") if each.kind != "text"]
+        return [each for each in read_answers(self.run.directory / "answers.jsonl") if each.of_domain]
 
 
 def find_sides(run: Run) -> tuple[Side, ...]:

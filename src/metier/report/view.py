@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metier.figures import HABITS, Habit, decimal, habit
+from metier.figures import HABITS, Habit, habit
 from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.costs import Cost, Data, Reproduction, read_cost, read_data, read_reproduction
 from metier.report.pictures import Curve, draw_curve
 from metier.report.scoring import Domain, Forgetting, arrange, asked, read_domains, read_forgetting
 from metier.report.sides import Side, find_sides
+from metier.report.weighing import Choices, Tradeoff, read_choices, read_tradeoff
 from metier.run import Run
-from metier.tables import HARDLY, Table, benchmark_parts, hardly_differs
+from metier.tables import HARDLY, Table, benchmark_parts, guard_line, hardly_differs
 
 _SECTIONS = ("Scores", "Learning", "Confusions", "Forgetting", "Benchmarks", "Answers", "Cost", "Data", "Reproduce")
 
@@ -63,6 +64,8 @@ class View:
     validations: tuple[Mapping[str, Any], ...]
     confusions: tuple[Confusion, ...]
     forgetting: Forgetting | None
+    tradeoff: Tradeoff | None
+    choices: Choices | None
     why_unknown: str
     benchmarks: tuple[Benchmarks, ...]
     groups: tuple[Group, ...]
@@ -104,6 +107,8 @@ def look_at(run: Run) -> View:
         validations=tuple(event for event in events if event["phase"] == "validation"),
         confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
         forgetting=read_forgetting(scores),
+        tradeoff=read_tradeoff(scores),
+        choices=read_choices(scores),
         why_unknown=run.why_unknown,
         benchmarks=tuple(map(_benchmarks, run.benchmarks)),
         groups=show_answers(sides, facts["seed"]),
@@ -134,5 +139,4 @@ def _place(metric: str) -> tuple[int, str]:
 
 
 def _guard(name: str, guard: Mapping[str, Any]) -> Guard:
-    value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
-    return Guard(name, f"{value} of at most {limit} nats a token", guard["passed"])
+    return Guard(name, guard_line(name, guard), guard["passed"])

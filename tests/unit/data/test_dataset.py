@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metier.data.dataset import Dataset, load, read_passages, remember
+from metier.data.dataset import Dataset, load, remember
+from metier.data.general import read_passages
 from metier.data.items import Item
 from metier.errors import DataError
 from metier.recipe import Recipe

@@ -15,10 +15,10 @@ from metier.data.rendering import Renderer
 from metier.data.retrieval import LENGTH, Found, Shelf, leaks, read_shelf, read_shelves, write_shelves
 from metier.errors import DataError, RecipeError
 from metier.experiment import train
+from metier.identity import key
 from metier.inference.conversation import Conversation
 from metier.job import prepare
 from metier.recipe import SAMPLES, Recipe
-from metier.run import key
 from tests.unit import tiny
 
 _PASSAGES = {

@@ -8,13 +8,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from metier.evaluation.answers import Answer
+from metier.evaluation.forgotten import forgetting
 from metier.evaluation.measures import chrf, rouge_l
 from metier.evaluation.metrics import (
     PRIMARY,
     Confusion,
     compare,
     domain_scores,
-    forgetting,
     to_dict,
 )
 from metier.scores import Difference, Score

@@ -12,10 +12,12 @@ import pytest
 
 from metier import run as runs
 from metier.evaluation.answers import Answer, read_answers, to_json
-from metier.evaluation.metrics import compare, domain_scores, forgetting, to_dict
+from metier.evaluation.forgotten import forgetting
+from metier.evaluation.metrics import compare, domain_scores, to_dict
 from metier.evaluation.verdict import sentence
 from metier.events import Event, silent
 from metier.files import write_json
+from metier.identity import key
 from metier.recipe import Recipe
 from metier.run import Run
 
@@ -47,7 +49,7 @@ class Bench:
     def write(self, method: str, answers: Sequence[Answer], opponents: Mapping[str, Run] | None = None) -> Run:
         recipe = self.recipe.override(strategy={"method": method})
         facts = {"data": self._counts(), "dropped": list(self.dropped), **IDENTITY}
-        run = runs.find_or_create(self.root / "runs", recipe, runs.key(recipe), facts)
+        run = runs.find_or_create(self.root / "runs", recipe, key(recipe), facts)
         run.write_answers([to_json(each) for each in answers])
         if method != "classical":
             write_json(run.directory / "plan.json", PLAN)
