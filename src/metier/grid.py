@@ -26,6 +26,14 @@ BASE, CLASSICAL = "untuned base", "classical baseline"  # what is always measure
 _TABLES = ("train", "eval", "domain")  # of a recipe, that a difference may change
 
 
+def is_comparison(path: Path) -> bool:
+    """Whether a file has `[[strategy]]`. Where it cannot be read, whoever opens it says why."""
+    try:
+        return isinstance(tomllib.loads(path.read_text(encoding="utf-8-sig")).get("strategy"), list)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 class Axes(Strict):
     """What a strategy is multiplied by; written in front for all of them, or in a `[[strategy]]` for it alone."""
 
@@ -88,6 +96,9 @@ class Comparison(Axes):
             raise RecipeError(str(path), [fault]) from None
         except (ValueError, RecursionError, IsADirectoryError) as error:
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
+        if "domain" in raw or isinstance(raw.get("strategy"), dict):
+            fault = Fault(str(path), "is a recipe, it has no [[strategy]]", f"run it with `metier train {path}`")
+            raise RecipeError(str(path), [fault])
         return cls.of({**raw, "changes": dict(changes or {})}, path)
 
     @classmethod

@@ -164,6 +164,9 @@ class Recipe(Strict):
             raise RecipeError(str(path), [fault]) from None
         except (ValueError, RecursionError) as error:
             raise RecipeError(str(path), [_unreadable(path, error)]) from None
+        if isinstance(raw.get("strategy"), list):
+            fault = Fault(str(path), "is a comparison, it has [[strategy]]", f"run it with `metier compare {path}`")
+            raise RecipeError(str(path), [fault])
         return cls.of(override_keys(raw, overrides or {}), path)
 
     @classmethod

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metier.cli.common import Json, Offline, Progress, Set, emit, overrides, recipe_from, say
+from metier.errors import MetierError
+from metier.grid import Comparison, is_comparison
 from metier.recipe import Recipe
+from metier.tables import Table
 
 if TYPE_CHECKING:
     from metier.data.rendering import Renderer
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    target: Annotated[Path, typer.Argument(metavar="RECIPE|FILE", help="a recipe (toml) or a data file")],
+    target: Annotated[Path, typer.Argument(metavar="RECIPE|COMPARISON|FILE", help="a recipe or comparison (toml), or a data file")],
     show: Annotated[int, typer.Option(help="print so many training rows a domain, trained tokens marked")] = 0,
     set_: Set = None,
     json: Json = False,
@@ -27,8 +30,13 @@ def check(
 ) -> None:
     """Check recipe and data before anything heavy loads.
 
-    Prints what was read, left out and dropped, and every fault.
+    Prints what was read, left out and dropped, and every fault; of a comparison the faults of all strategies.
     """
+    if is_comparison(target):
+        if show:
+            raise MetierError("--show prints rows of one recipe", f"metier check RECIPE --show {show}")
+        _check_comparison(Comparison.load(target, overrides(set_)), json=json, offline=offline)
+        return
     recipe = recipe_from(target, set_) if target.suffix == ".toml" else _recipe_for(target, set_)
     from metier import experiment  # behind what can be told at once
     from metier.data.mappings import told
@@ -46,6 +54,18 @@ def check(
     for name in job.units:
         for row in [row for unit in job.units[name][:show] for row in unit.rows][:show]:
             show_row(job.renderer, row)
+    say("no faults")
+
+
+def _check_comparison(comparison: Comparison, *, json: bool, offline: bool) -> None:
+    from metier.comparison.running import How, look_ahead
+
+    lines = look_ahead(comparison, How({}, offline, 1, Progress()))
+    if json:
+        emit([{"name": line.entry.name, "runs": line.runs, "missing": len(line.missing)} for line in lines])
+        return
+    rows = [(line.entry.name, str(line.runs), str(len(line.missing))) for line in lines]
+    say(f"\n{Table(('strategy', 'runs', 'missing'), rows)}\n")
     say("no faults")
 
 

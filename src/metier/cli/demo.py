@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metier.cli.common import say
-from metier.cli.init import _shipped
 from metier.cli.plan import show_plan
 from metier.cli.results import show_scores
+from metier.cli.shipped import shipped
 from metier.cli.train import train_recipe
 from metier.files import write_atomic
 from metier.recipe import Recipe
@@ -33,7 +33,7 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.toml"
     if not path.exists():
-        write_atomic(path, _shipped("quickstart"))
+        write_atomic(path, shipped("recipes")["quickstart"].read_text(encoding="utf-8"))
     recipe = Recipe.load(path)
     say(f"$ metier plan {path}\n")
     job = experiment.check(recipe, offline=True)

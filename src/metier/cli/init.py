@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from metier import hub
 from metier.cli.common import Offline, say
+from metier.cli.shipped import blocked, names, write_shipped
 from metier.domain import Domain, Strict
 from metier.errors import Fault, MetierError, RecipeError
 from metier.figures import duration, size
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from metier.proposal import Proposal
 
-_ASSETS = Path(__file__).parent.parent / "assets" / "recipes"
-
 
 def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     file: Annotated[
@@ -34,8 +32,12 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     model: Annotated[
         str | None, typer.Option(help="a hub name, a path, or nano (embedded); without it one is proposed")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="a shipped recipe instead, such as quickstart")] = None,
-    out: Annotated[Path, typer.Option(help="where to write the recipe")] = Path("recipe.toml"),
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"a shipped recipe or comparison instead: {names()}")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="where to write; recipe.toml without it, a comparison under its own name")
+    ] = None,
     skip_faulty: Annotated[
         bool, typer.Option("--skip-faulty", help="leave out rows that have a fault of their own")
     ] = False,
@@ -44,6 +46,7 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 ) -> None:
     """Write a recipe for a data file, with a base that fits here.
 
+    With --recipe one that ships is written as it is, or a comparison and, beside it, the recipe that it names.
     Without --model the largest known base is proposed that is tuned here within an hour.
     """
     if show:
@@ -51,27 +54,16 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         return
     if (file is None) == (recipe is None):
         raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
-    domain = _guessed(file, skip_faulty) if file else None
-    text = _shipped(recipe) if recipe else ""
-    if out.exists():
-        raise RecipeError(str(out), [Fault(str(out), "exists already", "remove it, or choose another with --out")])
-    if not out.parent.is_dir():
-        fault = Fault(str(out), f"there is no folder {out.parent}", "make it, or choose another with --out")
-        raise RecipeError(str(out), [fault])
-    if domain:
-        text = _for_domain(domain, model, out, offline)
-    else:
-        say("\n".join(takewhile(lambda line: line.startswith("#"), text.splitlines())))
-    write_atomic(out, text)
+    if recipe is not None:
+        write_shipped(recipe, out)
+        return
+    assert file is not None
+    out = out or Path("recipe.toml")
+    domain = _guessed(file, skip_faulty)
+    if faults := blocked(out):
+        raise RecipeError(str(out), faults)
+    write_atomic(out, _for_domain(domain, model, out, offline))
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
-
-
-def _shipped(name: str) -> str:
-    path = _ASSETS / f"{name}.toml"
-    if not path.is_file():
-        names = ", ".join(sorted(each.stem for each in _ASSETS.glob("*.toml")))
-        raise MetierError(f"--recipe {name}: is not shipped", f"choose from {names}")
-    return path.read_text(encoding="utf-8")
 
 
 def _guessed(file: Path, skip_faulty: bool) -> Domain:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from metier.cli.common import (
     Json,
     Offline,
     PlanSet,
     Progress,
-    RecipePath,
     Set,
     emit,
     overrides,
     recipe_from,
     say,
 )
-from metier.tables import plan_parts
+from metier.grid import Comparison, is_comparison
+from metier.tables import as_text, plan_parts
 
 if TYPE_CHECKING:
     from metier.job import Job
@@ -26,10 +28,20 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: RecipePath, set_: Set = None, plan: PlanSet = None, json: Json = False, offline: Offline = False
+    target: Annotated[Path, typer.Argument(metavar="RECIPE|COMPARISON", help="a recipe or a comparison (toml)")],
+    set_: Set = None,
+    plan: PlanSet = None,
+    json: Json = False,
+    offline: Offline = False,
 ) -> None:
-    """Show whether it fits this machine, how, how long, and why."""
-    wanted = recipe_from(Path(recipe), set_)
+    """Show whether it fits this machine, how, how long, and why.
+
+    Of a comparison: for every line the time that its missing runs take, and the most memory.
+    """
+    if is_comparison(target):
+        _plan_comparison(Comparison.load(target, overrides(set_)), overrides(plan), json=json, offline=offline)
+        return
+    wanted = recipe_from(target, set_)
     from metier import experiment  # behind what can be told at once
 
     job = experiment.check(wanted, offline=offline, on_event=Progress())
@@ -38,6 +50,18 @@ def plan(
         emit({**asdict(chosen), "recipe": job.recipe.values(), "trained": [asdict(kind) for kind in job.kinds]})
     else:
         show_plan(job, chosen)
+
+
+def _plan_comparison(comparison: Comparison, forced: dict[str, Any], *, json: bool, offline: bool) -> None:
+    from metier.comparison.forecast import forecast, parts
+    from metier.comparison.running import How, look_ahead
+
+    how = How(forced, offline, 1, Progress())
+    lines = forecast(look_ahead(comparison, how), how)
+    if json:
+        emit([asdict(line) for line in lines])
+    else:
+        say(f"\n{as_text([*parts(lines)])}")
 
 
 def show_plan(job: Job, chosen: Plan) -> None:

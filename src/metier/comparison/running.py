@@ -67,6 +67,26 @@ def _check(comparison: Comparison, entries: Sequence[Entry], how: How) -> dict[s
     return found
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """A line before it is run: how many runs it rests on, and the recipes of those that are missing."""
+
+    entry: Entry
+    runs: int
+    missing: tuple[Recipe, ...]
+
+
+def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
+    """Every entry with what of it is missing; starts nothing. Raises with every fault of every strategy."""
+    entries = comparison.entries()
+    found = _check(comparison, entries, how)
+    return [
+        Ahead(entry, len(entry.cells), tuple(cell.recipe for cell in entry.cells if found[_key(cell)] is None))
+        for entry in entries
+        if all(_key(cell) in found for cell in entry.cells)
+    ]
+
+
 def _trained(cells: Sequence[Cell], how: How) -> Iterator[tuple[str, Run | MetierError]]:
     with ThreadPoolExecutor(max_workers=how.jobs) as pool:
         futures = {pool.submit(_train, cell, how): cell for cell in cells}
