@@ -59,6 +59,10 @@ class RecipeError(FaultsError):
     """A recipe that cannot be understood."""
 
 
+class AbsentError(RecipeError):
+    """Nothing to train on: every domain that would be is optional, and absent."""
+
+
 class DataError(FaultsError):
     """Data that cannot be used as the recipe asks."""
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def check(
-    target: Annotated[Path, typer.Argument(metavar="RECIPE|COMPARISON|FILE", help="a recipe or comparison (toml), or a data file")],
+    target: Annotated[
+        Path, typer.Argument(metavar="RECIPE|COMPARISON|FILE", help="a recipe or comparison (toml), or a data file")
+    ],
     show: Annotated[int, typer.Option(help="print so many training rows a domain, trained tokens marked")] = 0,
     set_: Set = None,
     json: Json = False,

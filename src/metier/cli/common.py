@@ -24,7 +24,6 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 PlanSet = Annotated[list[str] | None, typer.Option("--plan", metavar="KEY=VALUE", help="force a choice of the plan")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Offline = Annotated[bool, typer.Option("--offline", help="open no socket")]
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe (toml)")]
 
 _LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 
@@ -61,10 +60,11 @@ class Progress:
         self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._begun: dict[str, tuple[float, int]] = {}
         self._last = 0.0
+        self._noted: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         if event.phase == "note":
-            self._write(str(event.values["text"]), lasting=True)
+            self._note(str(event.values["text"]))
             return
         begun, first = self._begun.setdefault(event.phase, (time.monotonic(), event.done))
         finished = event.done == event.total
@@ -74,6 +74,12 @@ class Progress:
             seconds = now - begun
             left = seconds / max(1, event.done - first) * (event.total - event.done) if event.done > first else None
             self._write(_line(event, left), lasting=finished or event.phase == "validation")
+
+    def _note(self, text: str) -> None:
+        """Once: a comparison reads the same data for every strategy."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._write(text, lasting=True)
 
     def _write(self, text: str, *, lasting: bool) -> None:
         if not self._terminal:

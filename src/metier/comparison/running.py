@@ -9,7 +9,7 @@ from typing import Any
 
 from metier import child, experiment
 from metier.comparison.lines import Line, Source
-from metier.errors import Fault, MetierError, ModelError, RecipeError
+from metier.errors import AbsentError, Fault, FaultsError, MetierError, ModelError, RecipeError
 from metier.events import Event, Listener
 from metier.grid import BASE, Cell, Comparison, Entry
 from metier.recipe import Recipe
@@ -40,13 +40,14 @@ def run_all(comparison: Comparison, how: How) -> list[Line]:
     how.listen(_note(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them there already"))
     done: dict[str, Run | MetierError] = {key: run for key, run in found.items() if run}
     done |= dict(_trained(missing, how))
-    return [_line(entry, done) for entry in entries if all(_key(cell) in found for cell in entry.cells)]
+    return [_line(entry, done) for entry in _present(entries, found)]
 
 
 def _check(comparison: Comparison, entries: Sequence[Entry], how: How) -> dict[str, Run | None]:
     """By cell the finished run, if there is one. Raises with every fault of every strategy.
 
-    The untuned base that nobody asked for is left out where the model cannot answer untuned.
+    What is left out: the untuned base that nobody asked for, where the model cannot answer untuned, and what is
+    tuned on one domain alone, where that is absent and may be.
     """
     found: dict[str, Run | None] = {}
     faults: dict[str, Fault] = {}
@@ -57,14 +58,32 @@ def _check(comparison: Comparison, entries: Sequence[Entry], how: How) -> dict[s
             try:
                 means: dict[str, Any] = {"offline": how.offline, "on_event": how.listen}
                 found[_key(cell)] = experiment.find(cell.recipe, how.overrides, **means)
+            except AbsentError as error:
+                if not cell.domain:
+                    _collect(faults, entry, error)
             except ModelError as error:
                 if entry.arm != BASE:
-                    faults[str(error)] = Fault(f"strategy {entry.name!r}", str(error), error.hint or "mend it")
+                    _collect(faults, entry, error)
             except MetierError as error:
-                faults[str(error)] = Fault(f"strategy {entry.name!r}", str(error), error.hint or "mend it")
+                _collect(faults, entry, error)
     if faults:
         raise RecipeError(str(comparison.path), list(faults.values()))
     return found
+
+
+def _present(entries: Sequence[Entry], found: Mapping[str, Run | None]) -> Iterator[Entry]:
+    """The entries that can be run, each without the domains that are absent."""
+    for entry in entries:
+        if cells := tuple(cell for cell in entry.cells if _key(cell) in found):
+            yield replace(entry, cells=cells)
+
+
+def _collect(faults: dict[str, Fault], entry: Entry, error: MetierError) -> None:
+    """What is wrong with several strategies alike is said of the first."""
+    each = error.faults if isinstance(error, FaultsError) else [Fault("", str(error), error.hint or "mend it")]
+    for fault in each:
+        place = f"strategy {entry.name!r}" + (f": {fault.place}" if fault.place else "")
+        faults.setdefault(str(fault), Fault(place, fault.problem, fault.fix))
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,7 @@ def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
     found = _check(comparison, entries, how)
     return [
         Ahead(entry, len(entry.cells), tuple(cell.recipe for cell in entry.cells if found[_key(cell)] is None))
-        for entry in entries
-        if all(_key(cell) in found for cell in entry.cells)
+        for entry in _present(entries, found)
     ]
 
 

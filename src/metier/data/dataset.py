@@ -20,7 +20,7 @@ from metier.data.online import Online
 from metier.data.sources import EXPLODED, Row, as_prose, columns_of, of_rows, read_ids, read_rows, show
 from metier.data.splitting import Remembered, apart, fewer, split
 from metier.domain import Domain, Listed
-from metier.errors import DataError, Fault, RecipeError
+from metier.errors import AbsentError, DataError, Fault
 from metier.events import Listener, silent
 from metier.files import digest, read_json, write_json
 from metier.recipe import Recipe
@@ -88,11 +88,11 @@ def learns(recipe: Recipe, data: DomainData) -> bool:
 
 
 def learned(recipe: Recipe, data: Dataset) -> list[DomainData]:
-    """The domains that are. Raises `RecipeError` where those of the recipe are all absent."""
+    """The domains that are. Raises `AbsentError` where those of the recipe are all absent."""
     found = [each for each in data.domains if learns(recipe, each)]
     if not found:
         fault = Fault("domain", "none that is there is trained on", "give the data of one that is at least")
-        raise RecipeError(str(recipe.path), [fault])
+        raise AbsentError(str(recipe.path), [fault])
     return found
 
 
