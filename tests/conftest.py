@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,6 @@ def shared(request: pytest.FixtureRequest) -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"public data is not at {folder}; pass --data FOLDER")
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_timing() -> Iterator[None]:
-    """A layer's times only forecast: runs of one shape need one child that measures them."""
-    from metier import experiment, hardware
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "measure", cache(hardware.measure))
-        yield
 
 
 @pytest.fixture

@@ -53,11 +53,11 @@ def plan(
 
 
 def _plan_comparison(comparison: Comparison, forced: dict[str, Any], *, json: bool, offline: bool) -> None:
-    from metier.comparison.forecast import forecast, parts
+    from metier.comparison.forecast import forecast_lines, parts
     from metier.comparison.running import How, look_ahead
 
     how = How(forced, offline, 1, Progress())
-    lines = forecast(look_ahead(comparison, how), how)
+    lines = forecast_lines(look_ahead(comparison, how), how)
     if json:
         emit([asdict(line) for line in lines])
     else:

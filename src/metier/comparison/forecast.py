@@ -28,7 +28,7 @@ class Forecast:
     memory: int | None
 
 
-def forecast(ahead: Sequence[Ahead], how: How) -> list[Forecast]:
+def forecast_lines(ahead: Sequence[Ahead], how: How) -> list[Forecast]:
     """A line's forecast; a run that two lines share counts for the first."""
     known: set[str] = set()
     lines = []
