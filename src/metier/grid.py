@@ -15,7 +15,7 @@ from metier.domain import Name, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.recipe import Recipe
-from metier.strategies import Classical, Tuned, Untuned
+from metier.strategies import Classical, Endpoint, Tuned, Untuned
 
 Layout = Literal["shared", "one-set", "per-domain"]
 Rows = Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)]
@@ -64,6 +64,9 @@ class Comparison(Axes):
         0.02, description="by how much, out of 1, a cheaper strategy may fall behind the best and still be taken"
     )
     price_per_hour: Annotated[float, Field(ge=0)] | None = Field(None, description="what an hour of this machine costs")
+    prompts: Name | None = Field(
+        None, description="prompts with the domains that may answer them, such as sample:routing, to try routers on"
+    )
     volume: Annotated[int, Field(gt=0)] = Field(10_000, description="answers over which the cost of tuning is spread")
     path: Annotated[Path, Field(exclude=True)] = Path("comparison.toml")
     changes: Annotated[Mapping[str, Any], Field(exclude=True)] = Field(default_factory=dict)
@@ -182,7 +185,7 @@ def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry
 
     tuned = isinstance(recipe.strategy, Tuned)
     learns = tuned or isinstance(recipe.strategy, Classical) or getattr(recipe.strategy, "num_fewshot", 0) > 0
-    has_model = not isinstance(recipe.strategy, Classical)
+    has_model = not isinstance(recipe.strategy, Classical | Endpoint)
     models = axis("models", (recipe.model,), has_effect=has_model and "model" not in arm.difference)
     rows = axis("rows", (1.0,), has_effect=learns)
     seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)

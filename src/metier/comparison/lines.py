@@ -78,13 +78,17 @@ class Runs:
             self._answers[name] = read_answers(self.folder / name / "answers.jsonl")
         return self._answers[name]
 
+    def asked(self, name: str) -> list[Answer]:
+        """Its answers to the domains' items."""
+        return [each for each in self.answers(name) if each.of_domain]
+
     def of_line(self, line: Line) -> list[list[Answer]]:
         """What a line answered to the items that were asked, a list a seed."""
         return [self._of_source(source) for source in line.sources]
 
     def _of_source(self, source: Source) -> list[Answer]:
         names = source.runs
-        asked = [each for each in self.answers(names[0]) if each.of_domain]
+        asked = self.asked(names[0])
         if len(names) == 1:
             return asked
         tables = {name: {(each.domain, each.id): each for each in self.answers(name)} for name in names}

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from metier import child, experiment
-from metier.comparison.lines import Line, Source
+from metier.comparison.layouts import Routing, find_experts, merged, route
+from metier.comparison.lines import Line, Runs, Source
 from metier.errors import Fault, MetierError, ModelError, RecipeError
 from metier.events import Event, Listener
 from metier.grid import BASE, Cell, Comparison, Entry
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.strategies import Untuned
+from metier.strategies import Tuned, Untuned
 
 Train = Callable[..., Run]
 """`child.train`, or what stands in for it: (recipe, overrides, offline=, on_event=) → run."""
@@ -31,16 +33,40 @@ class How:
     train: Train = child.train
 
 
-def run_all(comparison: Comparison, how: How) -> list[Line]:
-    """Every entry's line. All is checked before the first run starts; one that fails leaves the others alone."""
+def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line], list[Routing]]:
+    """Every entry's line, and what routers in front of experts did; the runs lie in `folder`.
+
+    All is checked before the first run starts; one that fails leaves the others alone.
+    """
     entries = comparison.entries()
+    lines = _run(comparison, entries, how)
+    runs, routings = Runs(folder), []
+    for experts in find_experts(entries, lines):
+        more: list[Line] = []
+        for line, sent in route(experts, comparison, runs, offline=how.offline, listen=how.listen):
+            more.append(line)
+            routings += sent
+        merges = _run(comparison, list(merged(experts, runs, offline=how.offline)), how)
+        more += [replace(line, kind="merge", layout="per-domain") for line in merges]
+        lines[lines.index(experts.line) + 1 : lines.index(experts.line) + 1] = more
+    return lines, routings
+
+
+def _run(comparison: Comparison, entries: Sequence[Entry], how: How) -> list[Line]:
+    """The entries' lines; only what is missing is run, what tunes nothing first."""
     found = _check(comparison, entries, how)
     wanted = _distinct(cell for entry in entries for cell in entry.cells if _key(cell) in found)
-    missing = [cell for cell in wanted if found[_key(cell)] is None]
-    how.listen(_note(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them there already"))
+    missing = sorted((cell for cell in wanted if found[_key(cell)] is None), key=_late)
+    if wanted:
+        how.listen(_note(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them there already"))
     done: dict[str, Run | MetierError] = {key: run for key, run in found.items() if run}
     done |= dict(_trained(missing, how))
     return [_line(entry, done) for entry in entries if all(_key(cell) in found for cell in entry.cells)]
+
+
+def _late(cell: Cell) -> tuple[bool, bool]:
+    """What others are compared with comes first, an expert after what knows all domains."""
+    return isinstance(cell.recipe.strategy, Tuned), bool(cell.domain)
 
 
 def _check(comparison: Comparison, entries: Sequence[Entry], how: How) -> dict[str, Run | None]:
