@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metier import child, experiment
-from metier.comparison.lines import Line, Source
 from metier.errors import Fault, MetierError, ModelError, RecipeError
+from metier.evaluation.lines import Line, Source
 from metier.events import Event, Listener
 from metier.grid import BASE, Cell, Comparison, Entry
 from metier.recipe import Recipe

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metier.comparison.lines import Cost, Costs, Line, Runs
+from metier.comparison.costs import Cost, Costs
 from metier.errors import RunError
 from metier.evaluation.answers import Answer
 from metier.evaluation.forgotten import forgetting
+from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import to_dict
 from metier.evaluation.standings import Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_forgetting
