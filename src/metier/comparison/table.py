@@ -12,14 +12,13 @@ from metier.evaluation.answers import Answer
 from metier.evaluation.forgotten import forgetting
 from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import to_dict
-from metier.evaluation.standings import Contrast, Field, Standing, adjust
+from metier.evaluation.standings import NOT_WORSE, Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_forgetting
 from metier.figures import decimal
 from metier.grid import Comparison
 from metier.scores import Difference, Score
 
 FORMAT = 1
-NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
 
 
 @dataclass(frozen=True)
