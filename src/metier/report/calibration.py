@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from metier.report.entrants import Entrant
 from metier.report.pictures import Axis, Tick
 
 _BINS = 10
+_DRAWN = 3
 _LARGEST = 11  # pixels of the radius of a bin that holds everything
 
 
@@ -51,9 +53,9 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def draw_calibration(entrants: Sequence[Entrant]) -> Charts | None:
-    """What is marked and its base; None where no closed set was answered by probabilities."""
-    shown = [each for each in entrants if each.marks or each.is_base]
-    charts = tuple(_chart(each, bins) for each in shown if (bins := reliability(each.answers())))
+    """The first three that answered a closed set by probabilities; None where nobody did."""
+    measured = ((each, bins) for each in entrants if (bins := reliability(each.answers())))
+    charts = tuple(_chart(*each) for each in islice(measured, _DRAWN))
     return Charts("", "confidence, %", "right, %", charts) if charts else None
 
 

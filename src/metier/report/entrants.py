@@ -44,6 +44,11 @@ class Entrant:
         names = dict.fromkeys(name for source in self._line.sources for name in source.runs)
         return tuple(self.kept.run(name) for name in names)
 
+    @property
+    def guarded(self) -> bool:
+        """Whether any guard was set that its runs could break."""
+        return any(run.scores()["guard"] for run in self.runs)
+
     def answers(self) -> list[Answer]:
         """Of its first seed."""
         return self.kept.of_line(self._line)[0]

@@ -12,16 +12,18 @@ from metier.recipe import as_toml
 from metier.report.entrants import Entrant
 from metier.run import Run
 
-_NONE = "–"
+_UNKNOWN = "–"
+_NOTHING = "none"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """`rows` are (line, a text a column); a dash is what was not measured, or is nothing."""
+    """`rows` are (line, a text a column); `rests_on` says what the cheapest one was chosen by."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[Entrant, tuple[str, ...]], ...]
     timed: bool
+    rests_on: str
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Again:
     runs: tuple[tuple[str, str], ...]
 
 
-def read_costs(entrants: Sequence[Entrant]) -> Costs:
+def read_costs(values: Mapping[str, Any], entrants: Sequence[Entrant]) -> Costs:
     priced = any(each.line["cost"]["price"] is not None for each in entrants)
     head = ("tuning", "1,000 answers", *(("price of 1,000",) if priced else ()), "peak memory", "trained", "on disk")
     rows = ((each, tuple(_columns(each.line["cost"], priced=priced))) for each in entrants)
     timed = all(each.line["cost"]["answering"] is not None for each in entrants)
-    return Costs(head, tuple(rows), timed)
+    return Costs(head, tuple(rows), timed, _measure(values))
 
 
 def read_again(values: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> Again:
@@ -56,18 +58,27 @@ def read_again(values: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> 
     )
 
 
+def _measure(values: Mapping[str, Any]) -> str:
+    unit = values["table"]["cost_rests_on"]
+    if unit == "parameters":
+        return "the number of trained parameters"
+    return f"the {unit} that tuning and {count(values['comparison']['volume'])} answers take together"
+
+
 def _columns(cost: Mapping[str, Any], *, priced: bool) -> Iterable[str]:
     yield _seconds(cost["training"])
     yield _seconds(cost["answering"])
     if priced:
-        yield _NONE if cost["price"] is None else f"{cost['price']:.2f}"
-    yield size(cost["memory"]) if cost["memory"] else _NONE
-    yield count(cost["parameters"]) if cost["parameters"] else _NONE
-    yield disk(cost["size"]) if cost["size"] else _NONE
+        yield _UNKNOWN if cost["price"] is None else f"{cost['price']:.2f}"
+    yield size(cost["memory"]) if cost["memory"] else _UNKNOWN
+    yield count(cost["parameters"]) if cost["parameters"] else _NOTHING
+    yield disk(cost["size"]) if cost["size"] else _NOTHING
 
 
 def _seconds(value: float | None) -> str:
-    return duration(value) if value else _NONE
+    if value is None:
+        return _UNKNOWN
+    return duration(value) if value else _NOTHING
 
 
 def _written(value: Any) -> Any:
@@ -83,4 +94,6 @@ def _together(facts: Iterable[Mapping[str, str]]) -> Iterable[tuple[str, str]]:
     for each in facts:
         for name, value in each.items():
             found.setdefault(name, {})[value] = None
-    return ((name, ", ".join(each) if len(each) <= 3 else f"{len(each)} different ones") for name, each in found.items())
+    return (
+        (name, ", ".join(each) if len(each) <= 3 else f"{len(each)} different ones") for name, each in found.items()
+    )

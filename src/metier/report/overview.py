@@ -62,6 +62,10 @@ class Overview:
     again: Again
 
     @property
+    def guarded(self) -> bool:
+        return any(row.guards for row in self.rows)
+
+    @property
     def sections(self) -> tuple[str, ...]:
         """Those that have something to show."""
         shown = {
@@ -96,11 +100,11 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         learning=draw_learning(entrants),
         spoken=first,
         confusions=_confusions(first) if first else (),
-        calibration=draw_calibration(entrants),
+        calibration=draw_calibration(speakers(entrants, len(entrants))),
         forgetting=draw_forgetting(entrants),
         crossing=read_crossing(table, entrants),
         groups=show_answers(asked, first.runs[0].facts["seed"]) if first else (),
-        costs=read_costs(entrants),
+        costs=read_costs(values, entrants),
         again=read_again(values, _runs_of(values["lines"], kept)),
     )
 

@@ -13,7 +13,6 @@ from metier.report.pictures import ALARM, Axis, Mark, Tick
 from metier.report.scoring import Contrast, Value, read_contrast
 
 
-
 @dataclass(frozen=True)
 class Gap:
     """A line minus the best; `within` says whether it is shown to stay within the margin of it."""
@@ -42,6 +41,7 @@ class Row:
     base: Contrast | None
     best: Gap | None
     forgetting: Forgotten | None
+    guards: str  # "hold", "FAILED", or "" where none was set
     notes: tuple[str, ...]
 
 
@@ -112,15 +112,18 @@ def _row(entrant: Entrant) -> Row:
     against = line["against_base"] and line["against_base"]["overall"]
     return Row(
         entrant=entrant,
-        overall=Value(figure(OVERALL, score["value"]), interval(OVERALL, score["low"], score["high"]))
-        if score
-        else None,
+        overall=_overall(score) if score else None,
         spread=_spread(line),
         base=read_contrast(against) if against else None,
         best=_gap(line["against_best"]),
         forgetting=_forgotten(line["forgetting"]),
+        guards=("hold" if line["guards_hold"] else "FAILED") if entrant.guarded else "",
         notes=tuple(_notes(line)),
     )
+
+
+def _overall(score: Mapping[str, Any]) -> Value:
+    return Value(figure(OVERALL, score["value"]), interval(OVERALL, score["low"], score["high"]))
 
 
 def _spread(line: Mapping[str, Any]) -> str:

@@ -52,10 +52,7 @@ def draw_examples(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> Char
     looks = {each.name: each.look for each in entrants}
     lines = [[_point(point) for point in curve["points"]] for curve in curves]
     levels = (Tick(frame.up(level), "untuned base"),) if level is not None else ()
-    charts = (
-        _examples(curve, looks.get(curve["name"], "other"), frame, lines, levels)
-        for curve in curves
-    )
+    charts = (_examples(curve, looks.get(curve["name"], "other"), frame, lines, levels) for curve in curves)
     return Charts("", "examples a domain", "overall score of 100", tuple(charts))
 
 
@@ -92,7 +89,10 @@ def _learning(on: tuple[str, ...], found: Mapping[Entrant, Sequence[_Training]])
             behind=behind,
             line=frame.path(each.points for each in trainings),
             spots=tuple(
-                Spot(entrant.look, frame.across(x), frame.up(y), 4) for each in trainings if each.kept for x, y in [each.kept]
+                Spot(entrant.look, frame.across(x), frame.up(y), 4)
+                for each in trainings
+                if each.kept
+                for x, y in [each.kept]
             ),
         )
         for entrant, trainings in found.items()
