@@ -97,7 +97,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         rows=read_rows(entrants),
         forests=draw_forests(table, entrants),
         examples=draw_examples(table, entrants),
-        learning=draw_learning(entrants),
+        learning=draw_learning(table, entrants),
         spoken=first,
         confusions=_confusions(first) if first else (),
         calibration=draw_calibration(speakers(entrants, len(entrants))),

@@ -14,26 +14,30 @@ from metier.report.entrants import Entrant
 from metier.report.pictures import Axis, Tick
 from metier.run import Run
 
+_EVERYWHERE = "Validated on all domains"
+_ELSEWHERE = "Each validated on its own domain alone: their levels say nothing about each other"
 _APART = 14  # percent of the width that two labels of examples need between them
 
 
 @dataclass(frozen=True)
 class _Training:
-    """One run's validations as (share of the run in percent, score of 100); `on` names what they measured."""
+    """One run's validations on so many domains as (share of the run in percent, score of 100), and which was kept."""
 
-    on: tuple[str, ...]
+    domains: int
     points: tuple[Point, ...]
     kept: Point | None
 
 
-def draw_learning(entrants: Sequence[Entrant]) -> tuple[Charts, ...]:
-    """Validation scores of all that was tuned; those together that were validated on the same domains."""
-    alike: dict[tuple[str, ...], dict[Entrant, list[_Training]]] = {}
+def draw_learning(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> tuple[Charts, ...]:
+    """Validation scores of all that was tuned; apart those that were not validated on every domain."""
+    everywhere: dict[Entrant, list[_Training]] = {}
+    elsewhere: dict[Entrant, list[_Training]] = {}
     for entrant in entrants:
-        for run in entrant.runs:
-            if training := _read(run):
-                alike.setdefault(training.on, {}).setdefault(entrant, []).append(training)
-    return tuple(_learning(on, found) for on, found in alike.items())
+        for training in filter(None, map(_read, entrant.runs)):
+            kept = everywhere if training.domains == len(table["domains"]) else elsewhere
+            kept.setdefault(entrant, []).append(training)
+    titles = (_EVERYWHERE, everywhere), (_ELSEWHERE, elsewhere)
+    return tuple(_learning(title, found) for title, found in titles if found)
 
 
 def draw_examples(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> Charts | None:
@@ -72,13 +76,13 @@ def _read(run: Run) -> _Training | None:
     points = tuple((100 * event["done"] / event["total"], 100 * event["values"]["score"]) for event in events)
     best = run.facts.get("best_step")
     kept = next((point for event, point in zip(events, points, strict=True) if event["done"] == best), None)
-    return _Training(tuple(name for name in events[0]["values"] if name != "score"), points, kept)
+    return _Training(len(events[0]["values"]) - 1, points, kept)  # beside the score, the mean of all
 
 
-def _learning(on: tuple[str, ...], found: Mapping[Entrant, Sequence[_Training]]) -> Charts:
+def _learning(title: str, found: Mapping[Entrant, Sequence[_Training]]) -> Charts:
     everything = [training.points for trainings in found.values() for training in trainings]
     frame = Frame(Axis(0, 100), Axis.around(score for points in everything for _, score in points))
-    behind = frame.path(everything)
+    behind = frame.path(everything) if title == _EVERYWHERE else ""
     charts = (
         Chart(
             look=entrant.look,
@@ -97,7 +101,7 @@ def _learning(on: tuple[str, ...], found: Mapping[Entrant, Sequence[_Training]])
         )
         for entrant, trainings in found.items()
     )
-    return Charts(", ".join(on), "share of the training", "validation score of 100", tuple(charts))
+    return Charts(title, "share of the training", "validation score of 100", tuple(charts))
 
 
 def _told(training: _Training) -> str:

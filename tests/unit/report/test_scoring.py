@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from metier.evaluation.answers import Answer
-from metier.report.scoring import read_contrast, arrange, read_domains
+from metier.report.scoring import arrange, read_contrast, read_domains
 from metier.report.sides import find_sides
 from metier.scores import Difference
 
