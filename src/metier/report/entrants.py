@@ -10,10 +10,12 @@ from metier.evaluation.answers import Answer
 from metier.evaluation.lines import Line, Runs
 from metier.run import Run
 
+MARKS = ("recommended", "best")
+
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """A line; `rank` is its place by score from 1, `marks` are what it is beside a strategy: "recommended", "best"."""
+    """A line; `rank` is its place by score from 1, `marks` are those of `MARKS` that it bears."""
 
     rank: int
     marks: tuple[str, ...]
@@ -62,7 +64,7 @@ def find_entrants(table: Mapping[str, Any], kept: Runs) -> tuple[Entrant, ...]:
     """By overall score, the highest first; what nothing ranks comes last."""
     ordered = sorted(table["lines"], key=_score, reverse=True)
     return tuple(
-        Entrant(rank, tuple(mark for mark in ("recommended", "best") if table[mark] == line["name"]), line, kept)
+        Entrant(rank, tuple(mark for mark in MARKS if table[mark] == line["name"]), line, kept)
         for rank, line in enumerate(ordered, start=1)
     )
 

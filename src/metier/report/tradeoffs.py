@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from metier.evaluation.standings import OVERALL
 from metier.figures import decimal, figure
 from metier.report.charts import Chart, Frame, Spot
-from metier.report.entrants import Entrant
+from metier.report.entrants import MARKS, Entrant
 from metier.report.pictures import ALARM, Axis, Tick
+
+_WIDE, _HIGH = 5, 6  # percent of the picture that a number takes
 
 
 @dataclass(frozen=True)
 class Place:
-    """A domain's score of a line: its share of the whole shades the cell; `own` where it learned from the domain."""
+    """A domain's score of a line; `share` is where it stands from the lowest to the highest, `own` what it learned."""
 
     figure: str
     share: float
@@ -39,7 +41,9 @@ def draw_forgetting(entrants: Sequence[Entrant]) -> Chart | None:
     across = [0.0, ALARM * 1.15, *(lost[end] for *_, lost in found for end in ("low", "high"))]
     up = [0.0, *(100 * gain[end] for _, gain, _ in found for end in ("low", "high"))]
     frame = Frame(Axis.around(across), Axis.around(up))
-    spots = tuple(_spot(each, gain, lost, frame) for each, gain, lost in found)
+    # What is marked lies on top, and its number is there in any crowd.
+    crowd = [_spot(each, gain, lost, frame) for each, gain, lost in reversed(found)]
+    spots = _legible(sorted(crowd, key=lambda spot: spot.look in MARKS))
     return Chart(
         look="",
         name="",
@@ -64,7 +68,18 @@ def read_crossing(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> Cros
     arms = {each.line["arm"] for each in apart}
     shown = [each for each in entrants if each.is_base or each.line["arm"] in arms]
     domains = tuple(table["domains"])
-    return Crossing(domains, tuple((each, tuple(_places(each, domains))) for each in shown))
+    values = [score["value"] for each in shown for score in each.line["by_domain"].values()]
+    shade = Axis(min(values), max(values) + 1e-9)
+    return Crossing(domains, tuple((each, tuple(_places(each, domains, shade))) for each in shown))
+
+
+def _legible(spots: Sequence[Spot]) -> tuple[Spot, ...]:
+    """Without the numbers that would lie on one of a later spot."""
+    kept: list[Spot] = []
+    for spot in reversed(spots):
+        crowded = any(other.label and abs(spot.x - other.x) < _WIDE and abs(spot.y - other.y) < _HIGH for other in kept)
+        kept.append(replace(spot, label="") if crowded else spot)
+    return tuple(reversed(kept))
 
 
 def _gain(entrant: Entrant) -> Mapping[str, Any] | None:
@@ -85,12 +100,12 @@ def _spot(entrant: Entrant, gain: Mapping[str, Any], lost: Mapping[str, Any], fr
     )
 
 
-def _places(entrant: Entrant, domains: Sequence[str]) -> list[Place | None]:
+def _places(entrant: Entrant, domains: Sequence[str], shade: Axis) -> list[Place | None]:
     scores = entrant.line["by_domain"]
     counts = [run.facts["data"] for run in entrant.runs] if entrant.line["layout"] != "shared" else []
     learned = {name for each in counts for name, sides in each.items() if sides["train"]}
     return [
-        Place(figure(OVERALL, score["value"]), round(score["value"], 3), name in learned)
+        Place(figure(OVERALL, score["value"]), round(shade.percent(score["value"]) / 100, 3), name in learned)
         if (score := scores.get(name))
         else None
         for name in domains

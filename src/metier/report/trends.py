@@ -89,7 +89,7 @@ def _learning(title: str, found: Mapping[Entrant, Sequence[_Training]]) -> Chart
             name=entrant.name,
             said=", ".join(_told(each) for each in trainings),
             across=tuple(Tick(at, f"{at} %") for at in (0, 50, 100)),
-            up=frame.upward(3),
+            up=frame.upward(4),
             behind=behind,
             line=frame.path(each.points for each in trainings),
             spots=tuple(
