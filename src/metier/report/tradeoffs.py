@@ -74,11 +74,11 @@ def read_crossing(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> Cros
 
 
 def _legible(spots: Sequence[Spot]) -> tuple[Spot, ...]:
-    """Without the numbers that would lie on one of a later spot."""
+    """Without the numbers that would lie on one of a later spot; what is marked keeps its own."""
     kept: list[Spot] = []
     for spot in reversed(spots):
         crowded = any(other.label and abs(spot.x - other.x) < _WIDE and abs(spot.y - other.y) < _HIGH for other in kept)
-        kept.append(replace(spot, label="") if crowded else spot)
+        kept.append(replace(spot, label="") if crowded and spot.look not in MARKS else spot)
     return tuple(reversed(kept))
 
 
