@@ -19,6 +19,7 @@ from metier.report.outlay import Again, Costs, read_again, read_costs
 from metier.report.ranking import Forest, Row, draw_forests, read_rows
 from metier.report.tradeoffs import Crossing, draw_forgetting, read_crossing
 from metier.report.trends import draw_examples, draw_learning
+from metier.report.weighing import Tradeoff, read_tradeoff
 from metier.run import Run
 
 _SECTIONS = (
@@ -56,6 +57,7 @@ class Overview:
     confusions: tuple[Confusion, ...]
     calibration: Charts | None
     forgetting: Chart | None
+    weighed: Tradeoff | None
     crossing: Crossing | None
     groups: tuple[Group, ...]
     costs: Costs
@@ -102,6 +104,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         confusions=_confusions(first) if first else (),
         calibration=draw_calibration(speakers(entrants, len(entrants))),
         forgetting=draw_forgetting(entrants),
+        weighed=read_tradeoff(first.runs[0].scores()) if first else None,
         crossing=read_crossing(table, entrants),
         groups=show_answers(asked, first.runs[0].facts["seed"]) if first else (),
         costs=read_costs(values, entrants),

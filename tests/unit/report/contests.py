@@ -108,7 +108,12 @@ class Contest:
             "best_step": 30,
         }
         write_json(folder / "run.json", facts)
-        write_json(folder / "scores.json", {"guard": {"general_text": {"passed": level < 0.7}} if trained else {}})
+        scores = (
+            {"guard": {"general_text": {"passed": level < 0.7}}, "tradeoff": _weighed(level)}
+            if trained
+            else {"guard": {}}
+        )
+        write_json(folder / "scores.json", scores)
         if trained:
             events = (self._event(step, level, trained) for step in range(10, 51, 10))
             (folder / "events.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in events), encoding="utf-8")
@@ -193,6 +198,11 @@ def _score(value: float, metric: str) -> dict[str, Any]:
 def _forgot(nats: float) -> dict[str, Any]:
     rest = {"test": "paired bootstrap", "p": 0.01, "p_adjusted": 0.01, "n": 66, "groups": 66, "verdict": "worse"}
     return {"metric": "loss", "value": nats, "low": nats - 0.02, "high": nats + 0.02, **rest, "higher_is_better": False}
+
+
+def _weighed(level: float) -> dict[str, Any]:
+    points = [{"scale": at / 4, "score": level * at / 4, "forgetting": 0.05 * at} for at in range(5)]
+    return {"points": points, "recommended": 0.75, "why": "it keeps most of the gain"}
 
 
 def _cost(*, is_base: bool) -> dict[str, Any]:
