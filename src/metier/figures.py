@@ -24,6 +24,7 @@ class Habit:
 
 
 HABITS = {
+    "overall": Habit("overall score", "of 100", 1, "mean over the domains of the primary metric", 100),
     "accuracy": Habit("accuracy", "%", 1, "items answered with the right label", 100),
     "base_accuracy": Habit("accuracy of the base", "%", 1, "the same of the untuned base", 100),
     "macro_f1": Habit("macro F1", "%", 1, "precision and recall in one number, every label counting alike", 100),

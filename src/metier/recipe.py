@@ -183,7 +183,7 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude_none=True, exclude={"path"})
 
     def to_toml(self) -> str:
-        return tomlkit.dumps(self.values())
+        return as_toml(self.values())
 
     @property
     def directory(self) -> Path:
@@ -195,6 +195,11 @@ class Recipe(Strict):
             stem = name.removeprefix("sample:")
             return next(iter(sorted(SAMPLES.glob(f"{stem}.*"))), SAMPLES / stem)
         return self.directory / self.data_root / name
+
+
+def as_toml(values: Mapping[str, Any]) -> str:
+    """Plain values as a user would write them into a file."""
+    return tomlkit.dumps(values)
 
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metier.comparison.layouts import Routing
-from metier.comparison.lines import Line
+from metier.evaluation.lines import Line
 from metier.evaluation.metrics import to_dict
 from metier.evaluation.standings import Field, adjust
 from metier.routing import Route, confusion

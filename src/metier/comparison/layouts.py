@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from metier.artifacts.merging import Merge, merge_adapters
-from metier.comparison.lines import Line, Runs, Source
 from metier.data.asking import turns_typed
 from metier.data.prompts import Prompt, read_prompts
 from metier.evaluation.answering import Limits
+from metier.evaluation.lines import Line, Runs, Source
 from metier.evaluation.routing import by_base
 from metier.events import Listener
 from metier.files import digest, read_json, verify, write_json

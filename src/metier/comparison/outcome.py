@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from metier.comparison.layouts import Routing
-from metier.comparison.lines import Line, Runs
 from metier.comparison.running import How, Train, run_all
 from metier.comparison.summary import as_csv, markdown, parts
 from metier.comparison.table import FORMAT, tabulate
 from metier.errors import RunError
+from metier.evaluation.lines import Line, Runs
 from metier.events import Listener, silent
 from metier.files import read_json, write_atomic
 from metier.grid import Comparison

@@ -10,8 +10,8 @@ from typing import Any
 
 from metier import child, experiment
 from metier.comparison.layouts import Routing, find_experts, merged, route
-from metier.comparison.lines import Line, Runs, Source
 from metier.errors import Fault, MetierError, ModelError, RecipeError
+from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
 from metier.grid import BASE, Cell, Comparison, Entry
 from metier.recipe import Recipe

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from metier.comparison.costs import Cost, Costs
 from metier.comparison.experts import compare_layouts, describe, of_expert
 from metier.comparison.layouts import Routing
-from metier.comparison.lines import Cost, Costs, Line, Runs
 from metier.errors import RunError
 from metier.evaluation.answers import Answer
 from metier.evaluation.forgotten import forgetting
+from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import CLOSED, to_dict
-from metier.evaluation.standings import Contrast, Field, Standing, adjust
+from metier.evaluation.standings import NOT_WORSE, Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_forgetting
 from metier.figures import decimal
 from metier.grid import Comparison
 from metier.scores import Difference, Score
 
 FORMAT = 1
-NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
 
 
 @dataclass(frozen=True)
