@@ -37,6 +37,9 @@ HABITS = {
     "base_loss": Habit("loss of the base", "nats a token", 3, "the same of the untuned base"),
     "kl": Habit("KL to the base", "nats a token", 3, "how far the model's predictions have moved from the base's"),
     "stop_rate": Habit("stop rate", "%", 1, "answers that the model ended by itself", 100),
+    "flips": Habit("flips", "%", 1, "texts that are not answered alike whomever they name", 100),
+    "rate": Habit("rate", "%", 1, "texts answered with the favourable label", 100),
+    "impact_ratio": Habit("impact ratio", "of 1", 2, "the lowest group's rate over the highest's"),
     "length": Habit("length", "words", 1, "mean length of an answer; neither direction is wanted"),
 }
 

@@ -15,7 +15,7 @@ from metier.domain import Name, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.recipe import Recipe
-from metier.strategies import Classical, Endpoint, Tuned, Untuned
+from metier.strategies import MODELLESS, Classical, Tuned, Untuned
 
 Layout = Literal["shared", "one-set", "per-domain"]
 Rows = Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)]
@@ -185,7 +185,7 @@ def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry
 
     tuned = isinstance(recipe.strategy, Tuned)
     learns = tuned or isinstance(recipe.strategy, Classical) or getattr(recipe.strategy, "num_fewshot", 0) > 0
-    has_model = not isinstance(recipe.strategy, Classical | Endpoint)
+    has_model = recipe.strategy.method not in (*MODELLESS, "endpoint")
     models = axis("models", (recipe.model,), has_effect=has_model and "model" not in arm.difference)
     rows = axis("rows", (1.0,), has_effect=learns)
     seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)
