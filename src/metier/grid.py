@@ -60,6 +60,8 @@ class Comparison(Axes):
 
     recipe: Name = Field(description="the recipe from which every strategy differs")
     strategy: tuple[Arm, ...]
+    train: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [train]")
+    eval: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [eval]")
     margin: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.02, description="by how much, out of 1, a cheaper strategy may fall behind the best and still be taken"
     )
@@ -108,12 +110,13 @@ class Comparison(Axes):
 
     def entries(self) -> list[Entry]:
         """Every line of the table, with the recipes of the runs that it needs. Raises with the faults of all."""
-        base = Recipe.load(self.path.parent / self.recipe, self.changes)
+        base = Recipe.load(self.path.parent / self.recipe)
+        base = _differing(base, {"train": self.train, "eval": self.eval}).override(**self.changes)
         found: list[Entry] = []
         faults: list[Fault] = []
         for arm in (*self.strategy, *self._always(base)):
             try:
-                found += _entries(self, arm, _differing(base, arm))
+                found += _entries(self, arm, _differing(base, arm.difference))
             except RecipeError as error:
                 place = f"strategy {arm.name!r}"
                 faults += [Fault(f"{place}: {each.place}", each.problem, each.fix) for each in error.faults]
@@ -123,7 +126,7 @@ class Comparison(Axes):
 
     def _always(self, base: Recipe) -> Iterator[Arm]:
         """The untuned base and the classical baseline, where no strategy is one of them."""
-        strategies = [_differing(base, arm).strategy for arm in self.strategy if _names_a_method(arm)]
+        strategies = [_differing(base, arm.difference).strategy for arm in self.strategy if _names_a_method(arm)]
         if Untuned(method="none") not in strategies:
             yield Arm(name=BASE, method="none")
         if not any(isinstance(each, Classical) for each in strategies):
@@ -159,9 +162,9 @@ def _names_a_method(arm: Arm) -> bool:
     return arm.difference.get("method") in ("none", "classical")
 
 
-def _differing(base: Recipe, arm: Arm) -> Recipe:
-    """The recipe of an arm. A method of its own leaves nothing of the recipe's strategy."""
-    values, difference = base.values(), dict(arm.difference)
+def _differing(base: Recipe, changed: Mapping[str, Any]) -> Recipe:
+    """The recipe with a difference. A method of its own leaves nothing of the recipe's strategy."""
+    values, difference = base.values(), dict(changed)
     changes: dict[str, Any] = {}
     for table in _TABLES:
         for key, value in dict(difference.pop(table, {})).items():
