@@ -15,6 +15,7 @@ from metier.report.charts import Chart, Charts
 from metier.report.choice import Group, show_answers
 from metier.report.confusions import Confusion, read_confusion
 from metier.report.entrants import Entrant, find_entrants, speakers
+from metier.report.experts import Experts, read_experts
 from metier.report.outlay import Again, Costs, read_again, read_costs
 from metier.report.ranking import Forest, Row, draw_forests, read_rows
 from metier.report.tradeoffs import Crossing, draw_forgetting, read_crossing
@@ -31,6 +32,7 @@ _SECTIONS = (
     "Calibration",
     "Forgetting",
     "Domains",
+    "Experts",
     "Answers",
     "Cost",
     "Reading",
@@ -59,6 +61,7 @@ class Overview:
     forgetting: Chart | None
     weighed: Tradeoff | None
     crossing: Crossing | None
+    experts: Experts | None
     groups: tuple[Group, ...]
     costs: Costs
     again: Again
@@ -78,6 +81,7 @@ class Overview:
             "Calibration": self.calibration,
             "Forgetting": self.forgetting,
             "Domains": self.crossing,
+            "Experts": self.experts,
             "Answers": self.groups,
         }
         return tuple(name for name in _SECTIONS if shown.get(name, True))
@@ -106,6 +110,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         forgetting=draw_forgetting(entrants),
         weighed=read_tradeoff(first.runs[0].scores()) if first else None,
         crossing=read_crossing(table, entrants),
+        experts=read_experts(table),
         groups=show_answers(asked, first.runs[0].facts["seed"]) if first else (),
         costs=read_costs(values, entrants),
         again=read_again(values, _runs_of(values["lines"], kept)),
