@@ -47,17 +47,22 @@ class Costs:
 
     def _source(self, source: Source) -> Cost:
         measured = [_Measured(self.runs.run(name), self.runs) for name in source.runs]
-        known = all(each.alone for each in measured)
+        tuned = [*measured, *(_Measured(self.runs.run(name), self.runs) for name in self._before(source, measured))]
+        known = all(each.alone for each in tuned)
         answered = sum(each.answered for each in measured)
         prices = [price for each in measured if (price := each.facts["measured"].get("price_per_1000")) is not None]
         return Cost(
-            training=sum(each.training for each in measured) if known else None,
+            training=sum(each.training for each in tuned) if known else None,
             answering=1000 * sum(each.answering for each in measured) / answered if known and answered else None,
-            memory=max(int(each.facts["measured"]["peak_memory"]) for each in measured),
-            parameters=sum(each["parameters"] for one in measured for each in one.facts.get("trained", [])),
+            memory=max(each.memory for each in tuned),
+            parameters=sum(each["parameters"] for one in tuned for each in one.facts.get("trained", [])),
             size=sum(each.size for each in measured),
             price=sum(prices) / len(prices) if prices else None,
         )
+
+    def _before(self, source: Source, measured: Sequence[_Measured]) -> list[str]:
+        """The runs whose tuning was taken over: experts that were merged, an adapter that was scaled."""
+        return [*source.learned, *(each.facts["whole"] for each in measured if each.facts.get("whole"))]
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,11 @@ class _Measured:
     def alone(self) -> bool:
         """Whether nothing else of ours ran beside it, so that its seconds say something."""
         return not self.facts.get("beside_others", False)
+
+    @property
+    def memory(self) -> int:
+        """0 where the model was elsewhere: this process's own says nothing of it."""
+        return 0 if self.facts["method"] == "endpoint" else int(self.facts["measured"]["peak_memory"])
 
     @property
     def answering(self) -> float:

@@ -129,6 +129,7 @@ def _write(comparison: Comparison, lines: Sequence[Line], routings: Sequence[Rou
         "file": comparison.path.name,
         "runs": str(_runs_folder(comparison)),
         "comparison": comparison.model_dump(mode="json", exclude_none=True),
+        "changes": dict(comparison.changes),
         "lines": [line.to_json() for line in lines],
         "routings": [each.to_json() for each in routings],
     }

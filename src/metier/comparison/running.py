@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metier import child, experiment
-from metier.comparison.layouts import Routing, find_experts, merged, route
+from metier.comparison.layouts import Experts, Routing, find_experts, merged, route
 from metier.errors import Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
@@ -46,10 +46,18 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
         for line, sent in route(experts, comparison, runs, offline=how.offline, listen=how.listen):
             more.append(line)
             routings += sent
-        merges = _run(comparison, list(merged(experts, runs, offline=how.offline)), how)
-        more += [replace(line, kind="merge", layout="per-domain") for line in merges]
+        more += [
+            _of_experts(each, experts) for each in _run(comparison, [*merged(experts, runs, offline=how.offline)], how)
+        ]
         lines[lines.index(experts.line) + 1 : lines.index(experts.line) + 1] = more
     return lines, routings
+
+
+def _of_experts(line: Line, experts: Experts) -> Line:
+    """A merge's line, which rests on what its experts learned."""
+    pairs = zip(line.sources, experts.line.sources, strict=False)
+    sources = tuple(replace(each, learned=tuple(own.domains.values())) for each, own in pairs)
+    return replace(line, kind="merge", layout="per-domain", sources=sources)
 
 
 def _run(comparison: Comparison, entries: Sequence[Entry], how: How) -> list[Line]:

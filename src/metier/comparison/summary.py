@@ -26,6 +26,8 @@ def parts(table: Mapping[str, Any]) -> Iterator[Part]:
     for name, why in table["failed"].items():
         yield f"failed: {name}: {why}"
     yield table["verdict"]
+    if table["labelled_by_a_model"]:
+        yield f"warning: {table['labelled_by_a_model']}"
 
 
 def markdown(name: str, table: Mapping[str, Any]) -> str:
@@ -84,7 +86,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
         f"{decimal(forgot['value'], 3, signed=True)}" if forgot else "–",
         seconds(cost["training"]),
         seconds(cost["answering"]) + (f", {cost['price']:.2f}" if cost["price"] is not None else ""),
-        size(cost["memory"]),
+        size(cost["memory"]) if cost["memory"] else "–",
         parameters(cost["parameters"]),
     )
 

@@ -15,7 +15,7 @@ from metier.evaluation.forgotten import forgetting
 from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import CLOSED, to_dict
 from metier.evaluation.standings import NOT_WORSE, Contrast, Field, Standing, adjust
-from metier.evaluation.verdict import of_forgetting
+from metier.evaluation.verdict import of_forgetting, of_labels
 from metier.figures import decimal
 from metier.grid import Comparison
 from metier.scores import Difference, Score
@@ -59,6 +59,7 @@ def tabulate(comparison: Comparison, lines: Sequence[Line], routings: Sequence[R
         "recommended": chosen.line.name if chosen else None,
         "cost_rests_on": _unit(comparison, ranked),
         "verdict": _verdict(comparison, best, chosen, against_base, against_best, _cheaper(comparison, best, ranked)),
+        "labelled_by_a_model": _labelled(known, runs),
         "curves": _curves(known, runs, field),
         "layouts": compare_layouts(shown, {row.line.name: row.keys for row in rows}, field),
         "routers": [describe(each, field.domains) for each in routings],
@@ -205,6 +206,13 @@ def _same_as(row: _Row, rows: Sequence[_Row]) -> str:
     earlier = rows[: next(place for place, other in enumerate(rows) if other is row)]
     alike = (other for other in earlier if [[each.output for each in answers] for answers in other.answers] == said)
     return next((other.line.name for other in alike), "")
+
+
+def _labelled(lines: Sequence[Line], runs: Runs) -> str:
+    """What is to be said where a model gave the answers that were wanted, or ""."""
+    recipe = runs.run(lines[0].sources[0].runs[0]).recipe() if lines else None
+    named = [domain.name for domain in recipe.domain if domain.labelled_by == "model"] if recipe else []
+    return of_labels(named) if named else ""
 
 
 def _unparsed(answer: Answer) -> bool:

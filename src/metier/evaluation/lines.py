@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,13 +16,15 @@ from metier.run import Run
 class Source:
     """Whose answers count for one seed: of `run`, but of another run where `domains` or `items` say so.
 
-    `items` is by domain and id; "" names nobody.
+    `items` is by domain and id; "" names nobody. `learned` are runs that answer nothing here, but whose tuning it
+    rests on.
     """
 
     seed: int
     run: str = ""
     domains: Mapping[str, str] = field(default_factory=dict)
     items: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    learned: Sequence[str] = ()
 
     def of(self, answer: Answer) -> str:
         """The run whose answer counts for an item."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from metier.figures import count, disk, duration, size
@@ -50,12 +52,20 @@ def read_again(values: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> 
     file = values["file"]
     facts = [run.facts for run in {run.name: run for each in runs.values() for run in each}.values()]
     return Again(
-        commands=(f"metier compare {file}", f"metier compare --check comparisons/{Path(file).stem}"),
+        commands=(
+            f"metier compare {file}{_set(values['changes'])}",
+            f"metier compare --check comparisons/{Path(file).stem}",
+        ),
         comparison=as_toml(_written(values["comparison"])),
         identity=tuple(_together({"recipe": each["recipe"], **each["hashes"]} for each in facts)),
         versions=tuple(_together(each["versions"] for each in facts)),
         runs=tuple((name, ", ".join(run.name for run in each)) for name, each in runs.items()),
     )
+
+
+def _set(changes: Mapping[str, Any]) -> str:
+    """The flags that change the recipe, quoted for a shell."""
+    return "".join(f" --set {quote(f'{key}={json.dumps(value)}')}" for key, value in changes.items())
 
 
 def _measure(values: Mapping[str, Any]) -> str:
