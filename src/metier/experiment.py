@@ -176,6 +176,12 @@ def find(
 
 def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
     """The directory that `train` would take, if it is there; the network stays untouched."""
+    if getattr(job.recipe.strategy, "scale", 1) == "auto":
+        whole = _existing(_at(1.0, job), overrides)
+        if whole is None or whole.status != "finished" or not whole.tradeoff:
+            return None
+        scale = whole.tradeoff["recommended"]
+        return whole if scale == 1 else _existing(_at(scale, job), overrides)
     if isinstance(job.recipe.strategy, Classical | WordList):
         parts = _parts_without_base(job)
     elif isinstance(job.recipe.strategy, Endpoint):
