@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -49,6 +49,7 @@ class Arm(Axes):
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
+    after: Name | None = Field(None, description="a recipe whose run is the base that it goes on from")
 
     @property
     def difference(self) -> Mapping[str, Any]:
@@ -116,7 +117,9 @@ class Comparison(Axes):
         faults: list[Fault] = []
         for arm in (*self.strategy, *self._always(base)):
             try:
-                found += _entries(self, arm, _differing(base, arm.difference))
+                stage = Recipe.load(self.path.parent / arm.after) if arm.after else None
+                entries = _entries(self, arm, _differing(base, arm.difference))
+                found += [replace(each, after=stage.override(model=each.model)) if stage else each for each in entries]
             except RecipeError as error:
                 place = f"strategy {arm.name!r}"
                 faults += [Fault(f"{place}: {each.place}", each.problem, each.fix) for each in error.faults]
@@ -144,7 +147,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain)."""
+    """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain).
+
+    `after` is the recipe of the stage before it, whose run takes the model's place.
+    """
 
     name: str
     arm: str
@@ -152,6 +158,7 @@ class Entry:
     layout: Layout
     rows: int | float
     cells: tuple[Cell, ...]
+    after: Recipe | None = None
 
     @property
     def recipe(self) -> Recipe:

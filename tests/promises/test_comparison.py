@@ -327,6 +327,31 @@ def test_experts_are_put_together(copy: Path) -> None:
     assert sorted(path.name for path in (copy / "runs").iterdir()) == before
 
 
+def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:
+    """Who asks for nothing has no classical baseline; its line is left out and no fault."""
+    texts = [f"Harbour number {n} lies north of the old mill." for n in range(30)]
+    (copy / "read.csv").write_text("text\n" + "\n".join(texts))
+    reading = 'model = "base"\n[[domain]]\nname = "read"\ndata = "read.csv"\ntext = "text"\n'
+    how = '[train]\nnum_train_epochs = 1\n[eval]\ngeneral_text = "general.csv"\ngeneral_choices = ""\n'
+    (copy / "read.toml").write_text(reading + how)
+    (copy / "reading.toml").write_text('recipe = "read.toml"\n[[strategy]]\nname = "LoRA"\n')
+    outcome = compare(Comparison.load(copy / "reading.toml"), train=train)
+    assert [line["name"] for line in outcome.table["lines"]] == ["LoRA", "untuned base"]
+    assert outcome.table["failed"] == {}
+    assert check(outcome) == []
+    # Continued pre-training first, then the comparison's own recipe: its line rests on both runs.
+    staged = '[[strategy]]\nname = "read first"\nafter = "read.toml"\n'
+    (copy / "comparison.toml").write_text(_COMPARISON + staged)
+    line = compare(Comparison.load(copy / "comparison.toml"), train=train).table["lines"][2]
+    assert line["name"] == "read first"
+    (source,) = line["sources"]
+    stage = next(name for name in source["learned"])
+    assert Run(copy / "runs" / source["run"]).recipe().model.endswith(stage)
+    assert line["model"] == "base"
+    assert line["against_base"]["overall"]
+    compare(Comparison.load(copy / "comparison.toml"), train=refuse)
+
+
 @pytest.mark.slow
 def test_killed_five_times_the_answers_are_the_same(home: Path, tmp_path: Path) -> None:
     """By kill -9 of the whole group, at moments that the runs' own work chooses; then the same command again."""

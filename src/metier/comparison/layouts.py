@@ -68,7 +68,9 @@ def find_experts(entries: Sequence[Entry], lines: Sequence[Line]) -> Iterator[Ex
         if line.kind != "oracle" or line.failed:
             continue
         alike = [each for each in lines if each.model == line.model and not each.failed]
-        base = next(each.sources[0].run for each in alike if each.kind == "base")
+        base = next((each.sources[0].run for each in alike if each.kind == "base"), "")
+        if not base:  # nobody would answer what a router does not send anywhere
+            continue
         shared = (each for each in alike if (each.arm, each.layout, each.rows) == (line.arm, "shared", line.rows))
         runs = {source.seed: source.run for each in shared for source in each.sources}
         instead = {source.seed: runs.get(source.seed, base) for source in line.sources}
