@@ -352,6 +352,17 @@ def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:
     compare(Comparison.load(copy / "comparison.toml"), train=refuse)
 
 
+def test_a_stage_that_fails_is_told_and_nothing_goes_on_from_the_base_instead(copy: Path) -> None:
+    (copy / "stage.toml").write_text(_RECIPE.replace("num_train_epochs = 1", "num_train_epochs = 2"))
+    (copy / "comparison.toml").write_text(_COMPARISON + '[[strategy]]\nname = "later"\nafter = "stage.toml"\n')
+
+    def failing(*_: Any, **__: Any) -> Run:
+        raise MetierError("the card is on fire", "put it out")
+
+    table = compare(Comparison.load(copy / "comparison.toml"), train=failing).table
+    assert table["failed"] == {"later": "the stage before it failed: the card is on fire"}
+
+
 @pytest.mark.slow
 def test_killed_five_times_the_answers_are_the_same(home: Path, tmp_path: Path) -> None:
     """By kill -9 of the whole group, at moments that the runs' own work chooses; then the same command again."""

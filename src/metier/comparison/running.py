@@ -42,11 +42,13 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
     stages = [stage for entry in entries if (stage := _stage(entry))]
     work.check([*stages, *(entry for entry in entries if not entry.after)])
     work.run(stages)
-    entries = [_going_on(entry, work) if entry.after else entry for entry in entries]
-    work.check(entries)
-    work.run(entries)
-    lines = [line for entry in entries if (line := work.line(entry))]
-    return _with_experts(entries, lines, work, Runs(folder))
+    failed = {entry.name: why for entry in entries if (why := work.why_not(entry))}
+    going = [_going_on(entry, work) if entry.after else entry for entry in entries if entry.name not in failed]
+    work.check(going)
+    work.run(going)
+    lines = [line for entry in going if (line := work.line(entry))]
+    lines += [_failed(entry, failed[entry.name]) for entry in entries if entry.name in failed]
+    return _with_experts(going, lines, work, Runs(folder))
 
 
 def _with_experts(
@@ -82,14 +84,17 @@ def _stage(entry: Entry) -> Entry | None:
 
 
 def _going_on(entry: Entry, work: _Work) -> Entry:
-    """The entry with the run of its stage in the model's place; itself where that stage failed."""
+    """The entry with the run of its stage in the model's place."""
     stage = _stage(entry)
     assert stage
     run = work.done[_key(stage.cells[0])]
-    if not isinstance(run, Run):
-        return entry
+    assert isinstance(run, Run)
     model = str(run.directory.resolve())
     return replace(entry, cells=tuple(replace(each, recipe=each.recipe.override(model=model)) for each in entry.cells))
+
+
+def _failed(entry: Entry, why: str) -> Line:
+    return Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, (), _kind(entry), why)
 
 
 def _of_experts(line: Line, experts: Experts) -> Line:
@@ -141,8 +146,16 @@ class _Work:
         failed = next((str(result) for _, result in results if isinstance(result, MetierError)), "")
         if failed and entry.arm in (BASE, CLASSICAL):
             return None
-        line = Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, (), _kind(entry), failed)
-        return line if failed else replace(line, sources=tuple(self._sources(entry)))
+        if failed:
+            return _failed(entry, failed)
+        sources = tuple(self._sources(entry))
+        return Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, sources, _kind(entry))
+
+    def why_not(self, entry: Entry) -> str:
+        """Why its stage failed, or ""."""
+        stage = _stage(entry)
+        before = self.done[_key(stage.cells[0])] if stage else None
+        return f"the stage before it failed: {before}" if isinstance(before, MetierError) else ""
 
     def _look_for(self, cell: Cell) -> None:
         key = _key(cell)
