@@ -15,19 +15,21 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from metier.cli.main import app
-from metier.domain import Domain, Listed, Permutation, Strict
+from metier.domain import Domain, Listed, Permutation, Strict, Versions
 from metier.files import write_atomic
 from metier.recipe import Eval, Recipe, Replay, Train
-from metier.strategies import METHODS, Endpoint, Foreign, LastN, Lora, LoraStrategy, Price
+from metier.strategies import METHODS, Endpoint, Foreign, LastN, Lora, LoraStrategy, Price, WordList
 
 BAR = "\\|"  # a bar within a cell
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+_WORDS = "A TOML file: `otherwise`, a label, and `[[rule]]` with `label`, `words` and `least` (1), asked in order."
 _WRITTEN = "Written by `make reference`; a test keeps it so."
 _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
     ("The recipe itself", "At the top of the file.", Recipe, ("domain", "strategy", "train", "eval", "path")),
     ("`[[domain]]`", "One for every domain.", Domain, ()),
     ("`heldout = { permutation = … }`", "A split as the `datasets` library draws it.", Permutation, ()),
     ("`heldout = { ids = … }`", "A split that somebody published as a list of ids.", Listed, ()),
+    ("`versions = { of = … }`", "Texts in versions that name other people; one favourable label.", Versions, ()),
     ("`[strategy]`", "", LoraStrategy, ("method", "peft")),
     ('`[strategy]` with `method = "last-n"`', "Beside those above.", LastN, (*LoraStrategy.model_fields,)),
     ('`[strategy]` with `method = "adapter"`', "An adapter made elsewhere.", Foreign, (*LoraStrategy.model_fields,)),
@@ -37,6 +39,7 @@ _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
         Endpoint,
         (*LoraStrategy.model_fields,),
     ),
+    ('`[strategy]` with `method = "word-list"`', _WORDS, WordList, ("method",)),
     ("`price_per_million = { … }`", "In any currency.", Price, ()),
     ("`[strategy.peft]`", "Of `lora` and `qlora`, by PEFT's names; other PEFT methods take PEFT's own keys.", Lora, ()),
     ("`[train]`", "", Train, ()),

@@ -19,6 +19,7 @@ from metier.events import Event, Listener
 from metier.recipe import Recipe
 from metier.run import Run
 
+_running: set[subprocess.Popen[str]] = set()
 _CRASHED = "a fault of metier's, not yours; its lines stand above"
 
 
@@ -27,6 +28,7 @@ def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_eve
     asked = {"recipe": recipe.values(), "path": str(recipe.path), "overrides": dict(overrides), "offline": offline}
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+        _running.add(child)
         assert child.stdin
         assert child.stdout
         child.stdin.write(json.dumps(asked) + "\n")
@@ -39,12 +41,17 @@ def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_eve
                     on_event(Event(**said))
                 else:
                     result = said
-        except BaseException:
-            child.terminate()
-            raise
+        finally:
+            _running.discard(child)
     if "run" in result:
         return Run(Path(result["run"]))
     raise MetierError(result.get("error", _CRASHED), result.get("hint", ""))
+
+
+def stop_all() -> None:
+    """Ask every child to write its checkpoint and end."""
+    for each in list(_running):
+        each.terminate()
 
 
 def _main() -> None:

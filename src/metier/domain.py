@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,6 +32,15 @@ class Listed(Strict):
 
 
 Heldout = Permutation | Listed | Share | Name
+
+
+class Versions(Strict):
+    """Rows that are one text, each naming somebody else, which must not change the answer."""
+
+    of: str = Field(description="column that the versions of one text share; they stay on one side of every split")
+    attribute: str = Field(description="column with what the versions differ in, such as gender")
+    group: str = Field(description="column with whom a version names, such as woman")
+    favourable: str = Field(description="the label that is good to get, of which rates and impact ratio are")
 
 
 class Domain(Strict):
@@ -79,6 +88,9 @@ class Domain(Strict):
         None, description="several, of which the one is taken with which the base answers validation best"
     )
     labels: tuple[str, ...] | None = Field(None, description="a closed set of answers, scored by log-probability")
+    labelled_by: Literal["people", "model"] | None = Field(
+        None, description="who gave the answers: agreement with a model is not correctness, and the verdict says so"
+    )
     label_map: Mapping[str, str] | None = Field(None, description="value in the data = label, or letter of a choice")
     bins: Mapping[str, Annotated[float, Field(allow_inf_nan=True)]] | None = Field(
         None, description="label = the bound below which a number has it, rising; the last may be inf"
@@ -106,6 +118,9 @@ class Domain(Strict):
 
     id: str | None = Field(None, description="column with a row's own id; must be unique")
     group: str | None = Field(None, description="rows with the same value stay on one side of every split")
+    versions: Versions | None = Field(
+        None, description="{ of, attribute, group, favourable }: rows that name other people and must be answered alike"
+    )
 
     @model_validator(mode="after")
     def _labels_are_a_set(self) -> Self:
@@ -113,6 +128,18 @@ class Domain(Strict):
             raise ValueError("labels: needs at least two different labels; list each once")
         if self.labels and self.label_map and (strange := set(self.label_map.values()) - set(self.labels)):
             raise ValueError(f"label_map: maps to {sorted(strange)}, which labels does not list; add them to labels")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_are_answered_by_labels(self) -> Self:
+        if self.versions is None:
+            return self
+        if self.versions.favourable not in (self.labels or ()):
+            raise ValueError(
+                f"versions: favourable = {self.versions.favourable!r} is none of labels; list them, it among them"
+            )
+        if self.group not in (None, self.versions.of) and not isinstance(self.heldout, str):
+            raise ValueError("group: does not go with versions, whose `of` is the group; remove it")
         return self
 
     @model_validator(mode="after")

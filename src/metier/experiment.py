@@ -19,10 +19,11 @@ from metier.data.dataset import remember
 from metier.data.showing import Front
 from metier.errors import Fault, RecipeError, RunError
 from metier.evaluation.answering import answer
-from metier.evaluation.answers import to_json
+from metier.evaluation.answers import Answer, to_json
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
 from metier.evaluation.own import Own, check_own
 from metier.evaluation.scoring import write_scores
+from metier.evaluation.words import WordLists
 from metier.events import Event, Listener, silent
 from metier.hardware import Layer, measure, peak_memory, probe
 from metier.identity import key
@@ -36,7 +37,7 @@ from metier.records import assert_same, create, parts_of
 from metier.remote import answer_remotely, items_of
 from metier.report.page import write_report
 from metier.run import Run
-from metier.strategies import Classical, Endpoint, Foreign, Untuned
+from metier.strategies import Classical, Endpoint, Foreign, Untuned, WordList
 from metier.training.checkpoint import Store
 from metier.training.loop import Stopped
 from metier.training.objectives import Objective
@@ -86,9 +87,10 @@ def train(  # noqa: PLR0913 (keywords, each with its default)
 
 
 def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
-    if isinstance(recipe.strategy, Classical):
+    if isinstance(recipe.strategy, Classical | WordList):
         remember(recipe, job.data)
-        return _only(_classical(job, means))
+        baseline = _classical(job, means)
+        return _only(baseline) if isinstance(recipe.strategy, Classical) else _by_words(job, baseline, means)
     if isinstance(recipe.strategy, Endpoint):
         return _remote(job, recipe.strategy, means, resume)
     _assert_choosable(recipe, job)
@@ -144,8 +146,7 @@ def _tuned(
         assert_same(resume, parts_of(job, chosen))
     run = _find(job, chosen)
     if run.status == "finished":
-        judged_anew = run.judge_by(job.recipe)
-        return evaluate(run) if judged_anew or not run.report.exists() else run
+        return _judged(run, job.recipe)
     with run.locked():
         for text in worth_saying(job, chosen):
             means.listen(Event("note", values={"text": text}))
@@ -175,8 +176,14 @@ def find(
 
 def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
     """The directory that `train` would take, if it is there; the network stays untouched."""
-    if isinstance(job.recipe.strategy, Classical):
-        parts = {"heldout": job.data.heldout_hash, "train": job.data.train_hash}
+    if getattr(job.recipe.strategy, "scale", 1) == "auto":
+        whole = _existing(_at(1.0, job), overrides)
+        if whole is None or whole.status != "finished" or not whole.tradeoff:
+            return None
+        scale = whole.tradeoff["recommended"]
+        return whole if scale == 1 else _existing(_at(scale, job), overrides)
+    if isinstance(job.recipe.strategy, Classical | WordList):
+        parts = _parts_without_base(job)
     elif isinstance(job.recipe.strategy, Endpoint):
         parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     else:
@@ -253,7 +260,7 @@ def _untuned(
     run = _find(job, chosen)
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
-            return run
+            return _judged(run, job.recipe)
         begun = time.monotonic()
         asked = "held-out answers"
         runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
@@ -280,21 +287,45 @@ def _classical(job: Job, means: Means) -> dict[str, Run]:
     if all(each.heldout[0].kind in UNANSWERED for each in job.data.domains):
         return {}
     job = replace(job, recipe=job.recipe.override(strategy={"method": "classical"}))
-    run = create(job, {"heldout": job.data.heldout_hash, "train": job.data.train_hash})
+
+    def answers() -> list[Answer]:
+        # It chooses nothing, so it may learn from the validation slice too.
+        limit = job.recipe.eval.limit
+        each_of = (baseline_answers([*each.train, *each.validation], each.heldout[:limit]) for each in job.data.domains)
+        return [answer for each in each_of for answer in each]
+
+    return {"classical": _without_base(job, answers, {}, means, "fitting and answers")}
+
+
+def _by_words(job: Job, opponents: Mapping[str, Run], means: Means) -> Run:
+    return _without_base(job, lambda: WordLists.of(job.recipe).answers(job.heldout), opponents, means, "answers")
+
+
+def _parts_without_base(job: Job) -> dict[str, str]:
+    """What such a run depends on beside its recipe's own values, as hashes."""
+    if isinstance(job.recipe.strategy, WordList):
+        return {"heldout": job.data.heldout_hash, "words": WordLists.of(job.recipe).digest}
+    return {"heldout": job.data.heldout_hash, "train": job.data.train_hash}
+
+
+def _without_base(
+    job: Job, answers: Callable[[], list[Answer]], opponents: Mapping[str, Run], means: Means, phase: str
+) -> Run:
+    """The run of a strategy that reads no base."""
+    run = create(job, _parts_without_base(job))
     with run.locked(wait=True), _followed(run):
         if run.status == "finished":
-            return {"classical": run}
+            return _judged(run, job.recipe)
         begun = time.monotonic()
-        limit = job.recipe.eval.limit
-        # It chooses nothing, so it may learn from the validation slice too.
-        answers = [
-            answer
-            for each in job.data.domains
-            for answer in baseline_answers([*each.train, *each.validation], each.heldout[:limit])
-        ]
-        means.listen(Event("baseline", len(answers), len(answers)))
-        run.write_answers([to_json(each) for each in answers])
-        return {"classical": _finish(run, {}, {"fitting and answers": time.monotonic() - begun})}
+        found = answers()
+        means.listen(Event("baseline", len(found), len(found)))
+        run.write_answers([to_json(each) for each in found])
+        return _finish(run, opponents, {phase: time.monotonic() - begun})
+
+
+def _judged(run: Run, recipe: Recipe) -> Run:
+    """A finished run by the guard, and by what is said of the labels, that `recipe` has now."""
+    return evaluate(run) if run.judge_by(recipe) or not run.report.exists() else run
 
 
 def _remote(job: Job, strategy: Endpoint, means: Means, resume: Run | None) -> Run:

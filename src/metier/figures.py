@@ -24,6 +24,7 @@ class Habit:
 
 
 HABITS = {
+    "overall": Habit("overall score", "of 100", 1, "mean over the domains of the primary metric", 100),
     "accuracy": Habit("accuracy", "%", 1, "items answered with the right label", 100),
     "base_accuracy": Habit("accuracy of the base", "%", 1, "the same of the untuned base", 100),
     "macro_f1": Habit("macro F1", "%", 1, "precision and recall in one number, every label counting alike", 100),
@@ -36,6 +37,9 @@ HABITS = {
     "base_loss": Habit("loss of the base", "nats a token", 3, "the same of the untuned base"),
     "kl": Habit("KL to the base", "nats a token", 3, "how far the model's predictions have moved from the base's"),
     "stop_rate": Habit("stop rate", "%", 1, "answers that the model ended by itself", 100),
+    "flips": Habit("flips", "%", 1, "texts that are not answered alike whomever they name", 100),
+    "rate": Habit("rate", "%", 1, "texts answered with the favourable label", 100),
+    "impact_ratio": Habit("impact ratio", "of 1", 2, "the lowest group's rate over the highest's"),
     "length": Habit("length", "words", 1, "mean length of an answer; neither direction is wanted"),
 }
 

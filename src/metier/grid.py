@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +15,7 @@ from metier.domain import Name, Strict
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.recipe import Recipe
-from metier.strategies import Classical, Tuned, Untuned
+from metier.strategies import MODELLESS, Classical, Tuned, Untuned
 
 Layout = Literal["shared", "one-set", "per-domain"]
 Rows = Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)]
@@ -57,6 +57,7 @@ class Arm(Axes):
     model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
+    after: Name | None = Field(None, description="a recipe whose run is the base that it goes on from")
 
     @property
     def difference(self) -> Mapping[str, Any]:
@@ -68,10 +69,15 @@ class Comparison(Axes):
 
     recipe: Name = Field(description="the recipe from which every strategy differs")
     strategy: tuple[Arm, ...]
+    train: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [train]")
+    eval: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [eval]")
     margin: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.02, description="by how much, out of 1, a cheaper strategy may fall behind the best and still be taken"
     )
     price_per_hour: Annotated[float, Field(ge=0)] | None = Field(None, description="what an hour of this machine costs")
+    prompts: Name | None = Field(
+        None, description="prompts with the domains that may answer them, such as sample:routing, to try routers on"
+    )
     volume: Annotated[int, Field(gt=0)] = Field(10_000, description="answers over which the cost of tuning is spread")
     path: Annotated[Path, Field(exclude=True)] = Path("comparison.toml")
     changes: Annotated[Mapping[str, Any], Field(exclude=True)] = Field(default_factory=dict)
@@ -116,12 +122,15 @@ class Comparison(Axes):
 
     def entries(self) -> list[Entry]:
         """Every line of the table, with the recipes of the runs that it needs. Raises with the faults of all."""
-        base = Recipe.load(self.path.parent / self.recipe, self.changes)
+        base = Recipe.load(self.path.parent / self.recipe)
+        base = _differing(base, {"train": self.train, "eval": self.eval}).override(**self.changes)
         found: list[Entry] = []
         faults: list[Fault] = []
         for arm in (*self.strategy, *self._always(base)):
             try:
-                found += _entries(self, arm, _differing(base, arm))
+                stage = Recipe.load(self.path.parent / arm.after) if arm.after else None
+                entries = _entries(self, arm, _differing(base, arm.difference))
+                found += [replace(each, after=stage.override(model=each.model)) if stage else each for each in entries]
             except RecipeError as error:
                 place = f"strategy {arm.name!r}"
                 faults += [Fault(f"{place}: {each.place}", each.problem, each.fix) for each in error.faults]
@@ -131,7 +140,7 @@ class Comparison(Axes):
 
     def _always(self, base: Recipe) -> Iterator[Arm]:
         """The untuned base and the classical baseline, where no strategy is one of them."""
-        strategies = [_differing(base, arm).strategy for arm in self.strategy if _names_a_method(arm)]
+        strategies = [_differing(base, arm.difference).strategy for arm in self.strategy if _names_a_method(arm)]
         if Untuned(method="none") not in strategies:
             yield Arm(name=BASE, method="none")
         if not any(isinstance(each, Classical) for each in strategies):
@@ -149,7 +158,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain)."""
+    """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain).
+
+    `after` is the recipe of the stage before it, whose run takes the model's place.
+    """
 
     name: str
     arm: str
@@ -157,6 +169,7 @@ class Entry:
     layout: Layout
     rows: int | float
     cells: tuple[Cell, ...]
+    after: Recipe | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -167,9 +180,9 @@ def _names_a_method(arm: Arm) -> bool:
     return arm.difference.get("method") in ("none", "classical")
 
 
-def _differing(base: Recipe, arm: Arm) -> Recipe:
-    """The recipe of an arm. A method of its own leaves nothing of the recipe's strategy."""
-    values, difference = base.values(), dict(arm.difference)
+def _differing(base: Recipe, changed: Mapping[str, Any]) -> Recipe:
+    """The recipe with a difference. A method of its own leaves nothing of the recipe's strategy."""
+    values, difference = base.values(), dict(changed)
     changes: dict[str, Any] = {}
     for table in _TABLES:
         for key, value in dict(difference.pop(table, {})).items():
@@ -193,7 +206,7 @@ def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry
 
     tuned = isinstance(recipe.strategy, Tuned)
     learns = tuned or isinstance(recipe.strategy, Classical) or getattr(recipe.strategy, "num_fewshot", 0) > 0
-    has_model = not isinstance(recipe.strategy, Classical)
+    has_model = recipe.strategy.method not in (*MODELLESS, "endpoint")
     models = axis("models", (recipe.model,), has_effect=has_model and "model" not in arm.difference)
     rows = axis("rows", (1.0,), has_effect=learns)
     seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)

@@ -7,6 +7,7 @@ from typing import Any
 
 from metier.files import digest
 from metier.recipe import Recipe
+from metier.strategies import MODELLESS
 
 
 def key(recipe: Recipe, **parts: str) -> str:
@@ -33,10 +34,10 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
         values["train"].pop("kl")
     if not values["train"]["sweep"]:
         values["train"].pop("sweep")  # as runs were keyed before there was one
-    if method in ("none", "classical", "adapter", "endpoint"):
+    if method in ("none", "adapter", "endpoint", *MODELLESS):
         values["train"] = {"max_length": recipe.train.max_length}
         values["domain"] = [{"name": domain["name"]} for domain in values["domain"]]
-    if method == "classical":
+    if method in MODELLESS:
         for name in ("model", "train"):
             values.pop(name)
         values["eval"] = {"limit": recipe.eval.limit}
@@ -49,7 +50,8 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
 
 def _of_strategy(values: Mapping[str, Any]) -> dict[str, Any]:
     strategy = dict(values)
-    strategy.pop("adapter", None)  # its bytes are hashed
+    for name in ("adapter", "words"):  # their content is hashed
+        strategy.pop(name, None)
     for name in ("api_key_env", "price_per_million", "concurrency"):  # who pays and how fast changes no answer
         strategy.pop(name, None)
     if strategy.get("scale") == 1:

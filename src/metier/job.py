@@ -23,6 +23,7 @@ from metier.data.showing import Front, choose_front
 from metier.data.units import choose_objective, make_units
 from metier.errors import DataError, Fault, MetierError, ModelError, RecipeError
 from metier.evaluation.answering import Limits
+from metier.evaluation.words import checked
 from metier.events import Event, Listener, silent
 from metier.memory import Shape
 from metier.model.adapters import Identity, Kind, check_foreign
@@ -187,7 +188,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
         check_foreign(foreign)
     how: dict[str, Any] = {"offline": offline, "listen": on_event}
     data, general, found = _all_of(
-        lambda: load(recipe, **how),
+        lambda: checked(recipe, load(recipe, **how)),
         lambda: read_general(recipe),
         lambda: run_or_base(recipe.model, recipe.directory, **how),
     )

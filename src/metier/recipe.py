@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
-from metier.domain import Domain, Listed, Name, Permutation, Share, Strict
+from metier.domain import Domain, Listed, Name, Permutation, Share, Strict, Versions
 from metier.errors import Fault, RecipeError, nearest
 from metier.keys import override_keys, tuples
 from metier.strategies import (
@@ -29,6 +29,7 @@ from metier.strategies import (
     QloraStrategy,
     Strategy,
     Tuned,
+    WordList,
 )
 
 
@@ -186,7 +187,7 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude_none=True, exclude={"path"})
 
     def to_toml(self) -> str:
-        return tomlkit.dumps(self.values())
+        return as_toml(self.values())
 
     @property
     def directory(self) -> Path:
@@ -198,6 +199,11 @@ class Recipe(Strict):
             stem = name.removeprefix("sample:")
             return next(iter(sorted(SAMPLES.glob(f"{stem}.*"))), SAMPLES / stem)
         return self.directory / self.data_root / name
+
+
+def as_toml(values: Mapping[str, Any]) -> str:
+    """Plain values as a user would write them into a file."""
+    return tomlkit.dumps(values)
 
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
@@ -321,7 +327,7 @@ _ALIASES = {  # what other tools call a field
     "system_prompt": "system",
     "path": "data",
 }
-_METHODS_OWN = {"layers": "last-n", "adapter": "adapter", "quantization_bit": "qlora"}
+_METHODS_OWN = {"layers": "last-n", "adapter": "adapter", "quantization_bit": "qlora", "words": "word-list"}
 _METHODS_OWN |= {name: "endpoint" for name in Endpoint.model_fields if name not in Tuned.model_fields}
 
 
@@ -340,13 +346,10 @@ def _fields(parents: list[str]) -> set[str]:
         case [table] if table in _TABLES:
             return set(_TABLES[table].model_fields)
         case _:
-            return {*Permutation.model_fields, *Listed.model_fields}
+            return {*Permutation.model_fields, *Listed.model_fields, *Versions.model_fields}
 
 
-_STRATEGIES = (LastN, Foreign, QloraStrategy, Endpoint)
+_STRATEGIES: tuple[type[Strict], ...] = (LastN, Foreign, QloraStrategy, Endpoint, WordList)
 _TABLES: dict[str, type[Strict]] = {"domain": Domain, "train": Train, "eval": Eval}
-_NAMES = {
-    name
-    for model in (Recipe, Domain, Permutation, Listed, *_STRATEGIES, Price, Lora, Train, Replay, Eval)
-    for name in model.model_fields
-}
+_MODELS: tuple[type[Strict], ...] = (Recipe, Domain, Permutation, Listed, Versions, Price, Lora, Train, Replay, Eval)
+_NAMES = {name for models in (_MODELS, _STRATEGIES) for model in models for name in model.model_fields}

@@ -19,7 +19,7 @@ from metier.events import Event, Listener
 from metier.files import append_line, held, locked, read_json, write_atomic, write_json
 from metier.planning import Plan
 from metier.recipe import Recipe
-from metier.strategies import Shown
+from metier.strategies import MODELLESS, Shown
 from metier.tables import Part, as_text, benchmark_parts, cost_line, html, score_parts
 
 FORMAT = 1
@@ -104,7 +104,7 @@ class Run:
     def why_shut(self) -> str:
         """Why nobody can talk with it or ask it for more, or ""."""
         reasons = {
-            "classical": "the classical baseline is no language model",
+            **{method: f"{name} is no language model" for method, name in MODELLESS.items()},
             "endpoint": "its answers came from an endpoint: no model of it is here",
         }
         return reasons.get(self.facts["method"], "")
@@ -181,11 +181,13 @@ class Run:
         write_atomic(self.directory / "answers.jsonl", "".join(f"{line}\n" for line in lines))
 
     def judge_by(self, recipe: Recipe) -> bool:
-        """Take over the guard that `recipe` asks for now; whether it is another than before."""
-        own, guard = self.recipe(), dict(recipe.eval.guard)
-        if own.eval.guard == guard:
+        """Take over the guard that `recipe` asks for now, and who labelled; whether it is another than before."""
+        own = self.recipe()
+        labellers = {f"domain.{each.name}.labelled_by": each.labelled_by for each in recipe.domain}
+        now = own.override(**{"eval.guard": dict(recipe.eval.guard)}, **labellers)
+        if now.values() == own.values():
             return False
-        write_atomic(self.directory / "recipe.toml", own.override(**{"eval.guard": guard}).to_toml())
+        write_atomic(self.directory / "recipe.toml", now.to_toml())
         return True
 
     def priced_as(self, recipe: Recipe) -> bool:

@@ -102,6 +102,13 @@ class Classical(Strict):
     method: Literal["classical"]
 
 
+class WordList(Strict):
+    """Labels by lists of words."""
+
+    method: Literal["word-list"]
+    words: str = Field("job-ads", description="job-ads, which ships, or a TOML file; relative to the recipe")
+
+
 class Price(Strict):
     """What a million tokens cost, in any currency."""
 
@@ -239,8 +246,10 @@ class PeftStrategy(Tuned):
     peft: Mapping[str, Any] = Field(default_factory=dict)
 
 
-OWN_METHODS = ("none", "classical", "endpoint", "adapter", "full", "head", "last-n", "lora", "qlora")
+OWN_METHODS = ("none", "classical", "endpoint", "adapter", "full", "head", "last-n", "lora", "qlora", "word-list")
 METHODS = (*OWN_METHODS, *PEFT_METHODS)
+MODELLESS = {"classical": "the classical baseline", "word-list": "the word list"}
+"""Methods that read no base, and what they are called."""
 
 
 def _arm(raw: Any) -> Any:
@@ -252,6 +261,7 @@ def _arm(raw: Any) -> Any:
 Strategy = Annotated[
     Annotated[Untuned, Tag("none")]
     | Annotated[Classical, Tag("classical")]
+    | Annotated[WordList, Tag("word-list")]
     | Annotated[Endpoint, Tag("endpoint")]
     | Annotated[Foreign, Tag("adapter")]
     | Annotated[Full, Tag("full")]

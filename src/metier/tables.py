@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from metier.figures import chance, decimal, duration, figure, habit, latency, size, with_unit
+from metier.figures import chance, decimal, duration, figure, habit, interval, latency, size, with_unit
 
 HARDLY = "it hardly differs from its base: raise train.learning_rate or train.num_train_epochs"
 
@@ -70,6 +70,8 @@ def score_parts(scores: Mapping[str, Any], opponents: Mapping[str, str]) -> Iter
     for role, against in scores["against"].items():
         yield f"against {opponents[role]} (paired, Holm over the domains)"
         yield Table(("domain", "metric", "difference", "95 % interval", "p", "verdict"), [*_difference_rows(against)])
+    for found in scores.get("counterfactuals", ()):
+        yield from counterfactual_parts(found)
     if forgetting := scores["forgetting"]:
         value = decimal(forgetting["value"], 3, signed=True)
         yield f"forgetting: {value} nats a token on general text, {forgetting['verdict']}"
@@ -98,6 +100,32 @@ def guard_line(name: str, guard: Mapping[str, Any]) -> str:
         return f"{value} of at most {limit} points lost"
     value, limit = (decimal(guard[each], 3, signed=True) for each in ("value", "limit"))
     return f"{value} of at most {limit} nats a token"
+
+
+def counterfactual_parts(found: Mapping[str, Any]) -> Iterator[Part]:
+    """Of one domain: how often the answer changes with whom a text names, and who gets the favourable one how often."""
+    yield f"{found['domain']}: the same texts, naming other people: {_ranged(found['flips'])} not answered alike"
+    head = ("varied", "texts", "flips, 95 % interval", "impact ratio, 95 % interval", "between groups (paired, Holm)")
+    yield Table(head, [_attribute_row(each) for each in found["attributes"]])
+    rates = [(each["attribute"], group, rate) for each in found["attributes"] for group, rate in each["rates"].items()]
+    rows = [(attribute, group, _ranged(rate), str(rate["n"])) for attribute, group, rate in rates]
+    yield Table(("varied", "group", f"answered {found['favourable']}, 95 % interval", "texts"), rows)
+
+
+def _attribute_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    tests = [(each, each["difference"]) for each in found["contrasts"] if each["verdict"] != "no difference shown"]
+    told = [
+        f"{each['group']} {with_unit('rate', test['value'], signed=True)} beside {each['other']}, p = "
+        f"{test['p_adjusted']:.2g}"
+        for each, test in tests
+    ]
+    flips, ratio = found["flips"], found["impact_ratio"]
+    return found["attribute"], str(flips["n"]), _ranged(flips), _ranged(ratio), "; ".join(told) or "no difference shown"
+
+
+def _ranged(score: Mapping[str, Any]) -> str:
+    value = with_unit(score["metric"], score["value"])
+    return f"{value} {interval(score['metric'], score['low'], score['high'])}"
 
 
 def hardly_differs(scores: Mapping[str, Any]) -> bool:
@@ -148,9 +176,8 @@ def _score_rows(scores: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for domain in scores["domains"]:
         for score in domain["scores"]:
             value, low, high = (with_unit(score["metric"], score[each]) for each in ("value", "low", "high"))
-            interval = f"{low} – {high}"
             label = habit(score["metric"]).label
-            yield domain["domain"], label, value, interval, str(score["n"]), str(domain["failed"])
+            yield domain["domain"], label, value, f"{low} – {high}", str(score["n"]), str(domain["failed"])
 
 
 def _difference_rows(against: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

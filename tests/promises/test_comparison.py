@@ -55,6 +55,7 @@ learning_rate = 1e-3
 [eval]
 max_new_tokens = 4
 general_text = "general.csv"
+general_choices = ""
 """
 _COMPARISON = """
 recipe = "recipe.toml"
@@ -170,7 +171,7 @@ def test_fewer_rows_lie_in_more_and_held_out_items_stay(home: Path) -> None:
     for run in map(Run, sorted((home / "runs").glob("lora-*"))):
         seen, recipe = run.seen(), run.recipe()
         sizes[recipe.train.seed, recipe.train.rows] = {*seen["train"], *seen["validation"]}
-        assert len(read_answers(run.directory / "answers.jsonl")) == 2 * 16 + 2
+        assert sum(each.of_domain for each in read_answers(run.directory / "answers.jsonl")) == 2 * 16
     for seed in (1, 2):
         assert sizes[seed, 8] < sizes[seed, 1.0]
         assert len(sizes[seed, 8]) == 16
@@ -269,7 +270,7 @@ def test_runs_without_a_common_item_are_refused(home: Path, tmp_path: Path) -> N
 
 def test_alignment_is_over_the_items_that_all_have(home: Path) -> None:
     answers = read_answers(next((home / "runs").glob("lora-*")) / "answers.jsonl")
-    asked = [each for each in answers if each.kind != "text"]
+    asked = [each for each in answers if each.of_domain]
     found = {each.domain: each for each in align({"one": asked, "two": asked})}
     assert found.keys() == {"mood", "help"}
     with pytest.raises(ValueError, match="items are in one run only"):
@@ -290,6 +291,76 @@ def test_a_red_guard_is_not_recommended(copy: Path) -> None:
     red = {name for name, line in lines(copy).items() if not line["guards_hold"]}
     assert red <= {"LoRA"}
     assert outcome.table["recommended"] not in red
+
+
+def test_experts_are_put_together(copy: Path) -> None:
+    """Their oracle, two routers and three merges follow from their own answers; nothing is run twice."""
+    layouts = 'layout = ["shared", "one-set", "per-domain"]\nprompts = "prompts.jsonl"\n'
+    (copy / "comparison.toml").write_text(layouts + _COMPARISON.replace("rows = [8, 1.0]", ""))
+    hard = [
+        {"prompt": "my share falls", "domain": "mood", "kind": "short"},
+        {"prompt": "open the box", "domain": "help", "allowed": ["help", "mood"], "kind": "mixed"},
+    ]
+    (copy / "prompts.jsonl").write_text("".join(json.dumps(each) + "\n" for each in hard))
+    outcome = compare(Comparison.load(copy / "comparison.toml"), train=train)
+    found = lines(copy)
+    experts = "LoRA, per domain"
+    more = ["routed", "routed by the base", "merged (linear)", "merged (ties)", "merged (cat)"]
+    tuned = ["LoRA", "LoRA, on mood alone", "LoRA, on help alone", experts, *(f"{experts}, {each}" for each in more)]
+    assert list(found) == [*tuned, "2 examples", "untuned base", "classical baseline"]
+    # The oracle's score in a domain is that of the adapter that was tuned on it alone.
+    for domain in ("mood", "help"):
+        alone = found[f"LoRA, on {domain} alone"]["by_domain"][domain]
+        assert found[experts]["by_domain"][domain] == alone
+        matrix = outcome.table["layouts"][0]["matrix"]
+        assert matrix[domain][domain] == pytest.approx(alone["value"])
+    assert {*outcome.table["layouts"][0]["contrasts"]} >= {"interference", "routing loss", "routing loss of the base"}
+    for router in outcome.table["routers"]:
+        held = router["heldout"]
+        assert held["right"] + held["wrong"] + held["abstained"] == 32 == sum(map(sum, held["counts"]))
+        assert router["hard"].keys() == {"all hard prompts", "short", "mixed"}
+    routed = next(each for each in outcome.table["routers"] if each["kind"] == "router")
+    assert routed["heldout"]["wrong"] == 0 < routed["heldout"]["right"]  # the two domains share no word
+    assert check(outcome) == []
+    before = sorted(path.name for path in (copy / "runs").iterdir())
+    compare(Comparison.load(copy / "comparison.toml"), train=refuse)
+    assert sorted(path.name for path in (copy / "runs").iterdir()) == before
+
+
+def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:
+    """Who asks for nothing has no classical baseline; its line is left out and no fault."""
+    texts = [f"Harbour number {n} lies north of the old mill." for n in range(30)]
+    (copy / "read.csv").write_text("text\n" + "\n".join(texts))
+    reading = 'model = "base"\n[[domain]]\nname = "read"\ndata = "read.csv"\ntext = "text"\n'
+    how = '[train]\nnum_train_epochs = 1\n[eval]\ngeneral_text = "general.csv"\ngeneral_choices = ""\n'
+    (copy / "read.toml").write_text(reading + how)
+    (copy / "reading.toml").write_text('recipe = "read.toml"\n[[strategy]]\nname = "LoRA"\n')
+    outcome = compare(Comparison.load(copy / "reading.toml"), train=train)
+    assert [line["name"] for line in outcome.table["lines"]] == ["LoRA", "untuned base"]
+    assert outcome.table["failed"] == {}
+    assert check(outcome) == []
+    # Continued pre-training first, then the comparison's own recipe: its line rests on both runs.
+    staged = '[[strategy]]\nname = "read first"\nafter = "read.toml"\n'
+    (copy / "comparison.toml").write_text(_COMPARISON + staged)
+    line = compare(Comparison.load(copy / "comparison.toml"), train=train).table["lines"][2]
+    assert line["name"] == "read first"
+    (source,) = line["sources"]
+    stage = next(name for name in source["learned"])
+    assert Run(copy / "runs" / source["run"]).recipe().model.endswith(stage)
+    assert line["model"] == "base"
+    assert line["against_base"]["overall"]
+    compare(Comparison.load(copy / "comparison.toml"), train=refuse)
+
+
+def test_a_stage_that_fails_is_told_and_nothing_goes_on_from_the_base_instead(copy: Path) -> None:
+    (copy / "stage.toml").write_text(_RECIPE.replace("num_train_epochs = 1", "num_train_epochs = 2"))
+    (copy / "comparison.toml").write_text(_COMPARISON + '[[strategy]]\nname = "later"\nafter = "stage.toml"\n')
+
+    def failing(*_: Any, **__: Any) -> Run:
+        raise MetierError("the card is on fire", "put it out")
+
+    table = compare(Comparison.load(copy / "comparison.toml"), train=failing).table
+    assert table["failed"] == {"later": "the stage before it failed: the card is on fire"}
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections import Counter
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -90,17 +93,71 @@ def test_shipped_recipes_load(tmp_path: Path) -> None:
         assert Recipe.load(path).domain
 
 
+ADS = load(Recipe.load(SAMPLES.parent / "recipes" / "job_ads.toml"))
+KINDS = {"gender", "origin", "age", "disability", "religion", "family", "appearance"}
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (SAMPLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
 def test_advertisements_are_minimal_pairs_half_of_them_biased() -> None:
-    (domain,) = load(Recipe.load(SAMPLES.parent / "recipes" / "job_ads.toml")).domains
+    domain = ADS.domains[0]
     items = [*domain.train, *domain.validation, *domain.heldout]
-    assert len(items) >= 60
     pairs: dict[str, list[str]] = {}
     for item in items:
         pairs.setdefault(item.group, []).append(item.reference)
+    assert len(pairs) >= 200
     assert all(sorted(labels) == ["biased", "unbiased"] for labels in pairs.values())
     asked = items[0].messages[-1].content
     wanted = "Is the following job description biased? Please choose an answer from {biased/unbiased}\n"
     assert asked.startswith(wanted)
+
+
+def test_twins_share_most_of_their_words_and_no_two_pairs_are_alike() -> None:
+    pairs: dict[str, list[dict[str, str]]] = {}
+    for row in rows("job_ads"):
+        pairs.setdefault(row["pair"], []).append(row)
+    assert {row["kind"] for row in rows("job_ads")} == KINDS
+    assert all(one["kind"] == other["kind"] and one["text"] != other["text"] for one, other in pairs.values())
+    shared = [SequenceMatcher(None, *(words(row["text"]) for row in pair), autojunk=False) for pair in pairs.values()]
+    same = [sum(block.size for block in each.get_matching_blocks()) / len(each.a) for each in shared]
+    assert min(same) > 0.28
+    assert sum(same) / len(same) > 0.7
+    seen = [fives(pair[0]["text"]) for pair in pairs.values()]
+    for number, ours in enumerate(seen):
+        assert all(len(ours & other) < 0.3 * max(1, len(ours)) for other in seen[:number])
+
+
+def test_advertisements_in_versions_differ_in_whom_they_name_alone() -> None:
+    bases: dict[str, list[dict[str, str]]] = {}
+    for row in rows("job_ads_counterfactual"):
+        bases.setdefault(row["base"], []).append(row)
+    assert len(bases) >= 100
+    groups = {"gender": 3, "origin": 5, "age": 3}
+    for versions in bases.values():
+        (attribute,) = {row["attribute"] for row in versions}
+        assert len({row["label"] for row in versions}) == 1
+        assert len({row["group"] for row in versions}) == len({row["text"] for row in versions}) == groups[attribute]
+        for row in versions[1:]:
+            changed = SequenceMatcher(None, words(versions[0]["text"]), words(row["text"]), autojunk=False)
+            assert len(changed.a) - sum(block.size for block in changed.get_matching_blocks()) <= 3
+    labels = Counter((versions[0]["attribute"], versions[0]["label"]) for versions in bases.values())
+    assert len({*labels.values()}) == 1  # as many biased as not, of each
+
+
+def test_all_versions_are_held_out_and_learned_from_is_what_the_pairs_give() -> None:
+    pairs, named = ADS.domains
+    assert len(named.heldout) == len(rows("job_ads_counterfactual"))
+    assert all(item.version for item in named.heldout)
+    known = {item.prompt for item in (*pairs.train, *pairs.validation)}
+    assert {item.prompt for item in (*named.train, *named.validation)} <= known
+    assert len(pairs.train) + len(pairs.validation) + len(pairs.heldout) == len(rows("job_ads"))
 
 
 def test_general_questions_are_many_and_their_letters_balanced() -> None:

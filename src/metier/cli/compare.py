@@ -44,6 +44,8 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         _check(target)
         return
     if len(target) == 2:
+        if csv or markdown or fail_under is not None:
+            raise MetierError("--csv, --markdown and --fail-under belong to a comparison", "of two runs take --json")
         _pair(target, json=json)
         return
     if len(target) != 1:
@@ -53,7 +55,10 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 
     comparison = Comparison.load(target[0], overrides(set_))
     how: dict[str, Any] = {"overrides": overrides(plan), "offline": offline, "jobs": jobs}
-    outcome = run_comparison(comparison, **how, on_event=Progress())
+    try:
+        outcome = run_comparison(comparison, **how, on_event=Progress())
+    except KeyboardInterrupt:
+        raise MetierError("stopped; what is finished is kept", "the same command does the rest") from None
     if json:
         emit(outcome.values)
     if csv:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metier.comparison.lines import Line, Runs
+from metier.comparison.layouts import Routing
 from metier.comparison.running import How, Train, run_all
 from metier.comparison.summary import as_csv, markdown, parts
 from metier.comparison.table import FORMAT, tabulate
 from metier.errors import RunError
+from metier.evaluation.lines import Line, Runs
 from metier.events import Listener, silent
 from metier.files import read_json, write_atomic
 from metier.grid import Comparison
@@ -89,8 +90,8 @@ def compare(
     `train` stands in for a child process a run. Raises `RecipeError` with every fault before anything starts.
     """
     how = How(overrides or {}, offline, jobs, on_event)
-    lines = run_all(comparison, how if train is None else How(overrides or {}, offline, jobs, on_event, train))
-    return _write(comparison, lines)
+    how = how if train is None else replace(how, train=train)
+    return _write(comparison, *run_all(comparison, how, comparison.path.parent / _runs_folder(comparison)))
 
 
 def check(outcome: Outcome) -> list[str]:
@@ -99,7 +100,7 @@ def check(outcome: Outcome) -> list[str]:
     Raises `RunError` where a run is gone.
     """
     values = outcome.values
-    files = _files(_comparison(outcome, values), [Line.of_json(each) for each in values["lines"]], values)
+    files = _files(_comparison(outcome, values), values)
     differing = []
     for name, content in files.items():
         path = outcome.directory / name
@@ -122,29 +123,33 @@ def _comparison(outcome: Outcome, values: Mapping[str, Any]) -> Comparison:
     return Comparison.of(values["comparison"], outcome.directory.parent.parent / values["file"])
 
 
-def _write(comparison: Comparison, lines: Sequence[Line]) -> Outcome:
+def _write(comparison: Comparison, lines: Sequence[Line], routings: Sequence[Routing]) -> Outcome:
     head = {
         "format": FORMAT,
         "file": comparison.path.name,
         "runs": str(_runs_folder(comparison)),
         "comparison": comparison.model_dump(mode="json", exclude_none=True),
+        "changes": dict(comparison.changes),
         "lines": [line.to_json() for line in lines],
+        "routings": [each.to_json() for each in routings],
     }
-    files = _files(comparison, lines, json.loads(json.dumps(head)))
+    files = _files(comparison, json.loads(json.dumps(head)))
     comparison.directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomic(comparison.directory / name, content)
     return Outcome(comparison.directory)
 
 
-def _files(comparison: Comparison, lines: Sequence[Line], head: Mapping[str, Any]) -> dict[str, str]:
+def _files(comparison: Comparison, head: Mapping[str, Any]) -> dict[str, str]:
     """Every file of the folder, by name."""
+    lines = [Line.of_json(each) for each in head["lines"]]
+    routings = [Routing.of_json(each) for each in head["routings"]]
     runs = Runs(comparison.path.parent / head["runs"])
     named = {name for line in lines for source in line.sources for name in source.runs}
     if gone := sorted(name for name in named if not runs.has(name)):
         raise RunError(f"{runs.folder}: {', '.join(gone)}: is gone", "run the comparison again")
     kept = {key: value for key, value in head.items() if key != "table"}
-    table = _rounded(tabulate(comparison, lines, runs))
+    table = _rounded(tabulate(comparison, lines, routings, runs))
     whole = {**kept, "table": table}
     return {
         _FILE: json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False) + "\n",

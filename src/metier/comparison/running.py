@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from metier import child, experiment
-from metier.comparison.lines import Line, Source
-from metier.errors import AbsentError, Fault, FaultsError, MetierError, ModelError, RecipeError
+from metier.comparison.layouts import Experts, Routing, find_experts, merged, route
+from metier.errors import AbsentError, Fault, FaultsError, MetierError, RecipeError
+from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
-from metier.grid import BASE, Cell, Comparison, Entry
+from metier.grid import BASE, CLASSICAL, Cell, Comparison, Entry
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.strategies import Untuned
+from metier.strategies import Tuned, Untuned
 
 Train = Callable[..., Run]
 """`child.train`, or what stands in for it: (recipe, overrides, offline=, on_event=) → run."""
@@ -31,59 +33,24 @@ class How:
     train: Train = child.train
 
 
-def run_all(comparison: Comparison, how: How) -> list[Line]:
-    """Every entry's line. All is checked before the first run starts; one that fails leaves the others alone."""
-    entries = comparison.entries()
-    found = _check(comparison, entries, how)
-    wanted = _distinct(cell for entry in entries for cell in entry.cells if _key(cell) in found)
-    missing = [cell for cell in wanted if found[_key(cell)] is None]
-    how.listen(_note(f"{len(wanted)} runs, {len(wanted) - len(missing)} of them there already"))
-    done: dict[str, Run | MetierError] = {key: run for key, run in found.items() if run}
-    done |= dict(_trained(missing, how))
-    return [_line(entry, done) for entry in _present(entries, found)]
+def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line], list[Routing]]:
+    """Every entry's line, and what routers in front of experts did; the runs lie in `folder`.
 
-
-def _check(comparison: Comparison, entries: Sequence[Entry], how: How) -> dict[str, Run | None]:
-    """By cell the finished run, if there is one. Raises with every fault of every strategy.
-
-    What is left out: the untuned base that nobody asked for, where the model cannot answer untuned, and what is
-    tuned on one domain alone, where that is absent and may be.
+    All is checked before the first run starts, but what goes on from a stage that is not there yet; a run that
+    fails leaves the others alone.
     """
-    found: dict[str, Run | None] = {}
-    faults: dict[str, Fault] = {}
-    for entry in entries:
-        for cell in entry.cells:
-            if _key(cell) in found:
-                continue
-            try:
-                means: dict[str, Any] = {"offline": how.offline, "on_event": how.listen}
-                found[_key(cell)] = experiment.find(cell.recipe, how.overrides, **means)
-            except AbsentError as error:
-                if not cell.domain:
-                    _collect(faults, entry, error)
-            except ModelError as error:
-                if entry.arm != BASE:
-                    _collect(faults, entry, error)
-            except MetierError as error:
-                _collect(faults, entry, error)
-    if faults:
-        raise RecipeError(str(comparison.path), list(faults.values()))
-    return found
-
-
-def _present(entries: Sequence[Entry], found: Mapping[str, Run | None]) -> Iterator[Entry]:
-    """The entries that can be run, each without the domains that are absent."""
-    for entry in entries:
-        if cells := tuple(cell for cell in entry.cells if _key(cell) in found):
-            yield replace(entry, cells=cells)
-
-
-def _collect(faults: dict[str, Fault], entry: Entry, error: MetierError) -> None:
-    """What is wrong with several strategies alike is said of the first."""
-    each = error.faults if isinstance(error, FaultsError) else [Fault("", str(error), error.hint or "mend it")]
-    for fault in each:
-        place = f"strategy {entry.name!r}" + (f": {fault.place}" if fault.place else "")
-        faults.setdefault(str(fault), Fault(place, fault.problem, fault.fix))
+    entries, work = comparison.entries(), _Work(comparison, how)
+    stages = [stage for entry in entries if (stage := _stage(entry))]
+    work.check([*stages, *(entry for entry in entries if not entry.after)])
+    work.run(stages)
+    failed = {entry.name: why for entry in entries if (why := work.why_not(entry))}
+    going = [_going_on(entry, work) if entry.after else entry for entry in entries if entry.name not in failed]
+    work.check(going)
+    going = work.present(going)
+    work.run(going)
+    lines = [line for entry in going if (line := work.line(entry))]
+    lines += [_failed(entry, failed[entry.name]) for entry in entries if entry.name in failed]
+    return _with_experts(going, lines, work, Runs(folder))
 
 
 @dataclass(frozen=True)
@@ -96,31 +63,195 @@ class Ahead:
 
 
 def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
-    """Every entry with what of it is missing; starts nothing. Raises with every fault of every strategy."""
-    entries = comparison.entries()
-    found = _check(comparison, entries, how)
+    """Every entry with what of it is missing; starts nothing. Raises with every fault of every strategy.
+
+    What goes on from a stage is told by that stage: the rest can be looked at only once that is there.
+    """
+    work = _Work(comparison, how)
+    entries = [_stage(entry) or entry for entry in comparison.entries()]
+    work.check(entries)
     return [
-        Ahead(entry, len(entry.cells), tuple(cell.recipe for cell in entry.cells if found[_key(cell)] is None))
-        for entry in _present(entries, found)
+        Ahead(entry, len(entry.cells), tuple(cell.recipe for cell in entry.cells if _key(cell) in work.missing))
+        for entry in work.present(entries)
+        if not any(isinstance(work.done.get(_key(cell)), MetierError) for cell in entry.cells)
     ]
+
+
+def _with_experts(
+    entries: Sequence[Entry], lines: list[Line], work: _Work, runs: Runs
+) -> tuple[list[Line], list[Routing]]:
+    """The lines, those of experts followed by what is put together of them."""
+    routings: list[Routing] = []
+    for experts in find_experts(entries, lines):
+        more: list[Line] = []
+        how = work.how
+        for line, sent in route(experts, work.comparison, runs, offline=how.offline, listen=how.listen):
+            more.append(line)
+            routings += sent
+        try:
+            merges = list(merged(experts, runs, offline=how.offline))
+        except MetierError as error:
+            how.listen(_note(f"{experts.line.name}: is not merged: {error}"))
+            merges = []
+        work.check(merges)
+        work.run(merges)
+        more += [_of_experts(each, experts) for entry in merges if (each := work.line(entry))]
+        place = lines.index(experts.line) + 1
+        lines[place:place] = more
+    return lines, routings
+
+
+def _stage(entry: Entry) -> Entry | None:
+    """The stage before an entry, as an entry of its own."""
+    if entry.after is None:
+        return None
+    cell = Cell(entry.after, entry.after.train.seed)
+    return replace(entry, name=f"{entry.name}, its first stage", layout="shared", cells=(cell,), after=None)
+
+
+def _going_on(entry: Entry, work: _Work) -> Entry:
+    """The entry with the run of its stage in the model's place."""
+    stage = _stage(entry)
+    assert stage
+    run = work.done[_key(stage.cells[0])]
+    assert isinstance(run, Run)
+    model = str(run.directory.resolve())
+    return replace(entry, cells=tuple(replace(each, recipe=each.recipe.override(model=model)) for each in entry.cells))
+
+
+def _failed(entry: Entry, why: str) -> Line:
+    return Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, (), _kind(entry), why)
+
+
+def _of_experts(line: Line, experts: Experts) -> Line:
+    """A merge's line, which rests on what its experts learned."""
+    pairs = zip(line.sources, experts.line.sources, strict=False)
+    sources = tuple(replace(each, learned=tuple(own.domains.values())) for each, own in pairs)
+    return replace(line, kind="merge", layout="per-domain", sources=sources)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What was found or run so far, by cell: a run, or why there is none."""
+
+    comparison: Comparison
+    how: How
+    done: dict[str, Run | MetierError] = field(default_factory=dict)
+    missing: dict[str, Cell] = field(default_factory=dict)
+
+    def check(self, entries: Iterable[Entry]) -> None:
+        """Find every cell's finished run, if there is one. Raises with every fault of every strategy.
+
+        Of base and baseline that nobody asked for, what cannot be is left out; so is what is tuned on one domain
+        alone, where that is absent and may be.
+        """
+        faults: dict[str, Fault] = {}
+        for entry in entries:
+            for cell in entry.cells:
+                try:
+                    self._look_for(cell)
+                except MetierError as error:
+                    if isinstance(error, AbsentError) and cell.domain:
+                        continue
+                    self.done[_key(cell)] = error
+                    if entry.arm not in (BASE, CLASSICAL):
+                        _collect(faults, entry, error)
+        if faults:
+            raise RecipeError(str(self.comparison.path), list(faults.values()))
+
+    def present(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries that were looked for, each without the domains that are absent."""
+        known = self.done.keys() | self.missing.keys()
+        kept = ((entry, tuple(cell for cell in entry.cells if _key(cell) in known)) for entry in entries)
+        return [replace(entry, cells=cells) for entry, cells in kept if cells]
+
+    def run(self, entries: Sequence[Entry]) -> None:
+        """What is missing of them, what tunes nothing first."""
+        keys = dict.fromkeys(_key(cell) for entry in entries for cell in entry.cells)
+        cells = sorted((self.missing[key] for key in keys if key in self.missing), key=_late)
+        if keys:
+            self.how.listen(_note(f"{len(keys)} runs, {len(keys) - len(cells)} of them there already"))
+        for key, result in _trained(cells, self.how):
+            self.done[key] = result
+            del self.missing[key]
+
+    def line(self, entry: Entry) -> Line | None:
+        """An entry's line; None of base or baseline that nobody asked for and that cannot be."""
+        results = [(cell, self.done[_key(cell)]) for cell in entry.cells]
+        failed = next((str(result) for _, result in results if isinstance(result, MetierError)), "")
+        if failed and entry.arm in (BASE, CLASSICAL):
+            return None
+        if failed:
+            return _failed(entry, failed)
+        sources = tuple(self._sources(entry))
+        return Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, sources, _kind(entry))
+
+    def why_not(self, entry: Entry) -> str:
+        """Why its stage failed, or ""."""
+        stage = _stage(entry)
+        before = self.done[_key(stage.cells[0])] if stage else None
+        return f"the stage before it failed: {before}" if isinstance(before, MetierError) else ""
+
+    def _look_for(self, cell: Cell) -> None:
+        key = _key(cell)
+        if key in self.done or key in self.missing:
+            return
+        means: dict[str, Any] = {"offline": self.how.offline, "on_event": self.how.listen}
+        if run := experiment.find(cell.recipe, self.how.overrides, **means):
+            self.done[key] = run
+        else:
+            self.missing[key] = cell
+
+    def _sources(self, entry: Entry) -> Iterator[Source]:
+        """One a seed."""
+        learned = tuple(self._learned(entry))
+        by_seed: dict[int, dict[str, str]] = {}
+        for cell in entry.cells:
+            run = self.done[_key(cell)]
+            assert isinstance(run, Run), "those that failed have no line of runs"
+            by_seed.setdefault(cell.seed, {})[cell.domain] = run.name
+        for seed, runs in by_seed.items():
+            if entry.layout == "per-domain":
+                yield Source(seed, domains=runs, learned=learned)
+            else:
+                yield Source(seed, run=next(iter(runs.values())), learned=learned)
+
+    def _learned(self, entry: Entry) -> Iterator[str]:
+        """The run of its stage, where that lies beside its own."""
+        if (stage := _stage(entry)) and entry.after and entry.after.directory == entry.recipe.directory:
+            before = self.done[_key(stage.cells[0])]
+            assert isinstance(before, Run), "nothing goes on from a stage that failed"
+            yield before.name
+
+
+def _collect(faults: dict[str, Fault], entry: Entry, error: MetierError) -> None:
+    """What is wrong with several strategies alike is said of the first."""
+    each = error.faults if isinstance(error, FaultsError) else [Fault("", str(error), error.hint or "mend it")]
+    for fault in each:
+        place = f"strategy {entry.name!r}" + (f": {fault.place}" if fault.place else "")
+        faults.setdefault(str(fault), Fault(place, fault.problem, fault.fix))
 
 
 def _trained(cells: Sequence[Cell], how: How) -> Iterator[tuple[str, Run | MetierError]]:
     with ThreadPoolExecutor(max_workers=how.jobs) as pool:
         futures = {pool.submit(_train, cell, how): cell for cell in cells}
-        for number, future in enumerate(as_completed(futures), start=1):
-            cell = futures[future]
-            try:
-                run = future.result()
-            except MetierError as error:
-                how.listen(_note(f"run {number} of {len(cells)}: failed: {error}"))
-                yield _key(cell), error
-                continue
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            how.listen(_note(f"run {number} of {len(cells)}: {run.name} is finished"))
-            yield _key(cell), run
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                yield _key(futures[future]), _result(future.result, f"run {number} of {len(cells)}", how.listen)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            child.stop_all()
+            raise
+
+
+def _result(get: Callable[[], Run], what: str, listen: Listener) -> Run | MetierError:
+    try:
+        run = get()
+    except MetierError as error:
+        listen(_note(f"{what}: failed: {error}"))
+        return error
+    listen(_note(f"{what}: {run.name} is finished"))
+    return run
 
 
 def _train(cell: Cell, how: How) -> Run:
@@ -130,23 +261,9 @@ def _train(cell: Cell, how: How) -> Run:
     return run
 
 
-def _line(entry: Entry, done: Mapping[str, Run | MetierError]) -> Line:
-    results = [(cell, done[_key(cell)]) for cell in entry.cells]
-    failed = next((str(result) for _, result in results if isinstance(result, MetierError)), "")
-    by_seed: dict[int, dict[str, str]] = {}
-    for cell, result in results:
-        if isinstance(result, Run):
-            by_seed.setdefault(cell.seed, {})[cell.domain] = result.name
-    sources = tuple(_source(entry, seed, runs) for seed, runs in by_seed.items())
-    kind = _kind(entry)
-    line = Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, sources, kind)
-    return replace(line, sources=(), failed=failed) if failed else line
-
-
-def _source(entry: Entry, seed: int, runs: Mapping[str, str]) -> Source:
-    if entry.layout == "per-domain":
-        return Source(seed, domains=runs)
-    return Source(seed, run=next(iter(runs.values())))
+def _late(cell: Cell) -> tuple[bool, bool]:
+    """What others are compared with comes first, an expert after what knows all domains."""
+    return isinstance(cell.recipe.strategy, Tuned), bool(cell.domain)
 
 
 def _kind(entry: Entry) -> str:
@@ -155,14 +272,9 @@ def _kind(entry: Entry) -> str:
     return "base" if entry.recipe.strategy == Untuned(method="none") else ""
 
 
-def _distinct(cells: Iterator[Cell]) -> list[Cell]:
-    return list({_key(cell): cell for cell in cells}.values())
-
-
 def _key(cell: Cell) -> str:
     """What tells cells apart before their data is read."""
-    recipe: Recipe = cell.recipe
-    return recipe.to_toml()
+    return cell.recipe.to_toml()
 
 
 def _note(text: str) -> Event:

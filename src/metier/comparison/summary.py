@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metier.figures import chance, decimal, duration, size
+from metier.report.trends import doubling
 from metier.tables import Part, Table
 
 _SCORES = ("strategy", "overall of 100", "− base", "verdict", "− best")
@@ -20,19 +21,13 @@ def parts(table: Mapping[str, Any]) -> Iterator[Part]:
     yield Table(("strategy", *table["domains"]), [_domains(line, table["domains"]) for line in table["lines"]])
     for curve in table["curves"]:
         points = [f"{point['examples']:g}: {of_100(point['value'])}" for point in curve["points"]]
-        yield f"{curve['name']}, by examples a domain: {', '.join(points)}{doubling(curve)}"
+        told = "; ".join(filter(None, [", ".join(points), doubling(curve)]))
+        yield f"{curve['name']}, by examples a domain: {told}"
     for name, why in table["failed"].items():
         yield f"failed: {name}: {why}"
     yield table["verdict"]
-
-
-def doubling(curve: Mapping[str, Any]) -> str:
-    """What doubling the examples added, of the last points."""
-    slope = curve["per_doubling"]
-    if not slope:
-        return ""
-    value, low, high = (of_100(slope[each], signed=True) for each in ("value", "low", "high"))
-    return f"; doubling them is expected to add {value} [{low}, {high}]"
+    if table["labelled_by_a_model"]:
+        yield f"warning: {table['labelled_by_a_model']}"
 
 
 def markdown(name: str, table: Mapping[str, Any]) -> str:
@@ -91,7 +86,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
         f"{decimal(forgot['value'], 3, signed=True)}" if forgot else "–",
         seconds(cost["training"]),
         seconds(cost["answering"]) + (f", {cost['price']:.2f}" if cost["price"] is not None else ""),
-        size(cost["memory"]),
+        size(cost["memory"]) if cost["memory"] else "–",
         parameters(cost["parameters"]),
     )
 

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metier.comparison.lines import Cost, Costs, Line, Runs
+from metier.comparison.costs import Cost, Costs
+from metier.comparison.experts import compare_layouts, describe, of_expert
+from metier.comparison.layouts import Routing
 from metier.errors import RunError
 from metier.evaluation.answers import Answer
 from metier.evaluation.forgotten import forgetting
-from metier.evaluation.metrics import to_dict
-from metier.evaluation.standings import Contrast, Field, Standing, adjust
-from metier.evaluation.verdict import of_forgetting
+from metier.evaluation.lines import Line, Runs
+from metier.evaluation.metrics import CLOSED, to_dict
+from metier.evaluation.standings import NOT_WORSE, Contrast, Field, Standing, adjust
+from metier.evaluation.verdict import of_forgetting, of_labels
 from metier.figures import decimal
 from metier.grid import Comparison
 from metier.scores import Difference, Score
 
 FORMAT = 1
-NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class _Row:
         return self.standing.overall.value if self.standing.overall else -1.0
 
 
-def tabulate(comparison: Comparison, lines: Sequence[Line], runs: Runs) -> dict[str, Any]:
+def tabulate(comparison: Comparison, lines: Sequence[Line], routings: Sequence[Routing], runs: Runs) -> dict[str, Any]:
     """Everything in comparison.json that is computed. Raises ValueError where lines answered different items."""
     known = [line for line in lines if not line.failed]
     _assert_same_items(known, runs)
-    field = Field.of({key: answers for line in known for key, answers in _keyed(line, runs).items()})
-    rows = [_row(line, runs, field) for line in _largest(known)]
+    field = Field.of({key: answers for line in known for key, answers in _drawn(line, runs).items()})
+    shown = _largest(known)
+    rows = [_row(line, runs, field) for line in shown]
     ranked = sorted((row for row in rows if row.standing.overall), key=lambda row: -row.value)
     best = ranked[0] if ranked else None
     against_base = adjust(_against_base(rows, field, comparison.margin))
@@ -56,7 +59,10 @@ def tabulate(comparison: Comparison, lines: Sequence[Line], runs: Runs) -> dict[
         "recommended": chosen.line.name if chosen else None,
         "cost_rests_on": _unit(comparison, ranked),
         "verdict": _verdict(comparison, best, chosen, against_base, against_best, _cheaper(comparison, best, ranked)),
+        "labelled_by_a_model": _labelled(known, runs),
         "curves": _curves(known, runs, field),
+        "layouts": compare_layouts(shown, {row.line.name: row.keys for row in rows}, field),
+        "routers": [describe(each, field.domains) for each in routings],
     }
 
 
@@ -92,6 +98,15 @@ def _keyed(line: Line, runs: Runs) -> dict[str, list[Answer]]:
     """What a line answered, by a name for each of its seeds."""
     keys = [f"{line.name} {line.rows} {source.seed}" for source in line.sources]
     return dict(zip(keys, runs.of_line(line), strict=True))
+
+
+def _drawn(line: Line, runs: Runs) -> dict[str, list[Answer]]:
+    """That, and what each expert by itself answered in all domains."""
+    keyed = _keyed(line, runs)
+    if line.kind == "oracle":
+        for key, source in zip([*keyed], line.sources, strict=True):
+            keyed |= {of_expert(key, expert): runs.asked(name) for expert, name in source.domains.items()}
+    return keyed
 
 
 def _row(line: Line, runs: Runs, field: Field) -> _Row:
@@ -193,8 +208,15 @@ def _same_as(row: _Row, rows: Sequence[_Row]) -> str:
     return next((other.line.name for other in alike), "")
 
 
-def _unparsed(answer: Any) -> bool:
-    return answer.kind == "label" and not answer.failed and answer.output not in answer.labels
+def _labelled(lines: Sequence[Line], runs: Runs) -> str:
+    """What is to be said where a model gave the answers that were wanted, or ""."""
+    recipe = runs.run(lines[0].sources[0].runs[0]).recipe() if lines else None
+    named = [domain.name for domain in recipe.domain if domain.labelled_by == "model"] if recipe else []
+    return of_labels(named) if named else ""
+
+
+def _unparsed(answer: Answer) -> bool:
+    return answer.kind in CLOSED and not answer.failed and answer.output not in answer.labels
 
 
 def _forgetting(line: Line, runs: Runs) -> dict[str, Any] | None:

@@ -44,6 +44,9 @@ _PHONE = re.compile(
 def warnings(domain: Domain, items: Sequence[Item]) -> list[Fault]:
     """Personal data, answers that nobody would want to hear, prompts that repeat, labels that look odd; with places."""
     told = [*_personal_data(domain, items), *_unfinished(domain, items), *_repeated(domain, items)]
+    if domain.labelled_by == "model":
+        problem = "its answers came from a model: agreement with them is not correctness"
+        told.append(Fault(f"domain {domain.name}", problem, "have people answer those held out at least"))
     return [*told, *_hidden_labels(domain, items), *_twin_labels(domain, items), *_rare_labels(domain, items)]
 
 

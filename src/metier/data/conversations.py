@@ -119,11 +119,7 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
         if getattr(domain, key) is not None:
             problem = "tells nothing of a conversation that has a row a message"
             yield Fault(f"domain {domain.name}: {key}", problem, "remove it, or give a row a conversation")
-    named += [(key, getattr(domain, key)) for key in ("rejected", "rating", "tools", "id", "group")]
-    named += [
-        ("choices", name) for name in ([domain.choices] if isinstance(domain.choices, str) else domain.choices or ())
-    ]
-    for key, name in named:
+    for key, name in (*named, *_of_any_shape(domain)):
         if name is not None and name not in columns:
             problem = f"there is no column {name!r}{nearest(name, columns)}"
             yield Fault(f"domain {domain.name}: {key}", problem, f"columns are {', '.join(columns)}")
@@ -131,6 +127,15 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
         if role not in _ROLES:
             place = f"domain {domain.name}: role_map.{name}"
             yield Fault(place, f"{role!r} is no role", "write system, user or assistant")
+
+
+def _of_any_shape(domain: Domain) -> Iterator[tuple[str, str | None]]:
+    """Keys that name a column whatever the shape of the file, each with its column."""
+    yield from ((key, getattr(domain, key)) for key in ("rejected", "rating", "tools", "id", "group"))
+    choices = [domain.choices] if isinstance(domain.choices, str) else domain.choices or ()
+    yield from (("choices", name) for name in choices)
+    if domain.versions:
+        yield from ((f"versions.{key}", getattr(domain.versions, key)) for key in ("of", "attribute", "group"))
 
 
 def _id_faults(domain: Domain, rows: Sequence[Row]) -> dict[int, Fault]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -202,12 +202,14 @@ def _load(
     domain = as_prose(domain, recipe.data_path(domain.data))
     if domain.explode and domain.group is None:
         domain = domain.model_copy(update={"group": EXPLODED})
+    if domain.versions and not isinstance(domain.heldout, str):
+        domain = domain.model_copy(update={"group": domain.versions.of})
     with found.collecting():
         rows = read(domain, places[domain.data], found.faults)
         unread = found.skipped(domain)
         domain = complete(domain, rows)
         columns = asked_columns(domain, columns_of(rows))
-        items = make_items(domain, rows, note, unread)
+        items = make_items(_as_in(domain, "data"), rows, note, unread)
         unused_columns = tuple(unused(domain, columns_of(rows)))
     for side in ("heldout", "validation"):
         name = getattr(domain, side)
@@ -215,7 +217,11 @@ def _load(
             with found.collecting():
                 rows = read(domain, places[name], found.faults)
                 unread = found.skipped(domain)
-                files[side] = make_items(domain, rows, note, unread) if items else []
+                files[side] = make_items(_as_in(domain, side), rows, note, unread) if items else []
+    if domain.versions and domain.group not in (None, domain.versions.of):  # whose groups are others, whatever called
+        files["heldout"] = [
+            replace(each, group=f"{each.group} ({domain.versions.of})") for each in files.get("heldout", [])
+        ]
     found.told(recipe)
     if isinstance(domain.heldout, Listed):
         files["heldout"], items = _listed(domain, items, recipe.data_path(domain.heldout.ids))
@@ -225,6 +231,13 @@ def _load(
     revisions = {name: place.revision for name, place in places.items() if isinstance(place, Online)}
     sides = (drawn.train, drawn.validation, drawn.heldout, drawn.left_out)
     return DomainData(domain, *sides, told, revisions, columns, unused_columns)
+
+
+def _as_in(domain: Domain, side: str) -> Domain:
+    """The mapping of a side's file. Where what is held out has its own, that alone tells whom a text names."""
+    if not (domain.versions and isinstance(domain.heldout, str)):
+        return domain
+    return domain.model_copy(update={"group": domain.versions.of} if side == "heldout" else {"versions": None})
 
 
 def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Item], list[Item]]:
@@ -243,10 +256,10 @@ def _listed(domain: Domain, items: Sequence[Item], path: Path) -> tuple[list[Ite
 
 
 def _apart_from_others(data: DomainData, domains: Sequence[DomainData]) -> DomainData:
-    """Without training items that another domain measures on."""
+    """Without training items that another domain measures on, or chooses by."""
     others = [each for each in domains if each.domain.name != data.domain.name]
     heldout = [item for each in others for item in each.heldout]
-    validation = [item for each in others for item in each.validation]
+    validation = [item for each in others if each.domain.trained for item in each.validation]
     kept, late = apart(data.validation, heldout, ("held-out", "validation"))
     train, first = apart(data.train, heldout, ("held-out", "training"))
     train, second = apart(train, validation, ("validation", "training"))
@@ -295,6 +308,7 @@ def _facts(items: Sequence[Item]) -> list[Any]:
             item.group,
             item.options,
             item.liked,
+            *([astuple(item.version)] if item.version else []),  # without them as before there were any
         ]
         for item in items
     )

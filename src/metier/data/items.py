@@ -32,6 +32,15 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Version:
+    """Which version of a text an item is: it names one of `group`, the others differ from it in `attribute` alone."""
+
+    attribute: str
+    group: str
+    favourable: str
+
+
+@dataclass(frozen=True)
 class Item:
     """One question with its possible replies, `replies[answer]` being the right one.
 
@@ -53,6 +62,7 @@ class Item:
     kind: Kind = "open"
     options: tuple[str, ...] = ()
     liked: bool = True
+    version: Version | None = None
     # What a strategy shows in front, which is no part of the data:
     shots: tuple[tuple[Message, ...], ...] = ()  # examples
     question: str = ""  # the last turn with the passages that were found for it
@@ -158,6 +168,7 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
         before = [each.key for each in turns[:index] if each.role != "assistant" and each.key]
         try:
             replies = read_replies(domain, row, turn.content)
+            version = _version(domain, row)
         except Unreadable as error:
             yield replace(turn, field=error.field or turn.field).fault(error.problem, error.fix)
             continue
@@ -173,7 +184,19 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
             answer=replies.right,
             options=replies.options,
             liked=replies.liked,
+            version=version,
         )
+
+
+def _version(domain: Domain, row: Row) -> Version | None:
+    """Raises `Unreadable` where the row does not tell."""
+    if not (named := domain.versions):
+        return None
+    for column in (named.of, named.attribute, named.group):
+        if not text_of(row.values.get(column)).strip():
+            raise Unreadable(column, "is empty", "fill it in, or give versions a file of their own")
+    attribute, group = (text_of(row.values[column]).strip() for column in (named.attribute, named.group))
+    return Version(attribute, group, named.favourable)
 
 
 def _texts(domain: Domain, rows: Sequence[Row]) -> Iterator[Item | Fault]:

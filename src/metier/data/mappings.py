@@ -32,6 +32,8 @@ def explain(domain: Domain, items: Sequence[Item]) -> str:
         "tools",
         "instruction",
         "group",
+        "versions",
+        "labelled_by",
         "id",
     )
     lines = [f"{key:<13}{short(str(value))}" for key in keys if (value := getattr(domain, key)) is not None]
@@ -51,6 +53,8 @@ def unused(domain: Domain, columns: Sequence[str]) -> list[str]:
     used = {name for template in templates for name in template(domain, columns).columns}
     for value in domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True).values():
         used |= {each for each in (value if isinstance(value, list | dict) else [value]) if isinstance(each, str)}
+    if domain.versions:
+        used |= {domain.versions.attribute, domain.versions.group}
     return [name for name in columns if name not in used and name != TIED]
 
 

@@ -65,6 +65,7 @@ def blank(item: Item, failed: str = "") -> Answer:
         labels=item.replies if item.kind in ("label", "choice", "preference") else (),
         liked=item.liked if item.kind == "rated" else None,
         failed=failed,
+        version=item.version,
     )
 
 

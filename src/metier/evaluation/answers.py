@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from metier.data.items import Version
 from metier.errors import RunError
 
 Kind = Literal["label", "choice", "open", "preference", "rated", "passage", "text", "general"]
@@ -26,6 +27,7 @@ class Answer:
     (from the untuned base) likewise; None or () is what was not measured. Of "general", a question of general
     knowledge, `kl` sums over the `tokens` of the prompt, and `base_label_logprobs` are the untuned base's.
     `stopped` tells whether the model ended its turn by itself. `failed` says why there is no answer.
+    `version` tells whom the text names, where there are others that name other people.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -49,6 +51,7 @@ class Answer:
     base_logprob: float | None = None
     base_label_logprobs: tuple[float, ...] = ()
     kl: float | None = None
+    version: Version | None = None
 
     @property
     def of_domain(self) -> bool:
@@ -65,6 +68,8 @@ class Answer:
 def to_json(answer: Answer) -> str:
     """One line of JSON, without the keys that have no value. Raises ValueError for NaN or infinity."""
     kept = {field.name: value for field in fields(answer) if (value := getattr(answer, field.name)) != field.default}
+    if answer.version:
+        kept["version"] = asdict(answer.version)
     return json.dumps(kept, ensure_ascii=False, allow_nan=False)
 
 

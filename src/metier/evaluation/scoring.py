@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from metier.evaluation.answers import GENERAL, Answer, read_answers
+from metier.evaluation.counterfactuals import as_dict, compare_versions
 from metier.evaluation.forgotten import changed_choices, forgetting, losses
 from metier.evaluation.metrics import compare, domain_scores, to_dict
 from metier.evaluation.own import Own
@@ -20,9 +21,11 @@ def write_scores(run: Run, opponents: Mapping[str, Run], own: Own | None = None)
     named = {run.opponents[role]: records for role, records in against.items()}
     forgot = forgetting(answers) if any(each.kind == "text" for each in answers) else None
     scores = domain_scores(answers, own)
+    by_model = [each.name for each in run.recipe().domain if each.labelled_by == "model"]
     run.write_scores(
         {
-            "verdict": sentence(named, forgot, [each for each in scores if each.kind not in GENERAL]),
+            "verdict": sentence(named, forgot, [each for each in scores if each.kind not in GENERAL], by_model),
+            "counterfactuals": [as_dict(each) for each in compare_versions(answers)],
             "domains": [to_dict(each) for each in scores],
             "against": {
                 role: {"run": opponents[role].name, "domains": [to_dict(each) for each in records]}

@@ -18,6 +18,7 @@ from metier.resampling import Floats, Statistic
 from metier.scores import Difference, Drawn, Score, extremes, holm
 
 OVERALL = "overall"
+NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
 Keys = Sequence[str]
 """The runs of an entry, one a seed, whose mean counts."""
 

@@ -13,18 +13,28 @@ NEGLIGIBLE = 0.01  # nats a token: a hundredth of the perplexity
 
 
 def sentence(
-    against: Mapping[str, Sequence[DomainDifferences]], forgetting: Difference | None, scores: Sequence[DomainScores]
+    against: Mapping[str, Sequence[DomainDifferences]],
+    forgetting: Difference | None,
+    scores: Sequence[DomainScores],
+    by_model: Sequence[str] = (),
 ) -> str:
     """The verdict on a run: against each opponent, by its name, domain by domain, then what was forgotten.
 
-    `scores` are the run's own.
+    `scores` are the run's own; `by_model` are the domains whose answers a model gave.
     """
     parts = [_against(opponent, records, scores) for opponent, records in against.items()]
     if forgetting:
         parts.append(_forgot(forgetting))
     if not parts:
-        return f"Measured on {', '.join(each.domain for each in scores)}."
+        parts.append(f"measured on {', '.join(each.domain for each in scores)}")
+    if by_model:
+        parts.append(of_labels(by_model))
     return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "."
+
+
+def of_labels(domains: Sequence[str]) -> str:
+    """What answers that a model gave do not show."""
+    return f"the answers of {', '.join(domains)} came from a model: agreement with them is not correctness"
 
 
 def _against(opponent: str, records: Sequence[DomainDifferences], scores: Sequence[DomainScores]) -> str:

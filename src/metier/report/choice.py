@@ -7,16 +7,26 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Protocol
 
 from metier.evaluation.answers import Answer
 from metier.evaluation.measures import chrf
 from metier.figures import figure
-from metier.report.sides import Side
 
 BEHIND, AHEAD, DRAWN = 7, 6, 7
 
 Key = tuple[str, str]
 """Domain and id: what names an item in every run."""
+
+
+class Side(Protocol):
+    """Whoever answered: `look` is their colour."""
+
+    @property
+    def look(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    def answers(self) -> list[Answer]: ...
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,15 @@ def read_confusion(domain: Mapping[str, Any]) -> Confusion:
     return Confusion(
         domain=domain["domain"],
         labels=tuple(labels),
-        matrix=tuple(_cells(row, wanted) for wanted, row in enumerate(counts)) if small else (),
+        matrix=tuple(read_cells(row, wanted) for wanted, row in enumerate(counts)) if small else (),
         pairs=() if small else _pairs(labels, counts),
         failed=domain["failed"],
         unparsed=domain["unparsed"],
     )
 
 
-def _cells(row: Sequence[int], wanted: int) -> tuple[Cell, ...]:
+def read_cells(row: Sequence[int], wanted: int) -> tuple[Cell, ...]:
+    """The counts of one right answer, `wanted` being its place among them."""
     total = max(1, sum(row))
     return tuple(Cell(number, round(number / total, 3), output == wanted) for output, number in enumerate(row))
 

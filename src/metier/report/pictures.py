@@ -115,9 +115,9 @@ def draw_curve(events: Sequence[Mapping[str, Any]], best_step: int | None) -> Cu
 def make_scale(value: float, low: float, high: float) -> Scale:
     """Forgetting in nats a token; the alarm is always in sight."""
     axis = Axis(min(-0.05, 1.15 * low), max(0.25, 1.15 * high))
-    place = axis.percent
-    mark = Mark("tuned", "this run", place(value), place(low), place(high), decimal(value, 3, signed=True))
-    return Scale(axis.ticks(7), place(0), (place(_USUAL[0]), place(_USUAL[1])), place(ALARM), mark)
+    at = axis.percent
+    mark = Mark("tuned", "this run", at(value), at(low), at(high), decimal(value, 3, signed=True))
+    return Scale(axis.ticks(7), at(0), (at(_USUAL[0]), at(_USUAL[1])), at(ALARM), mark)
 
 
 Points = Sequence[tuple[int, float]]
@@ -125,18 +125,19 @@ Points = Sequence[tuple[int, float]]
 
 def _panel(steps: Axis, dots: Points, line: Points) -> Panel:
     axis = Axis.around(value for _, value in (*dots, *line))
-    places = [_place(steps, axis, point) for point in line]
+    places = [place(steps, axis, point) for point in line]
     return Panel(
         ticks=tuple(Tick(100 - tick.at, tick.label) for tick in axis.ticks(4)),
         # A stroke almost without length has round caps only: a dot that no stretching makes an ellipse.
-        dots="".join(f"M{x} {y}h.1" for x, y in (_place(steps, axis, point) for point in dots)),
+        dots="".join(f"M{x} {y}h.1" for x, y in (place(steps, axis, point) for point in dots)),
         line="M" + "L".join(f"{x} {y}" for x, y in places),
     )
 
 
-def _place(steps: Axis, axis: Axis, point: tuple[int, float]) -> tuple[float, float]:
-    step, value = point
-    return round(10 * steps.percent(step), 1), round(1000 - 10 * axis.percent(value), 1)
+def place(across: Axis, up: Axis, point: tuple[float, float]) -> tuple[float, float]:
+    """A point (x, y) in a square of 1000, origin top left."""
+    x, y = point
+    return round(10 * across.percent(x), 1), round(1000 - 10 * up.percent(y), 1)
 
 
 def _smoothed(points: Points) -> list[tuple[int, float]]:

@@ -97,7 +97,7 @@ def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
     return Forgetting(
         scale=make_scale(difference["value"], difference["low"], difference["high"]),
         values=tuple((name, *_nats(score)) for name, score in found if score),
-        difference=_contrast(difference),
+        difference=read_contrast(difference),
         alarm=difference["value"] >= ALARM,
         passages=sample(difference["n"], difference["groups"], "passage"),
     )
@@ -145,7 +145,7 @@ def _row(score: Mapping[str, Any], primary: str, same: Sequence[Any], against: S
         primary=metric == primary,
         sample=sample(score["n"], score["groups"]),
         values=tuple(_value(each) if each else None for each in values),
-        differences=tuple(_contrast(each) if each else None for each in differences),
+        differences=tuple(read_contrast(each) if each else None for each in differences),
     )
 
 
@@ -154,7 +154,7 @@ def _value(score: Mapping[str, Any]) -> Value:
     return Value(figure(metric, score["value"]), interval(metric, score["low"], score["high"]))
 
 
-def _contrast(difference: Mapping[str, Any]) -> Contrast:
+def read_contrast(difference: Mapping[str, Any]) -> Contrast:
     metric = difference["metric"]
     return Contrast(
         figure=figure(metric, difference["value"], signed=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 from metier.evaluation.answers import Answer, read_answers
 from metier.run import OPPONENTS, Run
+from metier.strategies import MODELLESS
 
 _SHORTLY = {"examples": "shots"}
 _LOOKS = {"none": "untuned", "classical": "classical"}
@@ -40,7 +41,7 @@ def pick(records: Sequence[Any], name: str, value: str) -> Any:
 
 def _side(run: Run) -> Side:
     method, shown = run.facts["method"], run.shown
-    name = OPPONENTS.get(method, "the tuned model").removeprefix("the ")
+    name = (MODELLESS | OPPONENTS).get(method, "the tuned model").removeprefix("the ")
     if method == "endpoint":
         name = run.facts["model"]
     if shown:

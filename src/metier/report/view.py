@@ -15,9 +15,10 @@ from metier.report.scoring import Domain, Forgetting, arrange, asked, read_domai
 from metier.report.sides import Side, find_sides
 from metier.report.weighing import Choices, Tradeoff, read_choices, read_tradeoff
 from metier.run import Run
-from metier.tables import HARDLY, Table, benchmark_parts, guard_line, hardly_differs
+from metier.tables import HARDLY, Table, benchmark_parts, counterfactual_parts, guard_line, hardly_differs
 
-_SECTIONS = ("Scores", "Learning", "Confusions", "Forgetting", "Benchmarks", "Answers", "Cost", "Data", "Reproduce")
+_BEFORE = ("Scores", "Learning", "Confusions", "Counterfactuals", "Forgetting", "Benchmarks")
+_SECTIONS = (*_BEFORE, "Answers", "Cost", "Data", "Reproduce")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Benchmarks:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     tests: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """One domain whose texts name other people: what became of the answers, and the tables that say how."""
+
+    said: str
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class View:
     curve: Curve | None
     validations: tuple[Mapping[str, Any], ...]
     confusions: tuple[Confusion, ...]
+    counterfactuals: tuple[Named, ...]
     forgetting: Forgetting | None
     tradeoff: Tradeoff | None
     choices: Choices | None
@@ -79,6 +89,7 @@ class View:
         shown = {
             "Learning": self.curve,
             "Confusions": self.confusions,
+            "Counterfactuals": self.counterfactuals,
             "Forgetting": self.forgetting or self.why_unknown,
             "Benchmarks": self.benchmarks,
         }
@@ -106,6 +117,7 @@ def look_at(run: Run) -> View:
         curve=draw_curve(events, facts.get("best_step")),
         validations=tuple(event for event in events if event["phase"] == "validation"),
         confusions=tuple(read_confusion(domain) for domain in asked(scores) if domain["confusion"]),
+        counterfactuals=tuple(map(_named, scores.get("counterfactuals", ()))),
         forgetting=read_forgetting(scores),
         tradeoff=read_tradeoff(scores),
         choices=read_choices(scores),
@@ -124,6 +136,11 @@ def _wordings(sides: Sequence[Side]) -> Iterator[Worded]:
         for domain, instruction in side.run.facts.get("wordings", {}).items():
             asked.setdefault((domain, instruction), []).append(side.name)
     return (Worded(*chosen, " and ".join(names)) for chosen, names in asked.items())
+
+
+def _named(found: Mapping[str, Any]) -> Named:
+    said, *tables = counterfactual_parts(found)
+    return Named(str(said), tuple(each for each in tables if isinstance(each, Table)))
 
 
 def _benchmarks(measured: Mapping[str, Any]) -> Benchmarks:

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from metier.evaluation.answers import Answer
-from metier.report.scoring import _contrast, arrange, read_domains
+from metier.report.scoring import arrange, read_contrast, read_domains
 from metier.report.sides import find_sides
 from metier.scores import Difference
 
@@ -45,7 +45,7 @@ def test_a_run_without_the_primary_metric_is_headed_by_what_it_has(bench: Any) -
 
 def test_why_an_interval_without_0_shows_nothing_is_said() -> None:
     def why(difference: Difference, **stored: str) -> str:
-        return _contrast({**asdict(difference), "verdict": difference.verdict, **stored}).why
+        return read_contrast({**asdict(difference), "verdict": difference.verdict, **stored}).why
 
     assert why(FEW) == "too few items to show it"
     assert not why(FEW, verdict="negligible")

@@ -1,0 +1,200 @@
+"""Experts put together: routed by a classifier, by the base itself, or merged into one adapter.
+
+An expert is tuned on one domain and measured on all, so that a route needs no answer that is not there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from metier.artifacts.merging import Merge, merge_adapters
+from metier.data.asking import turns_typed
+from metier.data.prompts import Prompt, read_prompts
+from metier.evaluation.answering import Limits
+from metier.evaluation.lines import Line, Runs, Source
+from metier.evaluation.routing import by_base
+from metier.events import Listener
+from metier.files import digest, read_json, verify, write_json
+from metier.grid import Cell, Comparison, Entry
+from metier.inference.loaded import open_run
+from metier.job import Job, prepare
+from metier.model.loading import NumberFormat, load
+from metier.recipe import Recipe
+from metier.routing import Route, Router
+from metier.run import Run
+from metier.stages import find_base
+from metier.strategies import LoraStrategy, QloraStrategy
+
+MERGES: tuple[Merge, ...] = ("linear", "ties", "cat")
+_ROUTERS = {"router": "routed", "base-router": "routed by the base"}
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A line of experts, what stands in where a router abstains (by seed), and the untuned base's run."""
+
+    line: Line
+    entry: Entry
+    instead: Mapping[int, str]
+    base: str
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Where one router sent every held-out item, by domain and id, and every hard prompt; for one seed."""
+
+    line: str
+    kind: str
+    seed: int
+    threshold: float
+    items: Mapping[str, Mapping[str, Route]]
+    prompts: Sequence[Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**value)
+
+
+def find_experts(entries: Sequence[Entry], lines: Sequence[Line]) -> Iterator[Experts]:
+    """Every line that has experts of all domains."""
+    by_name = {(entry.name, entry.rows): entry for entry in entries}
+    for line in lines:
+        if line.kind != "oracle" or line.failed:
+            continue
+        alike = [each for each in lines if each.model == line.model and not each.failed]
+        base = next((each.sources[0].run for each in alike if each.kind == "base"), "")
+        if not base:  # nobody would answer what a router does not send anywhere
+            continue
+        shared = (each for each in alike if (each.arm, each.layout, each.rows) == (line.arm, "shared", line.rows))
+        runs = {source.seed: source.run for each in shared for source in each.sources}
+        instead = {source.seed: runs.get(source.seed, base) for source in line.sources}
+        yield Experts(line, by_name[line.name, line.rows], instead, base)
+
+
+def route(
+    experts: Experts, comparison: Comparison, runs: Runs, *, offline: bool, listen: Listener
+) -> Iterator[tuple[Line, list[Routing]]]:
+    """A line for each router in front of the experts, and where it sent what."""
+    recipes = {cell.seed: cell.recipe for cell in experts.entry.cells}
+    found: dict[str, list[Routing]] = {kind: [] for kind in _ROUTERS}
+    for source in experts.line.sources:
+        asked = _Asked.of(prepare(recipes[source.seed], offline=offline), comparison)
+        router = Router.fit(asked.known["train"]).cautious(asked.known["validation"])
+        found["router"].append(asked.routing("router", source.seed, router.threshold, router.route(asked.texts)))
+        routes = _by_base(runs.run(experts.base), asked, runs.folder, offline=offline, listen=listen)
+        found["base-router"].append(asked.routing("base-router", source.seed, 0.0, routes))
+    for kind, routings in found.items():
+        name = f"{experts.line.name}, {_ROUTERS[kind]}"
+        pairs = zip(experts.line.sources, routings, strict=True)
+        sources = tuple(_sent(source, each, experts.instead[source.seed]) for source, each in pairs)
+        yield (
+            replace(experts.line, name=name, kind=kind, sources=sources),
+            [replace(each, line=name) for each in routings],
+        )
+
+
+def merged(experts: Experts, runs: Runs, *, offline: bool) -> Iterator[Entry]:
+    """An entry for each way of merging the experts, whose runs measure the merged adapter; none but of LoRA."""
+    entry = experts.entry
+    if not isinstance(entry.recipe.strategy, LoraStrategy | QloraStrategy):
+        return
+    recipes = {cell.seed: cell.recipe for cell in entry.cells}
+    for kind in MERGES:
+        cells = [
+            Cell(_measuring(recipes[source.seed], _merge(runs, source, kind, offline=offline)), source.seed)
+            for source in experts.line.sources
+        ]
+        yield replace(entry, name=f"{entry.name}, merged ({kind})", layout="shared", cells=tuple(cells))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is routed: the held-out items' (domain, id) with what was typed, and the hard prompts."""
+
+    job: Job
+    known: Mapping[str, Mapping[str, Sequence[str]]]
+    items: Sequence[tuple[str, str]]
+    prompts: Sequence[Prompt]
+    texts: Sequence[str]
+
+    @classmethod
+    def of(cls, job: Job, comparison: Comparison) -> Self:
+        limit = job.recipe.eval.limit
+        cut = {"train": None, "validation": None, "heldout": limit}
+        known = {side: _typed(job, side, last) for side, last in cut.items()}
+        items = [(each.domain.name, item.id) for each in job.data.domains for item in each.heldout[:limit]]
+        prompts: list[Prompt] = []
+        if comparison.prompts:
+            path = job.recipe.data_path(comparison.prompts)
+            prompts = read_prompts(path, [each.domain.name for each in job.data.domains])
+        texts = [text for each in known["heldout"].values() for text in each] + [each.turns[-1] for each in prompts]
+        return cls(job, known, items, prompts, texts)
+
+    def routing(self, kind: str, seed: int, threshold: float, routes: Sequence[Route]) -> Routing:
+        """`routes` of all texts, in their order."""
+        items: dict[str, dict[str, Route]] = {}
+        for (domain, name), sent in zip(self.items, routes, strict=False):
+            items.setdefault(domain, {})[name] = sent
+        rest = zip(self.prompts, routes[len(self.items) :], strict=True)
+        prompts = [
+            {"kind": each.kind, "domain": each.domain, "allowed": list(each.allowed), "sent": sent, "share": share}
+            for each, (sent, share) in rest
+        ]
+        return Routing("", kind, seed, threshold, items, prompts)
+
+
+def _typed(job: Job, side: str, last: int | None) -> dict[str, list[str]]:
+    """By domain what users typed last, without the templates around it, which would give the domain away."""
+    return {
+        each.domain.name: [turns_typed(each.domain, each.columns, item)[-1] for item in getattr(each, side)[:last]]
+        for each in job.data.domains
+    }
+
+
+def _sent(source: Source, routing: Routing, instead: str) -> Source:
+    """The expert's run of the domain that each item was sent to, or what stands in."""
+    items = {
+        domain: {name: source.domains[sent] if sent else instead for name, (sent, _) in routes.items()}
+        for domain, routes in routing.items.items()
+    }
+    return Source(source.seed, run=instead, items=items)
+
+
+def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: Listener) -> list[Route]:
+    """Where the untuned base sends the texts; kept, for it takes a forward each."""
+    domains = [each.domain.name for each in asked.job.data.domains]
+    path = folder / "routes" / f"{base.name}-{digest([domains, list(asked.texts)])[:10]}.json"
+    if not path.exists():
+        loaded = open_run(base, offline=offline, listen=listen)
+        limits = Limits(asked.job.limits.max_length, 1, loaded.context)
+        routes = by_base(loaded.engine(), loaded.renderer, asked.texts, domains, limits, listen)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, [list(each) for each in routes])
+    return [(sent, share) for sent, share in read_json(path)]
+
+
+def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:
+    """The folder of the merged adapter; made where it is not there yet."""
+    names = [*source.domains.values()]
+    to = runs.folder / "merged" / f"{kind}-{digest(names)[:10]}"
+    if not (to.is_dir() and verify(to)):
+        recipe = runs.run(names[0]).recipe()
+        base = find_base(recipe.model, recipe.directory, offline=offline)
+        network = load(base.directory, NumberFormat("float32", "float32"), "cpu", why_rows="not needed").network
+        to.parent.mkdir(exist_ok=True)
+        merge_adapters([runs.run(name).adapter for name in names], network, kind, to)
+    return to
+
+
+def _measuring(recipe: Recipe, adapter: Path) -> Recipe:
+    """The recipe that measures an adapter on every domain."""
+    return recipe.override(
+        strategy={"method": "adapter", "adapter": str(adapter.resolve())},
+        **{f"domain.{each.name}.trained": True for each in recipe.domain},
+    )
