@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # of a file or a model
 Share = Annotated[float, Field(gt=0, lt=1)]
+Task = Literal["support", "summary", "translation", "code"]
+"""What an open answer is wanted for, which decides what it is measured by."""
 
 
 class Strict(BaseModel):
@@ -83,6 +85,11 @@ class Domain(Strict):
 
     prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
     answer: str | None = Field(None, description="template over the columns")
+    task: Task = Field("support", description="what open answers are for: decides their metrics, the primary one first")
+    tests: str | None = Field(
+        None,
+        description='with task = "code": column with Python assertions, run after an answer if eval.run_code is true',
+    )
     instruction: str | None = Field(None, description="text for {instruction}; {labels} lists the labels")
     instructions: tuple[str, ...] | None = Field(
         None, description="several, of which the one is taken with which the base answers validation best"
@@ -160,8 +167,18 @@ class Domain(Strict):
         return self
 
     @model_validator(mode="after")
+    def _tests_are_of_code(self) -> Self:
+        if self.task == "code" and self.tests is None:
+            raise ValueError("task: code is measured by tests, and there are none; name their column in `tests`")
+        if self.task != "code" and self.tests is not None:
+            raise ValueError('tests: are of code alone; add task = "code", or remove them')
+        return self
+
+    @model_validator(mode="after")
     def _replies_are_of_one_kind(self) -> Self:
         kinds = [key for key in ("labels", "bins", "choices", "rejected", "rating", "text") if getattr(self, key)]
         if len(kinds) > 1:
             raise ValueError(f"{kinds[1]}: does not go with {kinds[0]}; keep one of them")
+        if kinds and self.task != "support":
+            raise ValueError(f"task: speaks of open answers, which {kinds[0]} has none of; remove it")
         return self

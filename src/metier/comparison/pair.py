@@ -66,4 +66,5 @@ def _asked(run: Run) -> dict[tuple[str, str], Answer]:
 
 
 def _same(one: Answer, other: Answer) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("kind", "group", "reference", "labels", "liked"))
+    asked = ("kind", "group", "reference", "labels", "liked", "task", "tests")
+    return all(getattr(one, name) == getattr(other, name) for name in asked)
