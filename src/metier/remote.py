@@ -10,8 +10,8 @@ import numpy as np
 
 from metier.data.items import Item
 from metier.errors import RunError
-from metier.evaluation.answers import to_json
 from metier.evaluation.baseline import UNANSWERED
+from metier.evaluation.programs import keep_answers
 from metier.evaluation.prompted import answered, messages
 from metier.events import Event
 from metier.files import digest
@@ -48,7 +48,8 @@ def answer_remotely(run: Run, job: Job, means: Means) -> dict[str, Any]:
     if wanted := _wanted(journal, distinct, offline=means.offline):
         known = len(distinct) - len(wanted)
         endpoint.ask(wanted, journal, lambda done: means.listen(Event("endpoint", known + done, len(distinct))))
-    run.write_answers([to_json(answered(*each)) for each in zip(items, map(journal.reply, requests), strict=True)])
+    answers = [answered(*each) for each in zip(items, map(journal.reply, requests), strict=True)]
+    keep_answers(run, answers, means.listen)
     write_shown(run, job)
     counts = {"asked": len(wanted), "replayed": len(distinct) - len(wanted)}
     return counts | measure([journal.reply(request) for request in distinct], strategy.price_per_million)
