@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metier.errors import Fault, nearest
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # of a file or a model
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -18,6 +20,24 @@ class Strict(BaseModel):
     """Frozen; an unknown key is a fault, and so is a number without end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def faults_of(error: ValidationError, what: str, fields: Collection[str]) -> Iterator[Fault]:
+    """What a small file with these keys has wrong, the file being called `what`."""
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"]) or what
+        match detail["type"]:
+            case "extra_forbidden":
+                keys = ", ".join(sorted(fields))
+                yield Fault(key, f"is not a key of a {what}{nearest(key, fields)}", f"keys: {keys}")
+            case "missing":
+                yield Fault(key, "is missing", "add it")
+            case "value_error":
+                problem, _, fix = str(detail["ctx"]["error"]).partition("; ")
+                yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
+            case _:
+                told = detail["msg"].removeprefix("Input should ").removeprefix("Value should ")
+                yield Fault(key, f"is {str(detail['input'])[:80]!r}", f"it should {told}")
 
 
 class Permutation(Strict):

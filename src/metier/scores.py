@@ -151,6 +151,25 @@ def bleu(*columns_N: npt.ArrayLike) -> Statistic:
     return statistic
 
 
+def kappa(ours_N: npt.ArrayLike, theirs_N: npt.ArrayLike, classes: int) -> Statistic:
+    """Cohen's kappa of two raters over the classes 0 … `classes` - 1, -1 … 1 (Cohen 1960): agreement beyond chance.
+
+    0 where both only ever say one and the same class: there is nothing beyond chance then.
+    """
+    ours_NC = (np.asarray(ours_N)[:, None] == np.arange(classes)).astype(float)
+    theirs_NC = (np.asarray(theirs_N)[:, None] == np.arange(classes)).astype(float)
+    agreed_N = (ours_NC * theirs_NC).sum(axis=1)
+
+    def statistic(weights_BN: Floats) -> Floats:
+        total_B = weights_BN.sum(axis=1)
+        agreed_B = weights_BN @ agreed_N / total_B
+        chance_B = ((weights_BN @ ours_NC) * (weights_BN @ theirs_NC)).sum(axis=1) / total_B**2
+        known_B = chance_B < 1 - _ROUNDING
+        return np.asarray(np.where(known_B, (agreed_B - chance_B) / np.where(known_B, 1 - chance_B, 1), 0.0))
+
+    return statistic
+
+
 def auc(scores_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> Statistic:
     """The area under the ROC curve: how often a positive item scores above a negative one, ties counting half.
 

@@ -59,7 +59,7 @@ def run(program: str, token: str) -> str:
 
 def separate() -> bool:
     """Into namespaces of its own: no network but a loopback that is down, no process but its own."""
-    return sys.platform == "linux" and ctypes.CDLL(None).unshare(_NAMESPACES) == 0
+    return sys.platform == "linux" and bool(ctypes.CDLL(None).unshare(_NAMESPACES) == 0)
 
 
 def confine_files() -> bool:
