@@ -36,6 +36,8 @@ HABITS = {
     "bleu": Habit("BLEU", "of 100", 1, "runs of 1 to 4 words in common with the wanted answers, of all items together"),
     "pass_rate": Habit("pass rate", "%", 1, "answers whose code passes the tests of its row", 100),
     "timeout_rate": Habit("timed out", "%", 1, "answers whose code was still running when its time was over", 100),
+    "win_rate": Habit("win rate", "%", 1, "open answers that were preferred; a tie is half of one", 100),
+    "agreement": Habit("agreement", "%", 1, "pairs of answers on which two judges say the same", 100),
     "margin": Habit("margin", "nats", 2, "by how much likelier the liked answer is than the other one"),
     "auc": Habit("AUC", "%", 1, "how often a liked answer is likelier than a disliked one; 50 is chance", 100),
     "loss": Habit("loss", "nats a token", 3, "how much the wanted answer surprises the model; 0 is certainty"),
