@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metier.cli.common import Json, Offline, PlanSet, Progress, Set, emit, overrides, say
 from metier.errors import MetierError
 from metier.tables import as_text
+
+if TYPE_CHECKING:
+    from metier.comparison.outcome import Outcome
 
 _GATE = 3
 Targets = Annotated[list[Path], typer.Argument(metavar="COMPARISON | RUN RUN", help="a comparison (toml), or two runs")]
@@ -69,6 +72,11 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         outcome = run_comparison(comparison, **how, on_event=Progress())
     except KeyboardInterrupt:
         raise MetierError("stopped; what is finished is kept", "the same command does the rest") from None
+    _show(outcome, json=json, csv=csv, markdown=markdown)
+    _gate(outcome.table, fail_under)
+
+
+def _show(outcome: Outcome, *, json: bool, csv: bool, markdown: bool) -> None:
     if json:
         emit(outcome.values)
     if csv:
@@ -78,7 +86,6 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if not (json or csv or markdown):
         say(f"\n{as_text(outcome.parts())}")
     say(f"\nreport: {outcome.report}")
-    _gate(outcome.table, fail_under)
 
 
 def _gate(table: dict[str, Any], fail_under: float | None) -> None:

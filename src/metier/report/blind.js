@@ -10,7 +10,8 @@ function show() {
   const item = items[at];
   for (const name of ["question", "one", "two"]) byId(name).textContent = item[name];
   for (const button of says) button.setAttribute("aria-pressed", String(verdicts.get(item.key) === button.dataset.say));
-  byId("progress").textContent = `pair ${at + 1} of ${items.length}, ${verdicts.size} judged` + (saved ? "" : ", not saved yet");
+  const state = saved ? "" : verdicts.size === items.length ? ": please save" : ", not saved yet";
+  byId("progress").textContent = `pair ${at + 1} of ${items.length}, ${verdicts.size} judged${state}`;
   byId("back").disabled = at === 0;
   byId("skip").disabled = at === items.length - 1;
 }
