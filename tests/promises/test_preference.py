@@ -45,7 +45,7 @@ def _answers(body: Mapping[str, Any]) -> str:
     number = int(re.findall(r"\d+", body["messages"][-1]["content"])[0])
     if number % 5 == 0:
         return "I do not know."
-    return f"On shelf {number}, I am sure." if body["model"] == "exact" else "Somewhere."
+    return f"On shelf {number}, I am sure: {'z' * 200}" if body["model"] == "exact" else "Somewhere."
 
 
 def _judges(body: Mapping[str, Any]) -> str:
