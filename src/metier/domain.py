@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metier.errors import Fault, nearest
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # of a file or a model
 Share = Annotated[float, Field(gt=0, lt=1)]
+Task = Literal["support", "summary", "translation", "code"]
+"""What an open answer is wanted for, which decides what it is measured by."""
 
 
 class Strict(BaseModel):
     """Frozen; an unknown key is a fault, and so is a number without end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def faults_of(error: ValidationError, what: str, fields: Collection[str]) -> Iterator[Fault]:
+    """What a small file with these keys has wrong, the file being called `what`."""
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"]) or what
+        match detail["type"]:
+            case "extra_forbidden":
+                keys = ", ".join(sorted(fields))
+                yield Fault(key, f"is not a key of a {what}{nearest(key, fields)}", f"keys: {keys}")
+            case "missing":
+                yield Fault(key, "is missing", "add it")
+            case "value_error":
+                problem, _, fix = str(detail["ctx"]["error"]).partition("; ")
+                yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
+            case _:
+                told = detail["msg"].removeprefix("Input should ").removeprefix("Value should ")
+                yield Fault(key, f"is {str(detail['input'])[:80]!r}", f"it should {told}")
 
 
 class Permutation(Strict):
@@ -83,6 +105,11 @@ class Domain(Strict):
 
     prompt: str | None = Field(None, description="template over the columns; {instruction} is the instruction")
     answer: str | None = Field(None, description="template over the columns")
+    task: Task = Field("support", description="what open answers are for: decides their metrics, the primary one first")
+    tests: str | None = Field(
+        None,
+        description='with task = "code": column with Python assertions, run after an answer if eval.run_code is true',
+    )
     instruction: str | None = Field(None, description="text for {instruction}; {labels} lists the labels")
     instructions: tuple[str, ...] | None = Field(
         None, description="several, of which the one is taken with which the base answers validation best"
@@ -160,8 +187,18 @@ class Domain(Strict):
         return self
 
     @model_validator(mode="after")
+    def _tests_are_of_code(self) -> Self:
+        if self.task == "code" and self.tests is None:
+            raise ValueError("task: code is measured by tests, and there are none; name their column in `tests`")
+        if self.task != "code" and self.tests is not None:
+            raise ValueError('tests: are of code alone; add task = "code", or remove them')
+        return self
+
+    @model_validator(mode="after")
     def _replies_are_of_one_kind(self) -> Self:
         kinds = [key for key in ("labels", "bins", "choices", "rejected", "rating", "text") if getattr(self, key)]
         if len(kinds) > 1:
             raise ValueError(f"{kinds[1]}: does not go with {kinds[0]}; keep one of them")
+        if kinds and self.task != "support":
+            raise ValueError(f"task: speaks of open answers, which {kinds[0]} has none of; remove it")
         return self

@@ -19,9 +19,10 @@ from metier.data.dataset import remember
 from metier.data.showing import Front
 from metier.errors import Fault, RecipeError, RunError
 from metier.evaluation.answering import answer
-from metier.evaluation.answers import Answer, to_json
+from metier.evaluation.answers import Answer
 from metier.evaluation.baseline import UNANSWERED, baseline_answers
 from metier.evaluation.own import Own, check_own
+from metier.evaluation.programs import keep_answers
 from metier.evaluation.scoring import write_scores
 from metier.evaluation.words import WordLists
 from metier.events import Event, Listener, silent
@@ -270,7 +271,7 @@ def _untuned(
         job = worded(job, wordings, offline=means.offline)
         phase = "few-shot" if shown else "base"
         answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, phase)
-        run.write_answers([to_json(each) for each in answers])
+        keep_answers(run, answers, means.listen)
         write_shown(run, job)
         return _finish(run, opponents, {asked: time.monotonic() - begun})
 
@@ -319,7 +320,7 @@ def _without_base(
         begun = time.monotonic()
         found = answers()
         means.listen(Event("baseline", len(found), len(found)))
-        run.write_answers([to_json(each) for each in found])
+        keep_answers(run, found, means.listen)
         return _finish(run, opponents, {phase: time.monotonic() - begun})
 
 

@@ -31,6 +31,13 @@ HABITS = {
     "weighted_f1": Habit("weighted F1", "%", 1, "the same, every label counting by its items", 100),
     "chrf": Habit("chrF", "of 100", 1, "overlap with the wanted answer in runs of 1 to 6 characters"),
     "rouge_l": Habit("ROUGE-L", "of 100", 1, "longest common sequence of words with the wanted answer"),
+    "rouge_1": Habit("ROUGE-1", "of 100", 1, "words in common with the wanted answer"),
+    "rouge_2": Habit("ROUGE-2", "of 100", 1, "pairs of neighbouring words in common with the wanted answer"),
+    "bleu": Habit("BLEU", "of 100", 1, "runs of 1 to 4 words in common with the wanted answers, of all items together"),
+    "pass_rate": Habit("pass rate", "%", 1, "answers whose code passes the tests of its row", 100),
+    "timeout_rate": Habit("timed out", "%", 1, "answers whose code was still running when its time was over", 100),
+    "win_rate": Habit("win rate", "%", 1, "open answers that were preferred; a tie is half of one", 100),
+    "agreement": Habit("agreement", "%", 1, "pairs of answers on which two judges say the same", 100),
     "margin": Habit("margin", "nats", 2, "by how much likelier the liked answer is than the other one"),
     "auc": Habit("AUC", "%", 1, "how often a liked answer is likelier than a disliked one; 50 is chance", 100),
     "loss": Habit("loss", "nats a token", 3, "how much the wanted answer surprises the model; 0 is certainty"),
@@ -40,6 +47,7 @@ HABITS = {
     "flips": Habit("flips", "%", 1, "texts that are not answered alike whomever they name", 100),
     "rate": Habit("rate", "%", 1, "texts answered with the favourable label", 100),
     "impact_ratio": Habit("impact ratio", "of 1", 2, "the lowest group's rate over the highest's"),
+    "repetition": Habit("repetition", "%", 1, "runs of four words that stood in the same answer before", 100),
     "length": Habit("length", "words", 1, "mean length of an answer; neither direction is wanted"),
 }
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from metier.domain import Name, Strict
-from metier.errors import Fault, RecipeError, nearest
+from metier.domain import Name, Strict, faults_of
+from metier.errors import Fault, RecipeError
 from metier.keys import override_keys, tuples
 from metier.recipe import Recipe
 from metier.strategies import MODELLESS, Classical, Tuned, Untuned
@@ -113,7 +113,8 @@ class Comparison(Axes):
         try:
             return cls.model_validate({**tuples(dict(raw)), "path": path})
         except ValidationError as error:
-            raise RecipeError(str(path), list(_faults(error))) from None
+            fields = set(cls.model_fields) - {"path", "changes"}
+            raise RecipeError(str(path), [*faults_of(error, "comparison", fields)]) from None
 
     @property
     def directory(self) -> Path:
@@ -243,20 +244,3 @@ def _expert(recipe: Recipe, domain: str) -> Recipe:
 
 def _short(model: str) -> str:
     return model.rstrip("/").rpartition("/")[2]
-
-
-def _faults(error: ValidationError) -> Iterator[Fault]:
-    fields = sorted(set(Comparison.model_fields) - {"path", "changes"})
-    for detail in error.errors():
-        key = ".".join(str(part) for part in detail["loc"]) or "comparison"
-        match detail["type"]:
-            case "extra_forbidden":
-                yield Fault(key, f"is not a key of a comparison{nearest(key, fields)}", f"keys: {', '.join(fields)}")
-            case "missing":
-                yield Fault(key, "is missing", "add it")
-            case "value_error":
-                problem, _, fix = str(detail["ctx"]["error"]).partition("; ")
-                yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
-            case _:
-                told = detail["msg"].removeprefix("Input should ").removeprefix("Value should ")
-                yield Fault(key, f"is {str(detail['input'])[:80]!r}", f"it should {told}")

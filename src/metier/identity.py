@@ -40,9 +40,11 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     if method in MODELLESS:
         for name in ("model", "train"):
             values.pop(name)
-        values["eval"] = {"limit": recipe.eval.limit}
+        values["eval"] = {"limit": recipe.eval.limit, "run_code": recipe.eval.run_code}
     for name in ("guard", "general_text", "general_choices"):  # judged anew on every call; its content is hashed
         values["eval"].pop(name, None)
+    if not values["eval"]["run_code"]:
+        values["eval"].pop("run_code")  # as runs were keyed before there was one
     values["strategy"] = _of_strategy(values["strategy"])
     values.pop("model", None)  # the base's hash stands for it
     return values

@@ -107,6 +107,9 @@ class Eval(Strict):
         description='questions with choices, asked before and after; "" asks none',
     )
     max_new_tokens: Annotated[int, Field(gt=0)] = Field(256, description="of an open answer")
+    run_code: bool = Field(
+        False, description="run the tests of answers that are code, confined and with limits; validation runs none"
+    )
     limit: Annotated[int, Field(gt=0)] | None = Field(None, description="measure only so many held-out items a domain")
     guard: Mapping[Literal["general_text", "general_choices"], Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict,
@@ -140,6 +143,12 @@ class Recipe(Strict):
             raise ValueError(f"domain: the name {twice[0]!r} is used twice; give every domain its own name")
         if not any(domain.trained for domain in self.domain):
             raise ValueError("domain: none of them is trained on; take `trained = false` out of one at least")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_run_is_code(self) -> Self:
+        if self.eval.run_code and not any(domain.tests for domain in self.domain):
+            raise ValueError('eval.run_code: has no tests to run; give a domain task = "code" and tests, or remove it')
         return self
 
     @model_validator(mode="after")

@@ -10,13 +10,13 @@ import numpy as np
 
 from metier.data.items import Item
 from metier.errors import RunError
-from metier.evaluation.answers import to_json
 from metier.evaluation.baseline import UNANSWERED
+from metier.evaluation.programs import keep_answers
 from metier.evaluation.prompted import answered, messages
 from metier.events import Event
 from metier.files import digest
 from metier.inference.endpoint import Endpoint
-from metier.inference.journal import Journal, Reply, Request
+from metier.inference.journal import Journal, Reply
 from metier.job import Job
 from metier.run import Run
 from metier.strategies import Endpoint as Strategy
@@ -45,10 +45,11 @@ def answer_remotely(run: Run, job: Job, means: Means) -> dict[str, Any]:
     requests = [endpoint.request(messages(item), job.recipe.eval.max_new_tokens) for item in items]
     distinct = list({digest(request): request for request in requests}.values())
     journal = Journal(run.directory / "journal.jsonl")
-    if wanted := _wanted(journal, distinct, offline=means.offline):
+    if wanted := journal.missing(distinct, offline=means.offline):
         known = len(distinct) - len(wanted)
         endpoint.ask(wanted, journal, lambda done: means.listen(Event("endpoint", known + done, len(distinct))))
-    run.write_answers([to_json(answered(*each)) for each in zip(items, map(journal.reply, requests), strict=True)])
+    answers = [answered(*each) for each in zip(items, map(journal.reply, requests), strict=True)]
+    keep_answers(run, answers, means.listen)
     write_shown(run, job)
     counts = {"asked": len(wanted), "replayed": len(distinct) - len(wanted)}
     return counts | measure([journal.reply(request) for request in distinct], strategy.price_per_million)
@@ -76,18 +77,6 @@ def measure(replies: Sequence[Reply], price: Price | None) -> dict[str, Any]:
         "tokens_out": written,
         "price_per_1000": cost,
     }
-
-
-def _wanted(journal: Journal, requests: Sequence[Request], *, offline: bool) -> list[Request]:
-    """Those that have no reply yet or, online, only a failure."""
-    found = {digest(request): journal.find(request) for request in requests}
-    missing = [request for request in requests if found[digest(request)] is None]
-    if offline and missing:
-        problem = f"{journal.path}: {len(missing)} of {len(requests)} answers are missing"
-        raise RunError(problem, "call it again without --offline: it asks only for these")
-    if offline:
-        return []
-    return [request for request in requests if (reply := found[digest(request)]) is None or reply.failed]
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -128,6 +128,48 @@ def f1(
     return statistic
 
 
+def bleu(*columns_N: npt.ArrayLike) -> Statistic:
+    """BLEU of a corpus, 0 … 100, from what each item adds to it: a drawn corpus has exactly its own BLEU.
+
+    Columns are words of the output and of the reference, then by length 1 to 4 the runs of words that match, and all
+    there are (Papineni et al. 2002). As sacrebleu has it (Post 2018): lengths without a match count 1/2, 1/4, … of
+    one ("exp"), and it is 0 where nothing matches, or no output has four words.
+    """
+    counts_NC = np.stack([_finite(column) for column in columns_N], axis=1)
+
+    def statistic(weights_BN: Floats) -> Floats:
+        counts_BC = weights_BN @ counts_NC
+        written_B, wanted_B = counts_BC[:, 0], counts_BC[:, 1]
+        matching_BL, all_BL = counts_BC[:, 2:6], counts_BC[:, 6:10]
+        missed_BL = matching_BL == 0
+        smoothed_BL = np.where(missed_BL, 0.5 ** missed_BL.cumsum(axis=1), matching_BL)
+        defined_B = (all_BL > 0).all(axis=1) & ~missed_BL.all(axis=1)
+        precision_BL = np.where(defined_B[:, None], smoothed_BL / np.where(all_BL > 0, all_BL, 1), 1)
+        brevity_B = np.minimum(0, 1 - wanted_B / np.where(written_B > 0, written_B, 1))
+        return np.asarray(np.where(defined_B, 100 * np.exp(brevity_B + np.log(precision_BL).mean(axis=1)), 0.0))
+
+    return statistic
+
+
+def kappa(ours_N: npt.ArrayLike, theirs_N: npt.ArrayLike, classes: int) -> Statistic:
+    """Cohen's kappa of two raters over the classes 0 … `classes` - 1, -1 … 1 (Cohen 1960): agreement beyond chance.
+
+    0 where both only ever say one and the same class: there is nothing beyond chance then.
+    """
+    ours_NC = (np.asarray(ours_N)[:, None] == np.arange(classes)).astype(float)
+    theirs_NC = (np.asarray(theirs_N)[:, None] == np.arange(classes)).astype(float)
+    agreed_N = (ours_NC * theirs_NC).sum(axis=1)
+
+    def statistic(weights_BN: Floats) -> Floats:
+        total_B = weights_BN.sum(axis=1)
+        agreed_B = weights_BN @ agreed_N / total_B
+        chance_B = ((weights_BN @ ours_NC) * (weights_BN @ theirs_NC)).sum(axis=1) / total_B**2
+        known_B = chance_B < 1 - _ROUNDING
+        return np.asarray(np.where(known_B, (agreed_B - chance_B) / np.where(known_B, 1 - chance_B, 1), 0.0))
+
+    return statistic
+
+
 def auc(scores_N: npt.ArrayLike, positive_N: npt.ArrayLike) -> Statistic:
     """The area under the ROC curve: how often a positive item scores above a negative one, ties counting half.
 

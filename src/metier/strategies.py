@@ -116,16 +116,12 @@ class Price(Strict):
     output: Annotated[float, Field(ge=0)] = Field(description="of tokens written")
 
 
-class Endpoint(Shown):
-    """A chat model behind an OpenAI-compatible address, hosted or local, as it answers there."""
+class Remote(Strict):
+    """A chat model behind an OpenAI-compatible address."""
 
-    method: Literal["endpoint"]
     url: str = Field(description="base address, such as http://localhost:8000/v1")
     model: str = Field(min_length=1, description="the model's name there")
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
-    price_per_million: Price | None = Field(
-        None, description="tokens' price, { input = …, output = … }, in any currency"
-    )
     concurrency: Annotated[int, Field(gt=0, le=64)] = Field(4, description="requests at the same time")
 
     @model_validator(mode="after")
@@ -142,6 +138,15 @@ class Endpoint(Shown):
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("url: holds more than an address; name the key's variable with api_key_env")
         return self
+
+
+class Endpoint(Shown, Remote):
+    """A chat model elsewhere, hosted or local, as it answers there."""
+
+    method: Literal["endpoint"]
+    price_per_million: Price | None = Field(
+        None, description="tokens' price, { input = …, output = … }, in any currency"
+    )
 
 
 class Foreign(Shown):

@@ -14,9 +14,9 @@ from metier.data.items import Item, fingerprint
 from metier.data.retrieval import write_shelves
 from metier.errors import RunError
 from metier.evaluation.answering import answer
-from metier.evaluation.answers import to_json
 from metier.evaluation.forgetting import Beside, ask_general_choices, read_general_text
 from metier.evaluation.metrics import out_of_one, primary_values
+from metier.evaluation.programs import keep_answers
 from metier.evaluation.tradeoff import measure_tradeoff
 from metier.events import Event, Listener, silent
 from metier.figures import habit
@@ -143,7 +143,7 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
     if not job.head:
         answers += read_general_text(beside, job.general.heldout, means.listen)
         answers += ask_general_choices(beside, job.general.choices, means.listen)
-    run.write_answers([to_json(each) for each in answers])
+    keep_answers(run, answers, means.listen)
     return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
 
 

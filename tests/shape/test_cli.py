@@ -19,7 +19,7 @@ SURFACE = {
     "plan": set(),
     "train": {"--resume"},
     "eval": {"--tasks", "--limit", "--num-fewshot", "--apply-chat-template"},
-    "compare": {"--check", "--jobs", "--csv", "--markdown", "--fail-under"},
+    "compare": {"--check", "--jobs", "--csv", "--markdown", "--fail-under", "--judge"},
     "runs": {"--all"},
     "chat": {"--domain"},
 }

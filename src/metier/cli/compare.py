@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metier.cli.common import Json, Offline, PlanSet, Progress, Set, emit, overrides, say
 from metier.errors import MetierError
 from metier.tables import as_text
+
+if TYPE_CHECKING:
+    from metier.comparison.outcome import Outcome
 
 _GATE = 3
 Targets = Annotated[list[Path], typer.Argument(metavar="COMPARISON | RUN RUN", help="a comparison (toml), or two runs")]
@@ -19,6 +22,13 @@ FailUnder = Annotated[
     float | None, typer.Option(metavar="SCORE", help="exit 3 where the recommended one's overall, of 100, is lower")
 ]
 Check = Annotated[bool, typer.Option("--check", help="recompute a comparison's report from its runs' answers")]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE | blind",
+        help="who prefers which open answer of two runs: a model (toml), people (json), or blind: a page to ask people",
+    ),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="runs at a time; above 1 no time is printed")]
 
 
@@ -29,6 +39,7 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     csv: Csv = False,
     markdown: Markdown = False,
     fail_under: FailUnder = None,
+    judge: Judge = None,
     set_: Set = None,
     plan: PlanSet = None,
     json: Json = False,
@@ -38,7 +49,7 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 
     Every strategy answers the same held-out items. What was run before is found, not repeated. Of two finished runs
     the second is compared with the first, on the items that both held out. With --check a report's numbers are
-    recomputed from its runs' answers.
+    recomputed from its runs' answers. With --judge a model or people say whose open answers they prefer.
     """
     if check:
         _check(target)
@@ -46,8 +57,10 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if len(target) == 2:
         if csv or markdown or fail_under is not None:
             raise MetierError("--csv, --markdown and --fail-under belong to a comparison", "of two runs take --json")
-        _pair(target, json=json)
+        _pair(target, judge, json=json, offline=offline)
         return
+    if judge is not None:
+        raise MetierError("--judge takes two finished runs", "metier compare runs/A runs/B --judge judge.toml")
     if len(target) != 1:
         raise MetierError("give a comparison, or two runs", "metier compare strategies.toml")
     from metier.comparison.outcome import compare as run_comparison
@@ -59,6 +72,11 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         outcome = run_comparison(comparison, **how, on_event=Progress())
     except KeyboardInterrupt:
         raise MetierError("stopped; what is finished is kept", "the same command does the rest") from None
+    _show(outcome, json=json, csv=csv, markdown=markdown)
+    _gate(outcome.table, fail_under)
+
+
+def _show(outcome: Outcome, *, json: bool, csv: bool, markdown: bool) -> None:
     if json:
         emit(outcome.values)
     if csv:
@@ -68,7 +86,6 @@ def compare(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if not (json or csv or markdown):
         say(f"\n{as_text(outcome.parts())}")
     say(f"\nreport: {outcome.report}")
-    _gate(outcome.table, fail_under)
 
 
 def _gate(table: dict[str, Any], fail_under: float | None) -> None:
@@ -93,12 +110,21 @@ def _check(target: list[Path]) -> None:
     say(f"{outcome.directory}: every number follows from the answers of its runs")
 
 
-def _pair(target: list[Path], *, json: bool) -> None:
+def _pair(target: list[Path], judge: str | None, *, json: bool, offline: bool) -> None:
+    from metier.comparison import preference
     from metier.comparison.pair import compare_runs
     from metier.run import Run
 
     first, second = (Run.open(each).finished() for each in target)
-    found = compare_runs(first, second)
+    if judge == "blind":
+        say(f"\nopen it in a browser, on any machine: {preference.write_page(first, second)}")
+        return
+    if judge is None:
+        found: Any = compare_runs(first, second)
+    elif Path(judge).suffix == ".json":
+        found = preference.read_people(first, second, Path(judge))
+    else:
+        found = preference.ask_judge(first, second, Path(judge), Progress(), offline=offline)
     if json:
         emit(found.to_json())
     else:

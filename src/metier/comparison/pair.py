@@ -49,15 +49,29 @@ def compare_runs(first: Run, second: Run) -> Pair:
 
     Raises `RunError` where there is none.
     """
+    common = common_answers(first, second)
+    theirs, ours = ([pair[side] for pair in common.pairs] for side in (0, 1))
+    return Pair(first, second, compare(ours, theirs), common.left_out)
+
+
+@dataclass(frozen=True)
+class Common:
+    """The answers of the first and of the second run to each item of both; `left_out` as `Pair` has it."""
+
+    pairs: Sequence[tuple[Answer, Answer]]
+    left_out: Mapping[str, int]
+
+
+def common_answers(first: Run, second: Run) -> Common:
+    """As `compare_runs` pairs them. Raises `RunError` where there is no item in common."""
     tables = [_asked(first), _asked(second)]
     common = [key for key in tables[1] if key in tables[0] and _same(tables[0][key], tables[1][key])]
     if not common:
         problem = f"{first.directory} and {second.directory} have no held-out item in common"
         raise RunError(problem, "an item is known by its domain's name, its id or prompt, and its right answer")
-    kept = [[table[key] for key in common] for table in tables]
     everything = Counter(domain for domain, _ in {*tables[0], *tables[1]})
     left_out = everything - Counter(domain for domain, _ in common)
-    return Pair(first, second, compare(kept[1], kept[0]), dict(left_out))
+    return Common([(tables[0][key], tables[1][key]) for key in common], dict(left_out))
 
 
 def _asked(run: Run) -> dict[tuple[str, str], Answer]:
@@ -66,4 +80,5 @@ def _asked(run: Run) -> dict[tuple[str, str], Answer]:
 
 
 def _same(one: Answer, other: Answer) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("kind", "group", "reference", "labels", "liked"))
+    asked = ("kind", "group", "reference", "labels", "liked", "task", "tests")
+    return all(getattr(one, name) == getattr(other, name) for name in asked)

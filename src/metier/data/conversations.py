@@ -115,7 +115,7 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
         yield from template_faults(domain, columns)
     if domain.system and shared_system(domain) is None:
         named.append(("system", domain.system[1:-1]))
-    for key in ("rejected", "rating", "choices") if domain.conversation else ():
+    for key in ("rejected", "rating", "choices", "tests") if domain.conversation else ():
         if getattr(domain, key) is not None:
             problem = "tells nothing of a conversation that has a row a message"
             yield Fault(f"domain {domain.name}: {key}", problem, "remove it, or give a row a conversation")
@@ -131,7 +131,7 @@ def _mapping_faults(domain: Domain, columns: list[str]) -> Iterator[Fault]:
 
 def _of_any_shape(domain: Domain) -> Iterator[tuple[str, str | None]]:
     """Keys that name a column whatever the shape of the file, each with its column."""
-    yield from ((key, getattr(domain, key)) for key in ("rejected", "rating", "tools", "id", "group"))
+    yield from ((key, getattr(domain, key)) for key in ("rejected", "rating", "tests", "tools", "id", "group"))
     choices = [domain.choices] if isinstance(domain.choices, str) else domain.choices or ()
     yield from (("choices", name) for name in choices)
     if domain.versions:

@@ -309,6 +309,7 @@ def _facts(items: Sequence[Item]) -> list[Any]:
             item.options,
             item.liked,
             *([astuple(item.version)] if item.version else []),  # without them as before there were any
+            *([item.task, item.tests] if item.task != "support" else []),  # as runs were keyed before there were tasks
         ]
         for item in items
     )

@@ -12,7 +12,7 @@ from metier.data.dialects import TIED
 from metier.data.prose import cut
 from metier.data.replies import Kind, Unreadable, read_replies
 from metier.data.sources import SKIP, Row, columns_of, of_rows, text_of
-from metier.domain import Domain
+from metier.domain import Domain, Task
 from metier.errors import DataError, Fault, nearest
 from metier.files import digest
 
@@ -63,6 +63,8 @@ class Item:
     options: tuple[str, ...] = ()
     liked: bool = True
     version: Version | None = None
+    task: Task = "support"  # of an open answer
+    tests: str = ""  # of code
     # What a strategy shows in front, which is no part of the data:
     shots: tuple[tuple[Message, ...], ...] = ()  # examples
     question: str = ""  # the last turn with the passages that were found for it
@@ -156,7 +158,7 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
     group = f"{domain.name}/{conversation.group}" if conversation.group else digest([*map(plain, asked)])[:_ID]
     shared = Counter(turn.id for turn in conversation.turns if turn.role == "assistant")
     turns = conversation.turns
-    single = bool(domain.choices or domain.rejected or domain.rating)
+    single = bool(domain.choices or domain.rejected or domain.rating or domain.tests)
     answered = 0
     for index, turn in enumerate(turns):
         if turn.role != "assistant" or (single and index < len(turns) - 1):
@@ -185,6 +187,8 @@ def _exchanges(domain: Domain, conversation: Conversation, row: Row) -> Iterator
             options=replies.options,
             liked=replies.liked,
             version=version,
+            task=domain.task,
+            tests=text_of(row.values.get(domain.tests)) if domain.tests else "",
         )
 
 

@@ -66,6 +66,8 @@ def blank(item: Item, failed: str = "") -> Answer:
         liked=item.liked if item.kind == "rated" else None,
         failed=failed,
         version=item.version,
+        task=item.task,
+        tests=item.tests,
     )
 
 

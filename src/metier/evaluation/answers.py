@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from metier.data.items import Version
+from metier.domain import Task
 from metier.errors import RunError
 
 Kind = Literal["label", "choice", "open", "preference", "rated", "passage", "text", "general"]
@@ -28,6 +29,8 @@ class Answer:
     knowledge, `kl` sums over the `tokens` of the prompt, and `base_label_logprobs` are the untuned base's.
     `stopped` tells whether the model ended its turn by itself. `failed` says why there is no answer.
     `version` tells whom the text names, where there are others that name other people.
+    `task` is what an open answer is for. Of code, `tests` are the row's own, `passed` tells whether the answer
+    passed them, None where they were not run, and `error` why not.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -52,6 +55,10 @@ class Answer:
     base_label_logprobs: tuple[float, ...] = ()
     kl: float | None = None
     version: Version | None = None
+    task: Task = "support"
+    tests: str = ""
+    passed: bool | None = None
+    error: str = ""
 
     @property
     def of_domain(self) -> bool:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal
 
 from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from metier.domain import Task
 from metier.evaluation.answers import Answer, Kind
 from metier.evaluation.own import Own, checked
 from metier.resampling import Statistic
-from metier.scores import auc, f1, mean, ratio
+from metier.scores import auc, bleu, f1, mean, ratio
 
+TIMED_OUT = "timed out"  # the error of code that is still running when its time is over
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -28,10 +33,51 @@ def rouge_l(output: str, reference: str) -> float:
 
     On English the words are those of the rouge-score package; unlike there, other scripts have words too.
     """
-    ours, theirs = _WORD.findall(output.lower()), _WORD.findall(reference.lower())
+    ours, theirs = _words_of(output), _words_of(reference)
     if not ours or not theirs:
         return 0.0
     return 200 * LCSseq.similarity(ours, theirs) / (len(ours) + len(theirs))
+
+
+def rouge_n(output: str, reference: str, n: int) -> float:
+    """ROUGE-N F1, 0 … 100 (Lin 2004): runs of `n` words in common, each counted as often as both have it.
+
+    Words are those of `rouge_l`.
+    """
+    ours, theirs = (Counter(_runs(_words_of(text), n)) for text in (output, reference))
+    total = ours.total() + theirs.total()
+    return 200 * (ours & theirs).total() / total if total else 0.0
+
+
+def repetition(output: str) -> float:
+    """The share of runs of four words that stood in the answer before, 0 … 1; a shorter answer repeats nothing.
+
+    "seq-rep-4" of Welleck et al. 2020 (Neural text generation with unlikelihood training): 1 - distinct / all.
+    """
+    runs = _runs(_words_of(output), 4)
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def bleu_counts(output: str, reference: str) -> tuple[float, ...]:
+    """What an item adds to a corpus's BLEU: words of output and reference, then runs of 1 to 4 that match, and all.
+
+    Tokens are sacrebleu's 13a.
+    """
+    found = _bleu().sentence_score(output, [reference])
+    return (found.sys_len, found.ref_len, *found.counts, *found.totals)
+
+
+@cache
+def _bleu() -> BLEU:
+    return BLEU(effective_order=True)  # changes the sentence's score alone, which is not read, and spares a warning
+
+
+def _words_of(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _runs(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
 Value = tuple[float, ...]
@@ -87,6 +133,23 @@ def _words(answer: Answer) -> Value | None:
     return None if output is None else (len(output.split()),)
 
 
+def _repeated(answer: Answer) -> Value | None:
+    output = output_of(answer)
+    return None if output is None else (repetition(output),)
+
+
+def _translated(answer: Answer) -> Value:
+    return bleu_counts(output_of(answer) or "", answer.reference)
+
+
+def _passed(answer: Answer) -> Value | None:
+    return None if answer.passed is None else (answer.passed,)
+
+
+def _timed_out(answer: Answer) -> Value | None:
+    return None if answer.passed is None else (answer.error == TIMED_OUT,)
+
+
 def loss_of(answer: Answer) -> Value | None:
     return None if answer.logprob is None else _per_token(answer, -answer.logprob)
 
@@ -117,19 +180,39 @@ def _per_token(answer: Answer, nats: float) -> Value | None:
     return None if has_failed(answer) or not answer.tokens else (nats, answer.tokens)
 
 
+_CHRF = Metric("chrf", _overlap(chrf), mean)
+_ROUGE_L = Metric("rouge_l", _overlap(rouge_l), mean)
+_GENERATED = (  # whatever an open answer is for
+    Metric("loss", loss_of, ratio, higher_is_better=False),
+    Metric("stop_rate", _stopped, mean, rate=True),
+    Metric("repetition", _repeated, mean, higher_is_better=False),
+    Metric("length", _words, mean, higher_is_better=None),
+)
+
+OPEN: dict[Task, tuple[Metric, ...]] = {  # the primary one first
+    "support": (_CHRF, _ROUGE_L, *_GENERATED),
+    "summary": (
+        _ROUGE_L,
+        Metric("rouge_1", _overlap(partial(rouge_n, n=1)), mean),
+        Metric("rouge_2", _overlap(partial(rouge_n, n=2)), mean),
+        *_GENERATED,
+    ),
+    "translation": (_CHRF, Metric("bleu", _translated, bleu), *_GENERATED),
+    "code": (  # by chrF where no tests were run
+        Metric("pass_rate", _passed, mean, rate=True),
+        _CHRF,
+        Metric("timeout_rate", _timed_out, mean, higher_is_better=False),
+        *_GENERATED,
+    ),
+}
+
 METRICS: dict[Kind, tuple[Metric, ...]] = {  # the primary one first
     "label": (
         Metric("accuracy", _accuracy, mean, rate=True),
         Metric("macro_f1", _classes, _f1("macro")),
         Metric("weighted_f1", _classes, _f1("weighted")),
     ),
-    "open": (
-        Metric("chrf", _overlap(chrf), mean),
-        Metric("rouge_l", _overlap(rouge_l), mean),
-        Metric("loss", loss_of, ratio, higher_is_better=False),
-        Metric("stop_rate", _stopped, mean, rate=True),
-        Metric("length", _words, mean, higher_is_better=None),
-    ),
+    "open": OPEN["support"],
     "choice": (Metric("accuracy", _accuracy, mean, rate=True),),
     "preference": (
         Metric("margin", _margin, mean),
@@ -151,8 +234,12 @@ METRICS: dict[Kind, tuple[Metric, ...]] = {  # the primary one first
 }
 
 
-def metrics_of(kind: Kind, own: Own) -> tuple[Metric, ...]:
-    """Of a kind of answer; whoever brings their own has them beside, for open answers."""
-    if kind != "open":
-        return METRICS[kind]
-    return (*METRICS[kind], *(Metric(name, _overlap(checked(name, measure)), mean) for name, measure in own.items()))
+def metrics_of(answers: Sequence[Answer], own: Own | None = None) -> tuple[Metric, ...]:
+    """Of one domain's answers, by their kind, and if open by their task; then whoever brings their own has them too."""
+    if answers[0].kind != "open":
+        return METRICS[answers[0].kind]
+    brought = (own or {}).items()
+    return (
+        *OPEN[answers[0].task],
+        *(Metric(name, _overlap(checked(name, measure)), mean) for name, measure in brought),
+    )

@@ -11,22 +11,10 @@ from typing import Any
 import numpy as np
 
 from metier.evaluation.answers import GENERAL, Answer, Kind
-from metier.evaluation.measures import METRICS, Metric, Value, has_failed, metrics_of, output_of
+from metier.evaluation.measures import Metric, Value, has_failed, metrics_of, output_of
 from metier.evaluation.own import Own
 from metier.resampling import Statistic
 from metier.scores import Difference, Score, holm, interval, mcnemar, paired, proportion
-
-PRIMARY: dict[Kind, str] = {
-    "label": "accuracy",
-    "choice": "accuracy",
-    "open": "chrf",
-    "preference": "margin",
-    "rated": "auc",
-    "passage": "loss",
-    "text": "loss",
-    "general": "accuracy",
-}
-"""The metric on which a verdict about a domain rests, where both sides have it: see `decisive`."""
 
 CLOSED = ("label", "choice", "preference")
 """Kinds whose answer is one of several given replies."""
@@ -81,8 +69,8 @@ def domain_scores(answers: Sequence[Answer], own: Own | None = None) -> list[Dom
 def primary_values(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
     """The primary metric of each domain without its interval, by (domain, metric): what choices are made on."""
     values = {}
-    for (domain, kind), items in _by_domain(answers).items():
-        metric = next(metric for metric in METRICS[kind] if metric.name == PRIMARY[kind])
+    for (domain, _), items in _by_domain(answers).items():
+        metric = _primary([items])
         found = [value for answer in items if (value := metric.value(answer)) is not None]
         columns = zip(*found, strict=True)
         # Where no item could be read, every step is as good as the next.
@@ -101,7 +89,7 @@ def out_of_one(metric: str, value: float) -> float:
             return math.exp(-value)
         case "margin":
             return (1 + math.tanh(value / 200)) / 2
-        case "chrf":
+        case "chrf" | "rouge_l":
             return value / 100
     return value
 
@@ -112,7 +100,7 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], own: Own | None = 
     Holm adjusts over the domains: the metrics that decide are one family, each other metric is its own.
     Metrics in which no direction is better (length, the base's loss) are not compared. A domain that they did not
     answer is left out. Raises ValueError unless both runs answered the same items: domain, id, kind, group,
-    labels and reference.
+    labels, reference, task and tests.
     """
     mine, other = _by_domain(ours), _by_domain(theirs)
     if strange := other.keys() - mine.keys():
@@ -131,19 +119,19 @@ class Aligned:
 
 
 def align(runs: Mapping[str, Sequence[Answer]]) -> list[Aligned]:
-    """Every domain that is asked in, with the runs that have its primary metric.
+    """Every domain that is asked in, with the runs that have its primary metric: the first that some run has.
 
     Raises ValueError unless those that were asked in a domain answered the same items.
     """
     by_domain = {name: _by_domain(answers) for name, answers in runs.items()}
     keys = dict.fromkeys(key for domains in by_domain.values() for key in domains if key[1] not in GENERAL)
     return [
-        _aligned(*key, {name: domains[key] for name, domains in by_domain.items() if key in domains}) for key in keys
+        _aligned(key[0], {name: domains[key] for name, domains in by_domain.items() if key in domains}) for key in keys
     ]
 
 
-def _aligned(domain: str, kind: Kind, runs: Mapping[str, Sequence[Answer]]) -> Aligned:
-    metric, items = METRICS[kind][0], next(iter(runs.values()))
+def _aligned(domain: str, runs: Mapping[str, Sequence[Answer]]) -> Aligned:
+    metric, items = _primary([*runs.values()]), next(iter(runs.values()))
     columns = {name: [metric.value(theirs) for _, theirs in _pairs(items, answers)] for name, answers in runs.items()}
     having = {name: values for name, values in columns.items() if any(each is not None for each in values)}
     kept = [index for index in range(len(items)) if all(values[index] is not None for values in having.values())]
@@ -153,6 +141,13 @@ def _aligned(domain: str, kind: Kind, runs: Mapping[str, Sequence[Answer]]) -> A
         if kept
     }
     return Aligned(domain, metric.name, tuple(items[index].group for index in kept), statistics)
+
+
+def _primary(runs: Sequence[Sequence[Answer]]) -> Metric:
+    """The first metric of a domain that any of the runs has: of code that nobody ran it is the next one."""
+    metrics = metrics_of(runs[0])
+    found = (each for each in metrics if any(each.value(answer) is not None for items in runs for answer in items))
+    return next(found, metrics[0])
 
 
 def decisive(record: DomainDifferences) -> Difference | None:
@@ -177,7 +172,7 @@ def to_dict(record: DomainScores | DomainDifferences | Difference) -> dict[str, 
 def _scores(domain: str, kind: Kind, items: Sequence[Answer], own: Own) -> DomainScores:
     failed = sum(has_failed(answer) for answer in items)
     parsed = sum(output_of(answer) in answer.labels for answer in items)
-    scores = (_score(metric, items) for metric in metrics_of(kind, own))
+    scores = (_score(metric, items) for metric in metrics_of(items, own))
     return DomainScores(
         domain=domain,
         kind=kind,
@@ -209,7 +204,7 @@ def _confusion(items: Sequence[Answer]) -> Confusion:
 
 def _differences(domain: str, kind: Kind, pairs: Sequence[tuple[Answer, Answer]], own: Own) -> DomainDifferences:
     differences = []
-    for metric in metrics_of(kind, own):
+    for metric in metrics_of([mine for mine, _ in pairs], own):
         values = ((mine.group, metric.value(mine), metric.value(other)) for mine, other in pairs)
         rows = [(group, a, b) for group, a, b in values if a is not None and b is not None]
         if rows and metric.higher_is_better is not None:
@@ -236,12 +231,14 @@ def _pairs(ours: Sequence[Answer], theirs: Sequence[Answer]) -> list[tuple[Answe
     pairs = [(answer, others[answer.id]) for answer in ours]
     for mine, other in pairs:
         if _asked(mine) != _asked(other):
-            raise ValueError(f"{domain}: item {mine.id} differs between the runs in group, reference or labels")
+            raise ValueError(
+                f"{domain}: item {mine.id} differs between the runs in group, reference, labels, task or tests"
+            )
     return pairs
 
 
-def _asked(answer: Answer) -> tuple[str, str, tuple[str, ...], bool | None]:
-    return answer.group, answer.reference, answer.labels, answer.liked
+def _asked(answer: Answer) -> tuple[object, ...]:
+    return answer.group, answer.reference, answer.labels, answer.liked, answer.task, answer.tests
 
 
 def _adjusted(records: Sequence[DomainDifferences]) -> list[DomainDifferences]:
@@ -268,6 +265,8 @@ def _by_domain(answers: Sequence[Answer]) -> dict[tuple[str, Kind], list[Answer]
         if answer.id in items:
             raise ValueError(f"{answer.domain}: item {answer.id} is answered twice")
         items[answer.id] = answer
+        if answer.task != next(iter(items.values())).task:
+            raise ValueError(f"{answer.domain}: item {answer.id} is for another task than those before it")
         if answer.kind == "label" and answer.labels != next(iter(items.values())).labels:
             raise ValueError(f"{answer.domain}: item {answer.id} has other labels than those before it")
         if answer.kind == "label" and answer.reference not in answer.labels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,20 @@ class Journal:
     def reply(self, request: Request) -> Reply:
         """That which was found or written before."""
         return self._replies[digest(request)]
+
+    def missing(self, requests: Sequence[Request], *, offline: bool) -> list[Request]:
+        """Those that are to be asked: without a reply or, online, with a failure alone; each once.
+
+        Raises `RunError` where offline some have no reply.
+        """
+        found = {digest(request): (request, self.find(request)) for request in requests}
+        unknown = [request for request, reply in found.values() if reply is None]
+        if offline and unknown:
+            problem = f"{self.path}: {len(unknown)} of {len(found)} answers are missing"
+            raise RunError(problem, "call it again without --offline: it asks only for these")
+        if offline:
+            return []
+        return [request for request, reply in found.values() if reply is None or reply.failed]
 
     def write(self, request: Request, reply: Reply) -> None:
         """Keep a reply; it is on the disk when this returns."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metier.evaluation.answers import GENERAL
-from metier.evaluation.metrics import CLOSED, PRIMARY
+from metier.evaluation.measures import METRICS
+from metier.evaluation.metrics import CLOSED
 from metier.figures import Habit, chance, count, decimal, figure, habit, interval, sample
 from metier.report.pictures import ALARM, Axis, Mark, Scale, Tick, make_scale
 from metier.report.sides import Side, pick
@@ -105,7 +106,9 @@ def read_forgetting(scores: Mapping[str, Any]) -> Forgetting | None:
 
 def _domain(domain: Mapping[str, Any], sides: Sequence[Side]) -> Domain:
     name, measured = domain["domain"], domain["scores"]
-    primary = measured[0]["metric"] if measured else PRIMARY[domain["kind"]]  # of a run without it, what comes next
+    primary = (
+        measured[0]["metric"] if measured else METRICS[domain["kind"]][0].name
+    )  # of a run without it, what comes next
     # Of a side that was not asked.
     nothing: Mapping[str, Any] = {"scores": [], "differences": [], "failed": 0, "unparsed": 0}
     same = [pick(side.scores["domains"], "domain", name) or nothing for side in sides]

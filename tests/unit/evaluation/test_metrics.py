@@ -9,9 +9,8 @@ from sklearn.metrics import f1_score
 
 from metier.evaluation.answers import Answer
 from metier.evaluation.forgotten import forgetting
-from metier.evaluation.measures import chrf, rouge_l
+from metier.evaluation.measures import METRICS, chrf, rouge_l
 from metier.evaluation.metrics import (
-    PRIMARY,
     Confusion,
     compare,
     domain_scores,
@@ -132,7 +131,7 @@ def test_a_text_domain_is_measured_per_token() -> None:
 
 def test_metrics_without_values_are_absent() -> None:
     (classical,) = domain_scores([answer(0, output="the card")])
-    assert [score.metric for score in classical.scores] == ["chrf", "rouge_l", "length"]
+    assert [score.metric for score in classical.scores] == ["chrf", "rouge_l", "repetition", "length"]
     (base,) = domain_scores([text(0, -3.0, None)])
     assert [score.metric for score in base.scores] == ["loss"]
 
@@ -140,7 +139,7 @@ def test_metrics_without_values_are_absent() -> None:
 def test_primary_metrics_are_measured_first() -> None:
     for items in (labels(range(2), n=3), [answer(0, output="x")], [text(0, -3.0, -2.0)]):
         (scores,) = domain_scores(items)
-        assert scores.scores[0].metric == PRIMARY[scores.kind]
+        assert scores.scores[0].metric == METRICS[scores.kind][0].name
 
 
 def test_items_of_a_conversation_are_one_group() -> None:
@@ -191,7 +190,7 @@ def test_the_classical_run_is_compared_only_on_what_it_has() -> None:
     ours = [answer(n, output="the card is", logprob=-1.0, tokens=2, stopped=True) for n in range(8)]
     theirs = [answer(n, output="nothing of it") for n in range(8)]
     found = differences(ours, theirs)
-    assert [metric for _, metric in found] == ["chrf", "rouge_l"]
+    assert [metric for _, metric in found] == ["chrf", "rouge_l", "repetition"]
     assert found["bank", "chrf"].verdict == "better"
 
 
