@@ -45,7 +45,14 @@ def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_eve
             _running.discard(child)
     if "run" in result:
         return Run(Path(result["run"]))
-    raise MetierError(result.get("error", _CRASHED), result.get("hint", ""))
+    raise MetierError(result.get("error") or _why(child.returncode), result.get("hint", ""))
+
+
+def _why(code: int) -> str:
+    """Why a child ended without a word."""
+    if code == -getattr(signal, "SIGKILL", 9):
+        return "was killed: most likely the machine ran out of memory"
+    return f"was ended by signal {-code}" if code < 0 else _CRASHED
 
 
 def stop_all() -> None:
@@ -56,7 +63,8 @@ def stop_all() -> None:
 
 def _main() -> None:
     """The child: events and the result as lines of JSON."""
-    said, sys.stdout = sys.stdout, sys.stderr  # whatever else prints must not mix with them
+    said = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else prints, in whatever language, must not mix with them
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stopping = threading.Event()

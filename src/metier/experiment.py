@@ -164,32 +164,36 @@ def _tuned(
             return _finish(run, opponents, seconds)
 
 
-def find(
+def locate(
     recipe: Recipe, overrides: Mapping[str, Any] | None = None, *, offline: bool = False, on_event: Listener = silent
-) -> Run | None:
-    """The finished run of this recipe, judged by its guard, if there is one. Raises every fault, as `check` does."""
-    job = prepare(recipe, offline=offline, on_event=on_event)
-    run = _existing(job, overrides or {})
-    if run is None or run.status != "finished" or not run.priced_as(job.recipe):
-        return None
-    return evaluate(run) if run.judge_by(job.recipe) else run
+) -> tuple[Run, bool]:
+    """Where the run of this recipe lies or would, and whether it is finished. Raises with every fault, as `check` does.
+
+    Of an adapter that is scaled it is the run of the whole as long as that is not finished.
+    """
+    return _located(prepare(recipe, offline=offline, on_event=on_event), overrides or {})
 
 
-def _existing(job: Job, overrides: Mapping[str, Any]) -> Run | None:
-    """The directory that `train` would take, if it is there; the network stays untouched."""
-    if getattr(job.recipe.strategy, "scale", 1) == "auto":
-        whole = _existing(_at(1.0, job), overrides)
-        if whole is None or whole.status != "finished" or not whole.tradeoff:
-            return None
-        scale = whole.tradeoff["recommended"]
-        return whole if scale == 1 else _existing(_at(scale, job), overrides)
+def _located(job: Job, overrides: Mapping[str, Any]) -> tuple[Run, bool]:
+    if (scale := getattr(job.recipe.strategy, "scale", 1)) != 1:
+        whole, finished = _located(_at(1.0, job), overrides)
+        if not finished or (scale == "auto" and not whole.tradeoff):
+            return whole, False
+        scale = whole.tradeoff["recommended"] if scale == "auto" and whole.tradeoff else scale
+        return (whole, True) if scale == 1 else _place(_at(scale, job), overrides)
+    return _place(job, overrides)
+
+
+def _place(job: Job, overrides: Mapping[str, Any]) -> tuple[Run, bool]:
     if isinstance(job.recipe.strategy, Classical | WordList):
         parts = _parts_without_base(job)
     elif isinstance(job.recipe.strategy, Endpoint):
         parts = {"heldout": job.data.heldout_hash, **job.front.digests}
     else:
         parts = parts_of(job, make_plan(job.recipe, job.shape, probe(), None, overrides))
-    return runs.find(job.recipe.directory / "runs", job.recipe, key(job.recipe, **parts))
+    run = runs.locate(job.recipe.directory / "runs", job.recipe, key(job.recipe, **parts))
+    there = (run.directory / "run.json").exists()
+    return run, there and run.status == "finished" and run.priced_as(job.recipe)
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,15 +14,15 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from metier.domain import Name, Strict, faults_of
 from metier.errors import Fault, RecipeError
 from metier.keys import override_keys, tuples
-from metier.recipe import Recipe
-from metier.strategies import MODELLESS, Classical, Tuned, Untuned
+from metier.recipe import Recipe, Rows, sample
+from metier.strategies import MODELLESS, Classical, LoraStrategy, QloraStrategy, Tuned
 
 Layout = Literal["shared", "one-set", "per-domain"]
-Rows = Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Factor = Annotated[float, Field(gt=0)]
 
 BASE, CLASSICAL = "untuned base", "classical baseline"  # what is always measured, where no strategy names it
+_RANK = 16  # of experts, where it is left to us
 _TABLES = ("train", "eval", "domain")  # of a recipe, that a difference may change
 
 
@@ -45,10 +45,14 @@ class Axes(Strict):
         (), description="shared: one adapter for all domains; one-set: tuned on each alone; per-domain: experts"
     )
 
-    @field_validator("layout", mode="before")
+    @field_validator("models", "seeds", "rows", "sweep", "layout", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        """Each value once, for a second line of the same runs would count in every correction."""
+        if isinstance(value, str | int | float):
+            return (value,)
+        hashable = isinstance(value, tuple) and all(isinstance(each, str | int | float) for each in value)
+        return tuple(dict.fromkeys(value)) if hashable else value
 
 
 class Arm(Axes):
@@ -58,10 +62,15 @@ class Arm(Axes):
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     after: Name | None = Field(None, description="a recipe whose run is the base that it goes on from")
+    peft: Mapping[str, Any] = Field(default_factory=dict)
+    train: Mapping[str, Any] = Field(default_factory=dict)
+    eval: Mapping[str, Any] = Field(default_factory=dict)
+    domain: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     @property
     def difference(self) -> Mapping[str, Any]:
-        return self.model_extra or {}
+        tables = {name: getattr(self, name) for name in ("peft", *_TABLES) if getattr(self, name)}
+        return {**(self.model_extra or {}), **tables}
 
 
 class Comparison(Axes):
@@ -100,11 +109,17 @@ class Comparison(Axes):
         except FileNotFoundError:
             fault = Fault(str(path), "does not exist", "`metier init --recipe strategies` writes one")
             raise RecipeError(str(path), [fault]) from None
-        except (ValueError, RecursionError, IsADirectoryError) as error:
+        except IsADirectoryError:
+            what = "is a run by itself" if (path / "run.json").exists() else "is a folder"
+            fault = Fault(str(path), what, "give a comparison (toml), or two runs")
+            raise RecipeError(str(path), [fault]) from None
+        except (ValueError, RecursionError) as error:
             raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
         if "domain" in raw or isinstance(raw.get("strategy"), dict):
             fault = Fault(str(path), "is a recipe, it has no [[strategy]]", f"run it with `metier train {path}`")
             raise RecipeError(str(path), [fault])
+        if strange := sorted({"path", "changes"} & raw.keys()):
+            raise RecipeError(str(path), [Fault(strange[0], "is not a key of a comparison", "remove it")])
         return cls.of({**raw, "changes": dict(changes or {})}, path)
 
     @classmethod
@@ -127,7 +142,7 @@ class Comparison(Axes):
         base = _differing(base, {"train": self.train, "eval": self.eval}).override(**self.changes)
         found: list[Entry] = []
         faults: list[Fault] = []
-        for arm in (*self.strategy, *self._always(base)):
+        for arm in self.strategy:
             try:
                 stage = Recipe.load(self.path.parent / arm.after) if arm.after else None
                 entries = _entries(self, arm, _differing(base, arm.difference))
@@ -135,17 +150,32 @@ class Comparison(Axes):
             except RecipeError as error:
                 place = f"strategy {arm.name!r}"
                 faults += [Fault(f"{place}: {each.place}", each.problem, each.fix) for each in error.faults]
+        if not faults:
+            found = [replace(each, base=_asks(each.recipe) == _asks(_bare(base, each.model))) for each in found]
+            found += self._always(base, found)
+            faults += _called_alike(found)
         if faults:
             raise RecipeError(str(self.path), faults)
         return found
 
-    def _always(self, base: Recipe) -> Iterator[Arm]:
-        """The untuned base and the classical baseline, where no strategy is one of them."""
-        strategies = [_differing(base, arm.difference).strategy for arm in self.strategy if _names_a_method(arm)]
-        if Untuned(method="none") not in strategies:
-            yield Arm(name=BASE, method="none")
-        if not any(isinstance(each, Classical) for each in strategies):
-            yield Arm(name=CLASSICAL, method="classical")
+    @property
+    def prompts_path(self) -> Path | None:
+        """Where the hard prompts lie; relative to the comparison."""
+        if self.prompts is None or self.prompts.startswith("sample:"):
+            return sample(self.prompts) if self.prompts else None
+        return self.path.parent / self.prompts
+
+    def _always(self, base: Recipe, found: Sequence[Entry]) -> Iterator[Entry]:
+        """The untuned base of every model, and the classical baseline, where no strategy is that."""
+        models = [*dict.fromkeys(each.model for each in found if each.recipe.strategy.method not in MODELLESS)]
+        known = {each.model for each in found if each.base}
+        if wanting := [model for model in models if model not in known]:
+            arm = Arm(name=BASE, models=tuple(wanting))
+            names = _named(BASE, wanting) if len(models) > 1 else {wanting[0]: BASE}
+            for each in _entries(self, arm, _bare(base, wanting[0])):
+                yield replace(each, name=names[each.model], base=True)
+        if not any(isinstance(each.recipe.strategy, Classical) for each in found):
+            yield from _entries(self, Arm(name=CLASSICAL), base.override(strategy={"method": "classical"}))
 
 
 @dataclass(frozen=True)
@@ -161,7 +191,7 @@ class Cell:
 class Entry:
     """One line of the table: an arm with one model, one layout and so many rows; `cells` by seed (and domain).
 
-    `after` is the recipe of the stage before it, whose run takes the model's place.
+    `after` is the recipe of the stage before it, whose run takes the model's place; `base` tells the bare untuned one.
     """
 
     name: str
@@ -171,14 +201,31 @@ class Entry:
     rows: int | float
     cells: tuple[Cell, ...]
     after: Recipe | None = None
+    base: bool = False
 
     @property
     def recipe(self) -> Recipe:
         return self.cells[0].recipe
 
 
-def _names_a_method(arm: Arm) -> bool:
-    return arm.difference.get("method") in ("none", "classical")
+def _bare(recipe: Recipe, model: str) -> Recipe:
+    """The untuned base of a model, asked as the recipe asks."""
+    return recipe.override(strategy={"method": "none"}, model=model)
+
+
+def _asks(recipe: Recipe) -> Mapping[str, Any]:
+    """What makes the answers of something that is not tuned."""
+    return {key: value for key, value in recipe.values().items() if key != "train"}
+
+
+def _called_alike(entries: Sequence[Entry]) -> Iterator[Fault]:
+    known: set[tuple[str, int | float]] = set()
+    for each in entries:
+        if (each.name, each.rows) in known:
+            yield Fault(
+                f"strategy {each.arm!r}", f"has a line that is called {each.name!r} as another is", "rename one"
+            )
+        known.add((each.name, each.rows))
 
 
 def _differing(base: Recipe, changed: Mapping[str, Any]) -> Recipe:
@@ -209,19 +256,22 @@ def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry
     learns = tuned or isinstance(recipe.strategy, Classical) or getattr(recipe.strategy, "num_fewshot", 0) > 0
     has_model = recipe.strategy.method not in (*MODELLESS, "endpoint")
     models = axis("models", (recipe.model,), has_effect=has_model and "model" not in arm.difference)
-    rows = axis("rows", (1.0,), has_effect=learns)
+    rows = axis("rows", (recipe.train.rows,), has_effect=learns)
+    if recipe.train.rows not in (1.0, *rows):
+        raise RecipeError(str(comparison.path), [Fault("train.rows", "does not go with rows", "keep one of them")])
     seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)
-    layouts = axis("layout", ("shared",), has_effect=tuned and len(recipe.domain) > 1)
+    parted = tuned and not _classifies(recipe) and sum(domain.trained for domain in recipe.domain) > 1
+    layouts = axis("layout", ("shared",), has_effect=parted)
     sweep = axis("sweep", (), has_effect=tuned)
+    names = _named(arm.name, models) if len(models) > 1 else {models[0]: arm.name}
     for model, layout, count in product(models, layouts, rows):
         changed = recipe.override(**{"model": model, "train.rows": count, **({"train.sweep": sweep} if sweep else {})})
         seeded = [changed.override(**{"train.seed": seed}) for seed in seeds]
-        name = " · ".join([arm.name, *([_short(model)] if len(models) > 1 else [])])
-        yield from _laid_out(name, arm, layout, count, seeded)
+        yield from _laid_out(names[model], arm, layout, count, seeded)
 
 
 def _laid_out(name: str, arm: Arm, layout: Layout, rows: int | float, seeded: list[Recipe]) -> Iterator[Entry]:
-    model, domains = seeded[0].model, [domain.name for domain in seeded[0].domain]
+    model, domains = seeded[0].model, [domain.name for domain in seeded[0].domain if domain.trained]
 
     def cells(*alone: str) -> tuple[Cell, ...]:
         return tuple(Cell(_expert(each, domain), each.train.seed, domain) for domain in alone for each in seeded)
@@ -239,8 +289,22 @@ def _expert(recipe: Recipe, domain: str) -> Recipe:
     """Tuned on one domain, measured on all."""
     if not domain:
         return recipe
-    return recipe.override(**{f"domain.{each.name}.trained": each.name == domain for each in recipe.domain})
+    changes: dict[str, Any] = {f"domain.{each.name}.trained": each.name == domain for each in recipe.domain}
+    if isinstance(recipe.strategy, LoraStrategy | QloraStrategy) and recipe.strategy.peft.r == "auto":
+        changes["strategy.peft.r"] = _RANK  # by their own rows experts would differ in it, and could not be merged
+    return recipe.override(**changes)
 
 
-def _short(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2]
+def _classifies(recipe: Recipe) -> bool:
+    """Whether a head answers, which knows the labels of its own domains only."""
+    return recipe.strategy.method == "head" or getattr(recipe.strategy, "objective", "") == "classify"
+
+
+def _named(name: str, models: Sequence[str]) -> dict[str, str]:
+    """By model a line's name with the shortest end of the model's that tells it from the others."""
+    parts = {model: model.replace("\\", "/").rstrip("/").split("/") for model in models}
+    for length in range(1, max(map(len, parts.values())) + 1):
+        ends = {model: "/".join(each[-length:]) for model, each in parts.items()}
+        if len(set(ends.values())) == len(models):
+            break
+    return {model: f"{name} · {ends[model]}" for model in models}

@@ -11,7 +11,7 @@ from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 import tomlkit
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from metier.domain import Domain, Listed, Name, Permutation, Share, Strict, Versions
 from metier.errors import Fault, RecipeError, nearest
@@ -43,6 +43,19 @@ class Replay(Strict):
     )
 
 
+def _counted(value: Any) -> Any:
+    if isinstance(value, int) and value < 4:
+        raise ValueError(f"rows: is {value}; write a count from 4 on, or a share such as 0.5; 1.0 is all of them")
+    return value
+
+
+Rows = Annotated[
+    Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)],
+    BeforeValidator(_counted),
+]
+"""How many rows a domain has to learn from: a count, or a share of all."""
+
+
 class Train(Strict):
     """Training, in transformers' words; `batch_size` means examples per optimizer step on any hardware."""
 
@@ -64,7 +77,7 @@ class Train(Strict):
     early_stopping_patience: Annotated[int, Field(gt=0)] = Field(
         3, description="validations without a better score before stopping"
     )
-    rows: Annotated[int, Field(ge=4)] | Annotated[float, Field(gt=0, le=1)] = Field(
+    rows: Rows = Field(
         1.0, description="examples a domain to learn and choose from: a count, or a share; the fewer lie in the more"
     )
     sweep: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -205,14 +218,19 @@ class Recipe(Strict):
     def data_path(self, name: str) -> Path:
         """Where a data file lies; `sample:NAME` is embedded."""
         if name.startswith("sample:"):
-            stem = name.removeprefix("sample:")
-            return next(iter(sorted(SAMPLES.glob(f"{stem}.*"))), SAMPLES / stem)
+            return sample(name)
         return self.directory / self.data_root / name
 
 
 def as_toml(values: Mapping[str, Any]) -> str:
     """Plain values as a user would write them into a file."""
     return tomlkit.dumps(values)
+
+
+def sample(name: str) -> Path:
+    """Where an embedded file or folder lies, by sample:NAME."""
+    stem = name.removeprefix("sample:")
+    return next(iter(sorted(SAMPLES.glob(f"{stem}.*"))), SAMPLES / stem)
 
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"

@@ -60,7 +60,7 @@ def create(job: Job, parts: Mapping[str, str], **facts: Any) -> Run:
     facts |= {"dropped": [str(fault) for fault in job.dropped], "seed": job.recipe.train.seed}
     facts |= {"left_out": [str(fault) for each in job.data.domains for fault in each.left_out]}
     facts |= {"skipped": [str(fault) for fault in job.data.skipped]}
-    facts |= {"notes": [str(fault) for fault in (*job.data.notes, *job.front.leaks)]}
+    facts |= {"notes": [str(fault) for fault in job.data.notes], "leaks": [str(fault) for fault in job.front.leaks]}
     facts |= {"sources": {name: at for each in job.data.domains for name, at in each.revisions.items()}}
     facts |= {"machine": asdict(probe())}
     return runs.find_or_create(job.recipe.directory / "runs", _as_read(job), key(job.recipe, **parts), facts)

@@ -288,21 +288,16 @@ class Run:
             raise RunError(problem, f"finish it with: metier train --resume {self.directory}") from None
 
 
-def find(root: Path, recipe: Recipe, run_key: str) -> Run | None:
-    """The run with this key, finished or not."""
-    directory = _directory(root, recipe, run_key)
-    return Run(directory) if (directory / "run.json").exists() else None
-
-
-def _directory(root: Path, recipe: Recipe, run_key: str) -> Path:
-    return root / f"{recipe.strategy.method}-{run_key[:10]}"
+def locate(root: Path, recipe: Recipe, run_key: str) -> Run:
+    """Where the run with this key lies, if there is one."""
+    return Run(root / f"{recipe.strategy.method}-{run_key[:10]}")
 
 
 def find_or_create(root: Path, recipe: Recipe, run_key: str, facts: Mapping[str, Any]) -> Run:
     """The run with this key, or a new directory for it."""
     method = recipe.strategy.method
-    directory = _directory(root, recipe, run_key)
-    run = Run(directory)
+    run = locate(root, recipe, run_key)
+    directory = run.directory
     if (directory / "run.json").exists():
         return run
     directory.mkdir(parents=True, exist_ok=True)

@@ -326,11 +326,15 @@ def extremes(ours: Statistic, theirs: Statistic, groups: Sequence[str]) -> tuple
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
     """The same differences, in the same order, their p adjusted for being one family (Holm 1979)."""
-    adjusted = list(differences)
-    least = 0.0
-    for rank, index in enumerate(sorted(range(len(adjusted)), key=lambda index: differences[index].p)):
-        least = max(least, min(1.0, (len(adjusted) - rank) * differences[index].p))
-        adjusted[index] = replace(differences[index], p_adjusted=least)
+    adjusted = adjust_holm([each.p for each in differences])
+    return [replace(each, p_adjusted=p) for each, p in zip(differences, adjusted, strict=True)]
+
+
+def adjust_holm(chances: Sequence[float]) -> list[float]:
+    """p values of one family, adjusted, in the same order."""
+    adjusted, least = list(chances), 0.0
+    for rank, index in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        adjusted[index] = least = max(least, min(1.0, (len(chances) - rank) * chances[index]))
     return adjusted
 
 

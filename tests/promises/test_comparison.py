@@ -232,8 +232,9 @@ def test_every_fault_is_told_before_anything_starts(copy: Path) -> None:
 def test_strategies_that_are_asked_other_items_are_not_paired(copy: Path) -> None:
     difference = '[[strategy]]\nname = "other"\nmethod = "none"\neval.limit = 5\n'
     (copy / "comparison.toml").write_text(_COMPARISON + difference)
-    with pytest.raises(RunError, match="strategy 'other' was asked other items of mood than 'LoRA'"):
-        compare(Comparison.load(copy / "comparison.toml"), train=train)
+    table = compare(Comparison.load(copy / "comparison.toml"), train=train).table
+    assert table["failed"]["other"].startswith("was asked other items of mood than LoRA; ")
+    assert "other" not in {line["name"] for line in table["lines"]}
 
 
 def test_two_runs_are_paired_over_what_both_held_out(copy: Path) -> None:
@@ -361,6 +362,65 @@ def test_a_stage_that_fails_is_told_and_nothing_goes_on_from_the_base_instead(co
 
     table = compare(Comparison.load(copy / "comparison.toml"), train=failing).table
     assert table["failed"] == {"later": "the stage before it failed: the card is on fire"}
+
+
+def test_a_guard_belongs_to_its_comparison(copy: Path) -> None:
+    """Two comparisons share their runs, and each keeps its own report."""
+    own = Outcome.open(copy / "comparisons" / "comparison")
+    (copy / "strict.toml").write_text("eval = { guard = { general_text = 0.0 } }\n" + _COMPARISON)
+    strict = compare(Comparison.load(copy / "strict.toml"), train=refuse)
+    assert strict.table["lines"][0]["guard"] == {"general_text": 0.0}
+    assert check(own) == []
+    assert check(strict) == []
+    assert own.table["lines"][0]["guard"] == {}
+
+
+def test_cells_that_need_one_run_wait_for_it(copy: Path) -> None:
+    """A scaled adapter is the whole's, and more rows than there are is all of them: no run has two processes."""
+    busy: set[str] = set()
+
+    def alone(recipe: Recipe, overrides: Mapping[str, Any], **how: Any) -> Run:
+        run, _ = experiment.locate(recipe, overrides)
+        assert run.name not in busy
+        busy.add(run.name)
+        try:
+            return train(recipe, overrides, **how)
+        finally:
+            busy.discard(run.name)
+
+    text = 'recipe = "recipe.toml"\n[[strategy]]\nname = "whole"\npeft.r = 3\nrows = [100000, 1.0]\n'
+    text += '[[strategy]]\nname = "half"\npeft.r = 3\nscale = 0.5\n'
+    (copy / "comparison.toml").write_text(text)
+    outcome = compare(Comparison.load(copy / "comparison.toml"), jobs=3, train=alone)
+    assert outcome.table["failed"] == {}
+    assert [line["name"] for line in outcome.table["lines"]][:2] == ["whole", "half"]
+    whole, half = outcome.table["lines"][:2]
+    assert half["cost"]["parameters"] == whole["cost"]["parameters"]
+    assert whole["cost"]["training"] is None  # beside others
+
+
+def test_the_base_is_what_the_recipe_asks_bare(copy: Path) -> None:
+    """Another system prompt is a strategy; the base that everything is compared with stays what it is."""
+    pirate = '[[strategy]]\nname = "pirate"\nmethod = "none"\ndomain.mood.system = "You are a pirate."\n'
+    (copy / "comparison.toml").write_text('recipe = "recipe.toml"\n' + pirate)
+    found = compare(Comparison.load(copy / "comparison.toml"), train=train).table["lines"]
+    assert [(line["name"], line["kind"]) for line in found] == [
+        ("pirate", ""),
+        ("untuned base", "base"),
+        ("classical baseline", ""),
+    ]
+    assert found[0]["against_base"]["overall"]
+
+
+def test_it_is_checked_from_inside_its_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy / "comparisons" / "comparison")
+    assert check(Outcome.open("report.html")) == []
+
+
+def test_hard_prompts_are_read_before_anything_is_trained(copy: Path) -> None:
+    (copy / "comparison.toml").write_text('layout = "per-domain"\nprompts = "gone.jsonl"\n' + _COMPARISON)
+    with pytest.raises(DataError, match="gone"):
+        compare(Comparison.load(copy / "comparison.toml"), train=refuse)
 
 
 @pytest.mark.slow

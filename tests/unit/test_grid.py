@@ -110,7 +110,7 @@ def test_changes_reach_every_strategy(tmp_path: Path) -> None:
         ('margin = 2\n[[strategy]]\nname = "a"\n', "margin: is '2'; it should be less than 1"),
         ('[[strategy]]\nname = "a"\nmethod = "lara"\n', "strategy 'a': strategy.method: 'lara' is not a method"),
         ('[[strategy]]\nname = "a"\nranks = 3\n', "strategy 'a': strategy.ranks: is not a field"),
-        ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows.0"),
+        ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows: is 2; write a count from 4 on"),
         ('[[strategy]\nname = "a"', "is not TOML"),
     ],
 )
@@ -128,3 +128,49 @@ def test_faults_of_all_strategies_come_at_once(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not exist; `metier init --recipe strategies` writes one"):
         Comparison.load(tmp_path / "none.toml")
+
+
+def test_an_arm_s_own_number_of_rows_stays(tmp_path: Path) -> None:
+    (found, *others) = entries(tmp_path, '[[strategy]]\nname = "a"\ntrain.rows = 50\n')
+    assert (found.rows, found.recipe.train.rows) == (50, 50)
+    assert others[0].recipe.train.rows == 1.0
+    assert entries(tmp_path, '[[strategy]]\nname = "a"\n', {"train.rows": 50})[0].recipe.train.rows == 50
+    with pytest.raises(RecipeError, match=r"train\.rows: does not go with rows"):
+        entries(tmp_path, 'rows = [10]\n[[strategy]]\nname = "a"\ntrain.rows = 50\n')
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = entries(tmp_path, 'models = ["a/base", "b/base"]\n[[strategy]]\nname = "A"\n')
+    assert names(found)[:2] == ["A · a/base", "A · b/base"]
+    assert [entry.model for entry in found if entry.base] == ["a/base", "b/base"]
+
+
+def test_a_value_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    found = entries(tmp_path, 'models = ["base", "base"]\nseeds = 3\nrows = [50, 50]\n[[strategy]]\nname = "A"\n')
+    assert sum(entry.arm == "A" for entry in found) == 1
+    assert [cell.seed for cell in found[0].cells] == [3]
+
+
+def test_every_model_in_use_has_its_own_base(tmp_path: Path) -> None:
+    text = '[[strategy]]\nname = "A"\n[[strategy]]\nname = "B"\nmodel = "other/one"\n'
+    assert [entry.model for entry in entries(tmp_path, text) if entry.base] == ["base", "other/one"]
+
+
+def test_experts_are_alike_in_rank_and_only_of_what_is_trained(tmp_path: Path) -> None:
+    text = 'layout = "per-domain"\n[[strategy]]\nname = "A"\nmethod = "qlora"\n'
+    (experts, *_) = entries(tmp_path, text)
+    assert {cell.recipe.strategy.model_dump()["peft"]["r"] for cell in experts.cells} == {16}
+    shop = '[[strategy]]\nname = "A"\nlayout = "per-domain"\ndomain.shop.trained = false\n'
+    assert [entry.layout for entry in entries(tmp_path, shop)][:1] == ["shared"]
+
+
+def test_lines_of_one_name_are_refused(tmp_path: Path) -> None:
+    text = '[[strategy]]\nname = "A"\nlayout = "per-domain"\n[[strategy]]\nname = "A, per domain"\n'
+    with pytest.raises(RecipeError, match="has a line that is called 'A, per domain' as another is"):
+        entries(tmp_path, text)
+
+
+@pytest.mark.parametrize("table", ["train = 3", "peft = 3", 'domain = "x"', "eval = [1]"])
+def test_a_table_that_is_none_is_a_fault(tmp_path: Path, table: str) -> None:
+    with pytest.raises(RecipeError, match=table.partition(" ")[0]):
+        entries(tmp_path, f'[[strategy]]\nname = "a"\n{table}\n')

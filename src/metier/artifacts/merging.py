@@ -15,6 +15,7 @@ from metier.model.adapters import IDENTITY, Adapted, add_up, check_foreign, load
 
 Merge = Literal["linear", "ties", "cat"]
 
+MERGED = 1  # how adapters are merged; what was merged otherwise is not taken again
 _PLACE = "merge"
 _DENSITY = 0.2  # of the weights, which TIES keeps, as its authors do
 _SHARED = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out")

@@ -16,7 +16,7 @@ class Cost:
     """What a line took, the mean over its seeds; None where it was not measured, or beside other work.
 
     Seconds of training, and of a thousand answers (batched); bytes of memory at its peak and of what is kept;
-    what a thousand answers of an endpoint cost.
+    what a thousand answers of an endpoint, which is `elsewhere`, cost.
     """
 
     training: float | None
@@ -25,6 +25,7 @@ class Cost:
     parameters: int
     size: int
     price: float | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Costs:
             parameters=each[0].parameters,
             size=each[0].size,
             price=sum(prices) / len(prices) if prices else None,
+            elsewhere=any(cost.elsewhere for cost in each),
         )
 
     def _source(self, source: Source) -> Cost:
@@ -55,9 +57,10 @@ class Costs:
             training=sum(each.training for each in tuned) if known else None,
             answering=1000 * sum(each.answering for each in measured) / answered if known and answered else None,
             memory=max(each.memory for each in tuned),
-            parameters=sum(each["parameters"] for one in tuned for each in one.facts.get("trained", [])),
+            parameters=sum(each.parameters for each in tuned),
             size=sum(each.size for each in measured),
             price=sum(prices) / len(prices) if prices else None,
+            elsewhere=any(each.elsewhere for each in measured),
         )
 
     def _before(self, source: Source, measured: Sequence[_Measured]) -> list[str]:
@@ -72,7 +75,7 @@ class _Measured:
     run: Run
     runs: Runs
 
-    _ANSWERING = ("held-out answers", "fitting and answers")
+    _ANSWERING = ("held-out answers", "fitting and answers", "answers")
     _MEASURING = ("general text",)
 
     @cached_property
@@ -85,9 +88,18 @@ class _Measured:
         return not self.facts.get("beside_others", False)
 
     @property
+    def parameters(self) -> int:
+        """None of its own where it takes over what another run trained."""
+        return 0 if self.facts.get("whole") else sum(each["parameters"] for each in self.facts.get("trained", []))
+
+    @property
     def memory(self) -> int:
         """0 where the model was elsewhere: this process's own says nothing of it."""
-        return 0 if self.facts["method"] == "endpoint" else int(self.facts["measured"]["peak_memory"])
+        return 0 if self.elsewhere else int(self.facts["measured"]["peak_memory"])
+
+    @property
+    def elsewhere(self) -> bool:
+        return bool(self.facts["method"] == "endpoint")
 
     @property
     def answering(self) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 from metier.comparison.layouts import Routing
 from metier.evaluation.lines import Line
 from metier.evaluation.metrics import to_dict
-from metier.evaluation.standings import Field, adjust
+from metier.evaluation.standings import Contrast, Field, adjust
 from metier.routing import Route, confusion
 
+_Key = tuple[str, str, float]  # arm, model, rows
 _SAYS = {  # of ours minus theirs, by their kinds
     "interference": ("oracle", "shared"),
     "routing loss": ("router", "oracle"),
@@ -20,28 +21,42 @@ _SAYS = {  # of ours minus theirs, by their kinds
 
 def compare_layouts(lines: Sequence[Line], keys: Mapping[str, Sequence[str]], field: Field) -> list[dict[str, Any]]:
     """For every strategy with experts what they gain on one adapter, what routing and merging lose; one Holm family."""
-    alike: dict[tuple[str, str, float], list[Line]] = {}
+    alike: dict[_Key, list[Line]] = {}
     for line in lines:
         alike.setdefault((line.arm, line.model, line.rows), []).append(line)
-    return [_compared(arm, each, keys, field) for (arm, *_), each in alike.items() if _kinds(each).keys() >= {"oracle"}]
-
-
-def _compared(arm: str, lines: Sequence[Line], keys: Mapping[str, Sequence[str]], field: Field) -> dict[str, Any]:
-    kinds = _kinds(lines)
-    asked = {says: pair for says, pair in _SAYS.items() if {*pair} <= kinds.keys()}
-    asked |= {f"{line.name} − oracle": (line.name, "oracle") for line in lines if line.kind == "merge"}
-    named = {**kinds, **{line.name: line for line in lines}}
+    laid_out = {key: each for key, each in alike.items() if "oracle" in _kinds(each)}
+    asked = {(key, says): pair for key, each in laid_out.items() for says, pair in _pairs(each).items()}
     found = {
-        says: field.contrast(keys[named[ours].name], keys[named[theirs].name], 1.0)
-        for says, (ours, theirs) in asked.items()
+        " ".join(map(str, (*key, says))): field.contrast(keys[ours.name], keys[theirs.name], 1.0)
+        for (key, says), (ours, theirs) in asked.items()
     }
-    contrasts = {says: each.overall for says, each in adjust(found).items()}
+    adjusted = dict(zip(asked, adjust(found).values(), strict=True))
+    return [_told(key, each, adjusted, keys, field) for key, each in laid_out.items()]
+
+
+def _told(
+    key: _Key,
+    lines: Sequence[Line],
+    adjusted: Mapping[tuple[_Key, str], Contrast],
+    keys: Mapping[str, Sequence[str]],
+    field: Field,
+) -> dict[str, Any]:
+    oracle = _kinds(lines)["oracle"]
+    own = {says: each.overall for (whose, says), each in adjusted.items() if whose == key}
     return {
-        "arm": arm,
-        "oracle": kinds["oracle"].name,
-        "contrasts": {says: to_dict(each) for says, each in contrasts.items() if each},
-        "matrix": _matrix(kinds["oracle"], keys[kinds["oracle"].name], field),
+        "arm": key[0],
+        "oracle": oracle.name,
+        "contrasts": {says: to_dict(each) for says, each in own.items() if each},
+        "matrix": _matrix(oracle, keys[oracle.name], field),
     }
+
+
+def _pairs(lines: Sequence[Line]) -> dict[str, tuple[Line, Line]]:
+    """What is compared of one strategy's layouts, by what the difference says."""
+    kinds = _kinds(lines)
+    asked = {says: pair for says, pair in _SAYS.items() if kinds.keys() >= {*pair}}
+    merges = {f"{line.name} − oracle": (line, kinds["oracle"]) for line in lines if line.kind == "merge"}
+    return {says: (kinds[ours], kinds[theirs]) for says, (ours, theirs) in asked.items()} | merges
 
 
 def _kinds(lines: Sequence[Line]) -> dict[str, Line]:

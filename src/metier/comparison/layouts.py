@@ -10,17 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from metier.artifacts.merging import Merge, merge_adapters
+from metier.artifacts.merging import MERGED, Merge, merge_adapters
 from metier.data.asking import turns_typed
 from metier.data.prompts import Prompt, read_prompts
 from metier.evaluation.answering import Limits
 from metier.evaluation.lines import Line, Runs, Source
-from metier.evaluation.routing import by_base
+from metier.evaluation.routing import WORDING, by_base
 from metier.events import Listener
 from metier.files import digest, read_json, verify, write_json
 from metier.grid import Cell, Comparison, Entry
 from metier.inference.loaded import open_run
 from metier.job import Job, prepare
+from metier.model.adapters import foreign_digest
 from metier.model.loading import NumberFormat, load
 from metier.recipe import Recipe
 from metier.routing import Route, Router
@@ -130,8 +131,7 @@ class _Asked:
         known = {side: _typed(job, side, last) for side, last in cut.items()}
         items = [(each.domain.name, item.id) for each in job.data.domains for item in each.heldout[:limit]]
         prompts: list[Prompt] = []
-        if comparison.prompts:
-            path = job.recipe.data_path(comparison.prompts)
+        if path := comparison.prompts_path:
             prompts = read_prompts(path, [each.domain.name for each in job.data.domains])
         texts = [text for each in known["heldout"].values() for text in each] + [each.turns[-1] for each in prompts]
         return cls(job, known, items, prompts, texts)
@@ -169,7 +169,8 @@ def _sent(source: Source, routing: Routing, instead: str) -> Source:
 def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: Listener) -> list[Route]:
     """Where the untuned base sends the texts; kept, for it takes a forward each."""
     domains = [each.domain.name for each in asked.job.data.domains]
-    path = folder / "routes" / f"{base.name}-{digest([domains, list(asked.texts)])[:10]}.json"
+    what = [WORDING, domains, list(asked.texts), asked.job.limits.max_length]
+    path = folder / "routes" / f"{base.name}-{digest(what)[:10]}.json"
     if not path.exists():
         loaded = open_run(base, offline=offline, listen=listen)
         limits = Limits(asked.job.limits.max_length, 1, loaded.context)
@@ -182,7 +183,8 @@ def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: L
 def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:
     """The folder of the merged adapter; made where it is not there yet."""
     names = [*source.domains.values()]
-    to = runs.folder / "merged" / f"{kind}-{digest(names)[:10]}"
+    what = [MERGED, kind, *(foreign_digest(runs.run(name).adapter) for name in names)]
+    to = runs.folder / "merged" / f"{kind}-{digest(what)[:10]}"
     if not (to.is_dir() and verify(to)):
         recipe = runs.run(names[0]).recipe()
         base = find_base(recipe.model, recipe.directory, offline=offline)
@@ -194,7 +196,4 @@ def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:
 
 def _measuring(recipe: Recipe, adapter: Path) -> Recipe:
     """The recipe that measures an adapter on every domain."""
-    return recipe.override(
-        strategy={"method": "adapter", "adapter": str(adapter.resolve())},
-        **{f"domain.{each.name}.trained": True for each in recipe.domain},
-    )
+    return recipe.override(strategy={"method": "adapter", "adapter": str(adapter.resolve())})

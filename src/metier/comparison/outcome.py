@@ -32,7 +32,8 @@ class Outcome:
     @classmethod
     def open(cls, path: str | Path) -> Outcome:
         """By its folder, or a file in it. Raises `RunError` where there is none of this format."""
-        directory = Path(path) if Path(path).is_dir() else Path(path).parent
+        path = Path(path).resolve()
+        directory = path if path.is_dir() else path.parent
         outcome = cls(directory)
         found = outcome.values.get("format")
         if found != FORMAT:

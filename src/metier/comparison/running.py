@@ -10,13 +10,14 @@ from typing import Any
 
 from metier import child, experiment
 from metier.comparison.layouts import Experts, Routing, find_experts, merged, route
+from metier.data.prompts import read_prompts
 from metier.errors import AbsentError, Fault, FaultsError, MetierError, RecipeError
 from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
 from metier.grid import BASE, CLASSICAL, Cell, Comparison, Entry
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.strategies import Tuned, Untuned
+from metier.strategies import Tuned
 
 Train = Callable[..., Run]
 """`child.train`, or what stands in for it: (recipe, overrides, offline=, on_event=) → run."""
@@ -40,6 +41,8 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
     fails leaves the others alone.
     """
     entries, work = comparison.entries(), _Work(comparison, how)
+    if (path := comparison.prompts_path) and any(entry.layout == "per-domain" for entry in entries):
+        read_prompts(path, [domain.name for domain in entries[0].recipe.domain])  # else its faults would be told last
     stages = [stage for entry in entries if (stage := _stage(entry))]
     work.check([*stages, *(entry for entry in entries if not entry.after)])
     work.run(stages)
@@ -82,7 +85,7 @@ def _with_experts(
 ) -> tuple[list[Line], list[Routing]]:
     """The lines, those of experts followed by what is put together of them."""
     routings: list[Routing] = []
-    for experts in find_experts(entries, lines):
+    for experts in list(find_experts(entries, lines)):
         more: list[Line] = []
         how = work.how
         for line, sent in route(experts, work.comparison, runs, offline=how.offline, listen=how.listen):
@@ -137,7 +140,7 @@ class _Work:
     comparison: Comparison
     how: How
     done: dict[str, Run | MetierError] = field(default_factory=dict)
-    missing: dict[str, Cell] = field(default_factory=dict)
+    missing: dict[str, tuple[Cell, Path]] = field(default_factory=dict)
 
     def check(self, entries: Iterable[Entry]) -> None:
         """Find every cell's finished run, if there is one. Raises with every fault of every strategy.
@@ -166,14 +169,24 @@ class _Work:
         return [replace(entry, cells=cells) for entry, cells in kept if cells]
 
     def run(self, entries: Sequence[Entry]) -> None:
-        """What is missing of them, what tunes nothing first."""
+        """What is missing of them, what tunes nothing first.
+
+        Cells that turn out to need the same run wait for it: no two processes work in one directory.
+        """
         keys = dict.fromkeys(_key(cell) for entry in entries for cell in entry.cells)
-        cells = sorted((self.missing[key] for key in keys if key in self.missing), key=_late)
+        wanting = len(keys.keys() & self.missing.keys())
         if keys:
-            self.how.listen(_note(f"{len(keys)} runs, {len(keys) - len(cells)} of them there already"))
-        for key, result in _trained(cells, self.how):
-            self.done[key] = result
-            del self.missing[key]
+            self.how.listen(_note(f"{len(keys)} runs, {len(keys) - wanting} of them there already"))
+        while keys.keys() & self.missing.keys():
+            asked = [self.missing[key] for key in keys if key in self.missing]
+            first = {directory: cell for cell, directory in reversed(asked)}
+            for key, result in _trained(sorted(first.values(), key=_late), self.how):
+                self.done[key] = result
+                del self.missing[key]
+            for cell, directory in asked:
+                if _key(cell) in self.missing and directory in first:
+                    del self.missing[_key(cell)]
+                    self._look_for(cell)
 
     def line(self, entry: Entry) -> Line | None:
         """An entry's line; None of base or baseline that nobody asked for and that cannot be."""
@@ -184,7 +197,11 @@ class _Work:
         if failed:
             return _failed(entry, failed)
         sources = tuple(self._sources(entry))
-        return Line(entry.name, entry.arm, entry.model, entry.layout, entry.rows, sources, _kind(entry))
+        return replace(
+            _failed(entry, ""),
+            sources=sources,
+            guard={str(name): limit for name, limit in entry.recipe.eval.guard.items()},
+        )
 
     def why_not(self, entry: Entry) -> str:
         """Why its stage failed, or ""."""
@@ -197,10 +214,11 @@ class _Work:
         if key in self.done or key in self.missing:
             return
         means: dict[str, Any] = {"offline": self.how.offline, "on_event": self.how.listen}
-        if run := experiment.find(cell.recipe, self.how.overrides, **means):
+        run, finished = experiment.locate(cell.recipe, self.how.overrides, **means)
+        if finished:
             self.done[key] = run
         else:
-            self.missing[key] = cell
+            self.missing[key] = cell, run.directory
 
     def _sources(self, entry: Entry) -> Iterator[Source]:
         """One a seed."""
@@ -269,7 +287,7 @@ def _late(cell: Cell) -> tuple[bool, bool]:
 def _kind(entry: Entry) -> str:
     if entry.layout == "per-domain":
         return "oracle"
-    return "base" if entry.recipe.strategy == Untuned(method="none") else ""
+    return "base" if entry.base else ""
 
 
 def _key(cell: Cell) -> str:

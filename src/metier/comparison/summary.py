@@ -26,8 +26,7 @@ def parts(table: Mapping[str, Any]) -> Iterator[Part]:
     for name, why in table["failed"].items():
         yield f"failed: {name}: {why}"
     yield table["verdict"]
-    if table["labelled_by_a_model"]:
-        yield f"warning: {table['labelled_by_a_model']}"
+    yield from (f"warning: {each}" for each in table["warnings"])
 
 
 def markdown(name: str, table: Mapping[str, Any]) -> str:
@@ -35,7 +34,11 @@ def markdown(name: str, table: Mapping[str, Any]) -> str:
     head = ("strategy", "overall of 100", "− untuned base", "", "− best", "1,000 answers", "trained")
     rows = [_markdown_row(line, table) for line in table["lines"]]
     lines = [f"### {name}", "", table["verdict"], "", _piped(head), _piped(["---"] * len(head)), *map(_piped, rows)]
-    lines += ["", *(f"- failed: {name}: {why}" for name, why in table["failed"].items())]
+    lines += [
+        "",
+        *(f"- warning: {each}" for each in table["warnings"]),
+        *(f"- failed: {name}: {why}" for name, why in table["failed"].items()),
+    ]
     note = f"Mean over {', '.join(table['domains'])} of the primary metric, out of 100, with 95 % intervals. Paired"
     return "\n".join([*lines, f"{note} tests on the same held-out items, Holm over the strategies."]).rstrip() + "\n"
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from metier.errors import RunError
 from metier.evaluation.answers import Answer, read_answers
 from metier.grid import Layout
 from metier.run import Run
@@ -41,7 +42,8 @@ class Source:
 class Line:
     """One strategy with one model, layout and number of rows; `failed` says why it has no runs.
 
-    `kind` tells a line of runs ("") from what is put together of several: "oracle", "router", "base-router".
+    `kind` is "base" for the bare untuned one, and tells what is put together of experts: "oracle", "router",
+    "base-router", "merge". `guard` is what its recipe allows to be forgotten.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Line:
     sources: tuple[Source, ...]
     kind: str = ""
     failed: str = ""
+    guard: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Self:
@@ -75,9 +78,15 @@ class Runs:
         return Run(self.folder / name)
 
     def answers(self, name: str) -> list[Answer]:
+        if not self.has(name):
+            raise RunError(f"{self.folder / name}: is gone", "run the comparison again")
         if name not in self._answers:
             self._answers[name] = read_answers(self.folder / name / "answers.jsonl")
         return self._answers[name]
+
+    def first(self, line: Line) -> Run:
+        """A run of the line that stands for what all of its runs share."""
+        return self.run(line.sources[0].runs[0])
 
     def asked(self, name: str) -> list[Answer]:
         """Its answers to the domains' items."""

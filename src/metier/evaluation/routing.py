@@ -15,7 +15,7 @@ from metier.inference.engine import Engine
 from metier.routing import Route
 
 # What all texts share stands in front, where it is read once.
-_ASKED = "Which topic is this message about? Please choose an answer from {{{names}}}.\nMessage: {text}\nTopic:"
+WORDING = "Which topic is this message about? Please choose an answer from {{{names}}}.\nMessage: {text}\nTopic:"
 
 
 def by_base(
@@ -30,7 +30,7 @@ def by_base(
 
     It has no threshold; (None, 0.0) is a text longer than `limits.max_length`.
     """
-    asked = [[Message("user", _ASKED.format(text=text, names="/".join(domains)))] for text in texts]
+    asked = [[Message("user", WORDING.format(text=text, names="/".join(domains)))] for text in texts]
     items = [typed("", each, Replies("label", tuple(domains))) for each in asked]
     answers = answer(engine, renderer, items, limits, listen, "routing")
     return [(each.output, max(softmax(each.label_logprobs))) if each.output else (None, 0.0) for each in answers]

@@ -15,7 +15,7 @@ import numpy as np
 from metier.evaluation.answers import Answer
 from metier.evaluation.metrics import Aligned, align, out_of_one
 from metier.resampling import Floats, Statistic
-from metier.scores import Difference, Drawn, Score, extremes, holm
+from metier.scores import Difference, Drawn, Score, adjust_holm, extremes, holm
 
 OVERALL = "overall"
 NOT_WORSE = 0.025  # one-sided, beside the two-sided 0.05 of all other tests
@@ -135,7 +135,7 @@ def adjust(contrasts: Mapping[str, Contrast]) -> dict[str, Contrast]:
     for (name, domain, _), adjusted in parts:
         domains[name][domain] = adjusted
     known = {name: each.p_inferior for name, each in contrasts.items() if each.p_inferior is not None}
-    p_inferior = _holm(known)
+    p_inferior = dict(zip(known, adjust_holm([*known.values()]), strict=True))
     return {
         name: replace(each, overall=whole.get(name), domains=domains[name], p_inferior=p_inferior.get(name))
         for name, each in contrasts.items()
@@ -156,12 +156,3 @@ def _of_one(metric: str, statistic: Statistic) -> Statistic:
         return np.array([out_of_one(metric, value) for value in statistic(weights_BN).tolist()])
 
     return of_one
-
-
-def _holm(chances: Mapping[str, float]) -> dict[str, float]:
-    adjusted: dict[str, float] = {}
-    least = 0.0
-    for rank, name in enumerate(sorted(chances, key=chances.__getitem__)):
-        least = max(least, min(1.0, (len(chances) - rank) * chances[name]))
-        adjusted[name] = least
-    return adjusted

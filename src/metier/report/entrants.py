@@ -48,8 +48,13 @@ class Entrant:
 
     @property
     def guarded(self) -> bool:
-        """Whether any guard was set that its runs could break."""
-        return any(run.scores()["guard"] for run in self.runs)
+        """Whether any guard was set."""
+        return bool(self.line["guard"])
+
+    @property
+    def alone(self) -> bool:
+        """Whether one run answered for each seed."""
+        return len(self._line.sources[0].runs) == 1
 
     def answers(self) -> list[Answer]:
         """Of its first seed."""

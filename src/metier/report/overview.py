@@ -50,6 +50,7 @@ class Overview:
     verdict: str
     entrants: tuple[Entrant, ...]
     failed: Mapping[str, str]
+    warnings: tuple[str, ...]
     margin: str
     rows: tuple[Row, ...]
     forests: tuple[Forest, ...]
@@ -99,6 +100,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         verdict=table["verdict"],
         entrants=entrants,
         failed=table["failed"],
+        warnings=tuple(table["warnings"]),
         margin=decimal(100 * table["margin"], 1),
         rows=read_rows(entrants),
         forests=draw_forests(table, entrants),
@@ -108,7 +110,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         confusions=_confusions(first) if first else (),
         calibration=draw_calibration(speakers(entrants, len(entrants))),
         forgetting=draw_forgetting(entrants),
-        weighed=read_tradeoff(first.runs[0].scores()) if first else None,
+        weighed=read_tradeoff(first.runs[0].scores()) if first and first.alone else None,
         crossing=read_crossing(table, entrants),
         experts=read_experts(table),
         groups=show_answers(asked, first.runs[0].facts["seed"]) if first else (),

@@ -36,7 +36,14 @@ class Contest:
         """A line whose score is near `level`; `trained` are the domains it learned from, where it did."""
         runs = [self._run(f"run{len(self.lines)}-{seed}", level, trained) for seed in range(seeds)]
         sources = tuple(Source(seed, run) for seed, run in enumerate(runs))
-        kept = {"arm": name, "model": MODELS[0], "layout": "shared", "rows": 1.0, "kind": ""}
+        kept = {
+            "arm": name,
+            "model": MODELS[0],
+            "layout": "shared",
+            "rows": 1.0,
+            "kind": "",
+            "guard": {"general_text": 0.1},
+        }
         plain = Line(name=name, sources=sources, **{**kept, **line}).to_json()
         gain = _score(level - 0.3, "overall") | {"p": 0.01, "p_adjusted": 0.03, "test": "paired bootstrap"}
         gap = {"overall": gain | {"value": level - 0.8, "verdict": "worse"}, "by_domain": {}, "p_inferior": 0.01}
@@ -74,6 +81,7 @@ class Contest:
                 "strategy": [{"name": "LoRA", "seeds": []}],
                 "volume": 10_000,
             },
+            "changes": {"train.rows": 50},
             "lines": [{key: line[key] for key in keys} for line in self.lines],
             "table": {
                 "domains": list(self.domains),
@@ -84,7 +92,10 @@ class Contest:
                 "recommended": recommended,
                 "cost_rests_on": "time",
                 "verdict": f"Best is {best}; take {recommended}.",
+                "warnings": ["the answers of one came from a model"],
                 "curves": list(curves),
+                "layouts": [_layouts()] if len(self.lines) > 5 else [],
+                "routers": [_router("LoRA, per domain, routed", self.domains)] if len(self.lines) > 5 else [],
             },
         }
 
@@ -212,3 +223,14 @@ def _cost(*, is_base: bool) -> dict[str, Any]:
         "size": 0 if is_base else 2_140_184,
     }
     return {**trained, "answering": 74.9, "memory": 1_222_598_656, "price": None}
+
+
+def _layouts() -> dict[str, Any]:
+    gap = _score(0.01, "overall") | {"p": 0.2, "p_adjusted": 0.4, "test": "paired bootstrap", "verdict": "better"}
+    return {"arm": "LoRA", "oracle": "LoRA, per domain", "contrasts": {"interference": gap}, "matrix": {}}
+
+
+def _router(line: str, domains: Sequence[str]) -> dict[str, Any]:
+    counts = [[7 if row == column else 1 for column in range(len(domains))] + [2] for row in range(len(domains))]
+    sent = {"domains": list(domains), "counts": counts, "right": 7, "wrong": 2, "abstained": 1}
+    return {"line": line, "kind": "router", "seed": 0, "threshold": 0.64, "heldout": sent, "hard": {"short": sent}}

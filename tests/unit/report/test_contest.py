@@ -56,14 +56,22 @@ def test_every_section_has_its_link_and_every_picture_its_caption(large: Made) -
     page = read(large)
     shown = [section["id"] for section in page.all("section")]
     assert [each["href"] for each in page.all("a")] == [f"#{section}" for section in shown]
-    assert len(shown) == 12
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 8
+    assert len(shown) == 13
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 9
 
 
 def test_the_recommended_one_s_scales_are_weighed(large: Made) -> None:
     page = read(large)
     assert f"A share of what {large[0]['table']['recommended']} learned" in page.text
     assert "scale 0.75 is recommended: it keeps most of the gain" in page.text
+
+
+def test_layouts_routers_and_warnings_are_told(large: Made) -> None:
+    page = read(large)
+    assert "interference" in page.text
+    assert "Below a share of 0.64, chosen on validation, it abstains" in page.text
+    assert "the answers of one came from a model" in page.text
+    assert "metier compare strategies.toml --set train.rows=50" in page.text
 
 
 def test_what_has_nothing_to_show_is_absent(tmp_path: Path) -> None:
