@@ -87,15 +87,15 @@ def _with_experts(
     routings: list[Routing] = []
     for experts in list(find_experts(entries, lines)):
         more: list[Line] = []
+        merges: list[Entry] = []
         how = work.how
-        for line, sent in route(experts, work.comparison, runs, offline=how.offline, listen=how.listen):
-            more.append(line)
-            routings += sent
         try:
-            merges = list(merged(experts, runs, offline=how.offline))
+            for line, sent in route(experts, work.comparison, runs, offline=how.offline, listen=how.listen):
+                more.append(line)
+                routings += sent
+            merges += merged(experts, runs, offline=how.offline)
         except MetierError as error:
-            how.listen(_note(f"{experts.line.name}: is not merged: {error}"))
-            merges = []
+            how.listen(_note(f"{experts.line.name}: is not put together: {error}"))
         work.check(merges)
         work.run(merges)
         more += [_of_experts(each, experts) for entry in merges if (each := work.line(entry))]
