@@ -29,7 +29,10 @@ class Limits:
 def answer(
     engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits, listen: Listener, phase: str = "answers"
 ) -> list[Answer]:
-    """Answer every item, in the given order; one longer than `max_length` counts as failed."""
+    """Answer every item, in the given order; one that is longer than `max_length` counts as failed.
+
+    Of an open one its question has to fit.
+    """
     answers: dict[int, Answer] = {}
     ways = {"label": _among, "choice": _among, "preference": _among, "rated": _read, "passage": _read, "open": _opens}
     for work in (_among, _read, _opens):
@@ -121,10 +124,12 @@ def _scored(
 
 
 def _opens(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Limits) -> list[Answer]:
+    """Whose question fits is answered; how likely the wanted answer is, is read where that fits too."""
     rows = [renderer.example(item) for item in items]
-    faults = [_too_long([row], limits) for row in rows]
+    faults = [_too_long([_question(row)], limits) for row in rows]
     good = [index for index, fault in enumerate(faults) if not fault]
-    logprobs = engine.score([rows[index] for index in good])
+    whole = [index for index in good if len(rows[index].tokens) <= limits.max_length]
+    logprobs = dict(zip(whole, engine.score([rows[index] for index in whole]), strict=True))
     requests = [_request(renderer, rows[index], limits) for index in good]
     answers = [blank(item, fault) for item, fault in zip(items, faults, strict=True)]
     for place, tokens, finish in engine.run(requests):
@@ -134,13 +139,19 @@ def _opens(engine: Engine, renderer: Renderer, items: Sequence[Item], limits: Li
             output=renderer.decode(tokens),
             new_tokens=len(tokens),
             stopped=finish == "stop",
-            logprob=logprobs[place],
-            tokens=int(sum(rows[index].weights)),
+            logprob=logprobs.get(index),
+            tokens=int(sum(rows[index].weights)) if index in logprobs else None,
         )
     return answers
 
 
+def _question(row: Example) -> Example:
+    """What stands in front of the wanted answer."""
+    asked = row.weights.index(1.0)
+    return Example(row.tokens[:asked], row.weights[:asked])
+
+
 def _request(renderer: Renderer, row: Example, limits: Limits) -> Request:
-    prompt = row.tokens[: row.weights.index(1.0)]
+    prompt = _question(row).tokens
     room = max(1, min(limits.max_new_tokens, limits.context - len(prompt)))
     return Request(prompt, room, renderer.stop_ids)
