@@ -24,7 +24,10 @@ _CRASHED = "a fault of metier's, not yours; its lines stand above"
 
 
 def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_event: Listener) -> Run:
-    """What `experiment.train` does, in a child that ends with this process. Raises `MetierError` as that does."""
+    """What `experiment.train` does, in a child that ends with this process. Raises `MetierError` as that does.
+
+    A child that was asked to stop stops this process too: `KeyboardInterrupt`.
+    """
     asked = {"recipe": recipe.values(), "path": str(recipe.path), "overrides": dict(overrides), "offline": offline}
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
@@ -43,6 +46,8 @@ def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_eve
                     result = said
         finally:
             _running.discard(child)
+    if "stopped" in result:
+        raise KeyboardInterrupt
     if "run" in result:
         return Run(Path(result["run"]))
     raise MetierError(result.get("error") or _why(child.returncode), result.get("hint", ""))
@@ -78,6 +83,9 @@ def _main() -> None:
         run = experiment.train(recipe, **how, on_event=lambda event: _say(said, asdict(event)), stop=stopping.is_set)
         _say(said, {"run": str(run.directory)})
     except MetierError as error:
+        if stopping.is_set():
+            _say(said, {"stopped": str(error)})
+            return
         _say(said, {"error": str(error), "hint": error.hint})
     except MemoryError:
         _say(said, {"error": "out of memory", "hint": "`metier plan` shows what needs how much"})

@@ -236,7 +236,7 @@ def _differing(base: Recipe, changed: Mapping[str, Any]) -> Recipe:
         for key, value in dict(difference.pop(table, {})).items():
             deeper = value.items() if table == "domain" and isinstance(value, Mapping) else ()
             changes |= {f"{table}.{key}.{name}": each for name, each in deeper} or {f"{table}.{key}": value}
-    if "model" in difference:
+    if "model" in difference and difference.get("method") != "endpoint":  # whose model is the one that answers there
         changes["model"] = difference.pop("model")
     if difference.get("method", values["strategy"]["method"]) != values["strategy"]["method"]:
         values["strategy"] = difference

@@ -146,7 +146,7 @@ def probe() -> Hardware:
 def measure(layer: Layer, threads: int) -> Rates:
     """Time a random layer in a child, so that this process stays light and undisturbed; once for each layer."""
     command = [sys.executable, "-m", "metier.hardware", json.dumps([asdict(layer), threads])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, start_new_session=True)
     return Rates(**json.loads(done.stdout.splitlines()[-1]))
 
 

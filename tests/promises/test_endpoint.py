@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import metier
 from metier.cli.main import app
 from metier.errors import MetierError, RecipeError, RunError
-from metier.experiment import evaluate, find, plan, train
+from metier.experiment import evaluate, locate, plan, train
 from metier.inference import endpoint as module
 from metier.recipe import Recipe
 from metier.run import Run
@@ -163,10 +163,12 @@ def test_what_failed_counts_as_failed_and_is_asked_again_on_request(home: Path, 
 def test_who_asks_where_and_how_makes_the_run(home: Path, server: ChatServer) -> None:
     run = train(recipe(home, server.url))
     asked = len(server.bodies)
-    found = find(recipe(home, server.url))
+    found, finished = locate(recipe(home, server.url))
+    assert finished
     assert found is not None
     assert found.directory == run.directory
-    assert find(recipe(home, server.url, price_per_million={"input": 1, "output": 1})) is None  # it is counted anew
+    _, finished = locate(recipe(home, server.url, price_per_million={"input": 1, "output": 1}))
+    assert not finished  # it is counted anew
     priced = train(recipe(home, server.url, price_per_million={"input": 1, "output": 1}, concurrency=1))
     assert priced.directory == run.directory
     assert priced.facts["measured"]["price_per_1000"] == pytest.approx(0.025)

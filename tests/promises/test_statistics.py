@@ -19,9 +19,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from metier import resampling
-from metier.comparison.table import NOT_WORSE
 from metier.evaluation.answers import Answer
-from metier.evaluation.standings import Contrast, Field, adjust
+from metier.evaluation.standings import NOT_WORSE, Contrast, Field, adjust
 from metier.scores import Difference, f1, holm, interval, mcnemar, mean, paired, proportion
 
 Bools = Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]]

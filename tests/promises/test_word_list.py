@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metier.errors import DataError, MetierError
-from metier.experiment import evaluate, find, train
+from metier.experiment import evaluate, locate, train
 from metier.inference.conversation import Conversation
 from metier.recipe import Recipe
 from metier.run import Run
@@ -98,7 +98,8 @@ def test_another_list_is_another_run_and_the_same_one_is_found(home: Path, run: 
     (home / "copy.toml").write_text(f"# the same\n{_LIST}")
     (home / "other.toml").write_text(_LIST.replace('"she"', '"hers"'))
     assert train(recipe.override(**{"strategy.words": "copy.toml"})).name == run.name
-    found = find(recipe)
+    found, finished = locate(recipe)
+    assert finished
     assert found is not None
     assert found.name == run.name
     other = train(recipe.override(**{"strategy.words": "other.toml", "train.seed": 3}))

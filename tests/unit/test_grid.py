@@ -174,3 +174,10 @@ def test_lines_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_table_that_is_none_is_a_fault(tmp_path: Path, table: str) -> None:
     with pytest.raises(RecipeError, match=table.partition(" ")[0]):
         entries(tmp_path, f'[[strategy]]\nname = "a"\n{table}\n')
+
+
+def test_an_endpoint_s_model_is_its_own(tmp_path: Path) -> None:
+    text = '[[strategy]]\nname = "paid"\nmethod = "endpoint"\nurl = "http://127.0.0.1:9/v1"\nmodel = "gpt-paid"\n'
+    (found, *_) = entries(tmp_path, 'models = ["base"]\n' + text)
+    assert found.recipe.model == found.model == "base"
+    assert found.recipe.strategy.model_dump()["model"] == "gpt-paid"

@@ -91,9 +91,12 @@ def _show(outcome: Outcome, *, json: bool, csv: bool, markdown: bool) -> None:
 def _gate(table: dict[str, Any], fail_under: float | None) -> None:
     lines = {line["name"]: line for line in table["lines"]}
     chosen = lines.get(table["recommended"])
-    if fail_under is not None and (chosen is None or 100 * chosen["overall"]["value"] < fail_under):
+    value = 100 * chosen["overall"]["value"] if chosen else 0.0
+    if fail_under is not None and value < fail_under:
+        say(f"gate: what is recommended has {value:.1f} of 100, --fail-under asks for {fail_under:g}")
         raise SystemExit(_GATE)
-    if chosen is None and table["best"] is not None:  # a guard says no to all that are good enough
+    if chosen is None and table["best"] is not None:
+        say("gate: a guard says no to every strategy that is good enough")
         raise SystemExit(_GATE)
     if table["failed"]:
         raise MetierError(f"{len(table['failed'])} of the strategies failed", "see above; the others are in the report")

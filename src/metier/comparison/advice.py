@@ -62,6 +62,17 @@ def advise(
     return Advice(best.name, chosen.name if chosen else None, unit, f"{_head(best, against_base)}; {reason}.")
 
 
+def answer_of(question: tuple[str, str, Difference]) -> str:
+    """Is prompting enough? The best tuned line beside the best that is only asked."""
+    tuned, asked, found = question
+    ends = (
+        f"{_of_100(found.value, signed=True)} [{_of_100(found.low, signed=True)}, {_of_100(found.high, signed=True)}]"
+    )
+    if found.verdict == _NONE:
+        return f"That tuning ({tuned}) differs from prompting ({asked}) is not shown: {ends}."
+    return f"Tuning ({tuned}) is {found.verdict} than prompting ({asked}): {ends}."
+
+
 def _not_worse(found: Contrast) -> bool:
     return found.p_inferior is not None and found.p_inferior < NOT_WORSE
 

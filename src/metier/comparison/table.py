@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from metier.comparison.advice import Candidate, advise
+from metier.comparison.advice import Candidate, advise, answer_of
 from metier.comparison.costs import Cost, Costs
 from metier.comparison.experts import compare_layouts, describe, of_expert
 from metier.comparison.layouts import Routing
@@ -17,7 +17,7 @@ from metier.evaluation.metrics import CLOSED, to_dict
 from metier.evaluation.standings import Contrast, Field, Standing, adjust
 from metier.evaluation.verdict import of_labels
 from metier.grid import Comparison
-from metier.scores import Score
+from metier.scores import Difference, Score
 
 FORMAT = 1
 
@@ -49,6 +49,7 @@ def tabulate(comparison: Comparison, lines: Sequence[Line], routings: Sequence[R
     against_base = adjust(_against_base(rows, field, comparison.margin))
     against_best = adjust(_against(ranked[0], rows, field, comparison.margin)) if ranked else {}
     advice = advise(comparison, [row.candidate for row in ranked], against_base, against_best)
+    question = _tuned_or_asked(ranked, field, runs)
     return {
         "domains": list(field.domains),
         "metrics": {name: each.metric for name, each in field.aligned.items()},
@@ -58,7 +59,8 @@ def tabulate(comparison: Comparison, lines: Sequence[Line], routings: Sequence[R
         "best": advice.best,
         "recommended": advice.recommended,
         "cost_rests_on": advice.rests_on,
-        "verdict": advice.verdict,
+        "verdict": advice.verdict + (f" {answer_of(question)}" if question else ""),
+        "tuned_or_asked": _told(question) if question else None,
         "warnings": list(_warnings(known, runs)),
         "curves": _curves(known, runs, field),
         "layouts": compare_layouts([row.line for row in rows], {row.line.name: row.keys for row in rows}, field),
@@ -130,6 +132,23 @@ def _against_base(rows: Sequence[_Row], field: Field, margin: float) -> dict[str
 def _against(best: _Row, rows: Sequence[_Row], field: Field, margin: float) -> dict[str, Contrast]:
     others = (row for row in rows if row is not best)
     return {row.line.name: field.contrast(row.keys, best.keys, margin) for row in others}
+
+
+def _tuned_or_asked(ranked: Sequence[_Row], field: Field, runs: Runs) -> tuple[str, str, Difference] | None:
+    """The best tuned line beside the best that is only asked; p times the pairs of which these are one."""
+    tuned = [row for row in ranked if runs.first(row.line).facts.get("trained")]
+    asked = [row for row in ranked if runs.first(row.line).facts["method"] == "none"]
+    if not tuned or not asked:
+        return None
+    found = field.contrast(tuned[0].keys, asked[0].keys, 1.0).overall
+    assert found, "both are ranked"
+    p = min(1.0, found.p * len(tuned) * len(asked))
+    return tuned[0].line.name, asked[0].line.name, replace(found, p_adjusted=p)
+
+
+def _told(question: tuple[str, str, Difference]) -> dict[str, Any]:
+    tuned, asked, found = question
+    return {"tuned": tuned, "asked": asked, **to_dict(found)}
 
 
 def _line(row: _Row, against_base: Mapping[str, Contrast], against_best: Mapping[str, Contrast]) -> dict[str, Any]:

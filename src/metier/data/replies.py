@@ -170,10 +170,12 @@ def _label(domain: Domain, answer: str, labels: Sequence[str]) -> str:
     value = answer.strip()
     if domain.bins is not None:
         return _bin(domain, value)
-    if domain.label_map is not None and value not in domain.label_map:
-        problem = f"{value!r} is not in label_map{nearest(value, domain.label_map)}"
-        raise Unreadable("", problem, _allowed(domain.label_map))
-    label = value if domain.label_map is None else domain.label_map[value]
+    mapped = domain.label_map or {}
+    named = domain.labels or mapped.values()  # what is a label already needs no mapping
+    if domain.label_map is not None and value not in mapped and value not in named:
+        problem = f"{value!r} is not in label_map{nearest(value, mapped)}"
+        raise Unreadable("", problem, _allowed(mapped))
+    label = mapped.get(value, value)
     if label not in labels:
         raise Unreadable("", f"{label!r} is no label{nearest(label, labels)}", _allowed(labels))
     return label

@@ -102,7 +102,7 @@ def look_over(values: Mapping[str, Any], runs: Path) -> Overview:
         failed=table["failed"],
         warnings=tuple(table["warnings"]),
         margin=decimal(100 * table["margin"], 1),
-        rows=read_rows(entrants),
+        rows=read_rows(entrants, table["margin"]),
         forests=draw_forests(table, entrants),
         examples=draw_examples(table, entrants),
         learning=draw_learning(table, entrants),

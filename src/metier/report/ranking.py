@@ -15,11 +15,12 @@ from metier.report.scoring import Contrast, Value, read_contrast
 
 @dataclass(frozen=True)
 class Gap:
-    """A line minus the best; `within` says whether it is shown to stay within the margin of it."""
+    """A line minus the best: whether it is shown to stay `within` the margin of it, or to lie `beyond` that."""
 
     figure: str
     interval: str
     within: bool
+    beyond: bool
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Forest:
     bars: tuple[Bar, ...]
 
 
-def read_rows(entrants: Sequence[Entrant]) -> tuple[Row, ...]:
-    return tuple(map(_row, entrants))
+def read_rows(entrants: Sequence[Entrant], margin: float) -> tuple[Row, ...]:
+    return tuple(_row(each, margin) for each in entrants)
 
 
 def draw_forests(table: Mapping[str, Any], entrants: Sequence[Entrant]) -> tuple[Forest, ...]:
@@ -107,7 +108,7 @@ def _bar(entrant: Entrant, score: Mapping[str, Any] | None, axis: Axis) -> Bar:
     return Bar(entrant.rank, entrant.look, entrant.name, mark)
 
 
-def _row(entrant: Entrant) -> Row:
+def _row(entrant: Entrant, margin: float) -> Row:
     line, score = entrant.line, entrant.overall
     against = line["against_base"] and line["against_base"]["overall"]
     return Row(
@@ -115,7 +116,7 @@ def _row(entrant: Entrant) -> Row:
         overall=_overall(score) if score else None,
         spread=_spread(line),
         base=read_contrast(against) if against else None,
-        best=_gap(line["against_best"]),
+        best=_gap(line["against_best"], margin),
         forgetting=_forgotten(line["forgetting"]),
         guards=("hold" if line["guards_hold"] else "FAILED") if entrant.guarded else "",
         notes=tuple(_notes(line)),
@@ -131,7 +132,7 @@ def _spread(line: Mapping[str, Any]) -> str:
     return f"± {figure(OVERALL, line['spread'])} over {count} seeds" if line["spread"] is not None else ""
 
 
-def _gap(against: Mapping[str, Any] | None) -> Gap | None:
+def _gap(against: Mapping[str, Any] | None, margin: float) -> Gap | None:
     if not against or not (found := against["overall"]):
         return None
     p = against["p_inferior"]
@@ -139,6 +140,7 @@ def _gap(against: Mapping[str, Any] | None) -> Gap | None:
         figure=figure(OVERALL, found["value"], signed=True),
         interval=interval(OVERALL, found["low"], found["high"], signed=True),
         within=p is not None and p < NOT_WORSE,
+        beyond=found["high"] < -margin,
     )
 
 

@@ -66,7 +66,10 @@ def doubling(curve: Mapping[str, Any]) -> str:
     if not slope:
         return ""
     ends = interval(OVERALL, slope["low"], slope["high"], signed=True)
-    return f"doubling them is expected to add {figure(OVERALL, slope['value'], signed=True)} {ends}"
+    added = f"{figure(OVERALL, slope['value'], signed=True)} {ends}"
+    if slope["low"] <= 0 <= slope["high"]:
+        return f"that doubling them adds anything is not shown: {added}"
+    return f"doubling them is expected to add {added}"
 
 
 def _read(run: Run) -> _Training | None:
