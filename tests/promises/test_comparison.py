@@ -423,6 +423,10 @@ def test_hard_prompts_are_read_before_anything_is_trained(copy: Path) -> None:
         compare(Comparison.load(copy / "comparison.toml"), train=refuse)
 
 
+def _said(run: Run) -> list[dict[str, Any]]:
+    return [{**row, "place": row["place"].rpartition("/")[2]} for row in run.answers()]
+
+
 @pytest.mark.slow
 def test_killed_five_times_the_answers_are_the_same(home: Path, tmp_path: Path) -> None:
     """By kill -9 of the whole group, at moments that the runs' own work chooses; then the same command again."""
