@@ -1,4 +1,4 @@
-"""The issue's own sentence: an adapter trained far too hard is caught, and a share of it is recommended that is not."""
+"""An adapter trained far too hard is caught, and a share of it is recommended that is not."""
 
 from __future__ import annotations
 
