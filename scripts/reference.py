@@ -6,7 +6,7 @@ python scripts/reference.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from metier.cli.main import app
 from metier.domain import Domain, Listed, Permutation, Strict, Versions
 from metier.files import write_atomic
+from metier.grid import Arm, Axes, Comparison
 from metier.recipe import Eval, Recipe, Replay, Train
 from metier.strategies import METHODS, Endpoint, Foreign, LastN, Lora, LoraStrategy, Price, WordList
 
@@ -46,19 +47,33 @@ _TABLES: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
     ("`[train.replay]`", "General rows beside the recipe's own, against forgetting.", Replay, ()),
     ("`[eval]`", "", Eval, ()),
 )
+_COMPARED: tuple[tuple[str, str, type[Strict], tuple[str, ...]], ...] = (
+    ("The comparison itself", "At the top of the file.", Comparison, ("strategy", "path", "changes")),
+    (
+        "`[[strategy]]`",
+        "Beside the axes above, for it alone, and any key of a recipe's `[strategy]`.",
+        Arm,
+        (*Axes.model_fields,),
+    ),
+)
 
 
 def recipe_page() -> str:
-    """Every key of a recipe with its type, default and meaning."""
+    """Every key of a recipe, and of a comparison, with its type, default and meaning."""
     parts = ["# A recipe's keys", f"{_WRITTEN} An unknown key is an error that names the nearest valid one."]
-    for title, text, model, without in _TABLES:
+    parts += _sections(_TABLES)
+    parts += ["# A comparison's keys", "What `metier compare` runs: docs/guides/comparing.md.", *_sections(_COMPARED)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections(tables: Iterable[tuple[str, str, type[Strict], tuple[str, ...]]]) -> Iterator[str]:
+    for title, text, model, without in tables:
         fields = {name: field for name, field in model.model_fields.items() if name not in without}
         rows = [_key(name, field) for name, field in fields.items()]
         if title == "`[strategy]`":
             rows.insert(0, _row("`method`", "text", "`lora`", ", ".join(METHODS)))
         head = ["| key | type | default | meaning |", "|---|---|---|---|"]
-        parts += [f"## {title}", *([text] if text else []), "\n".join([*head, *rows])]
-    return "\n\n".join(parts) + "\n"
+        yield from (f"## {title}", *([text] if text else []), "\n".join([*head, *rows]))
 
 
 def commands_page() -> str:

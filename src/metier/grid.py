@@ -60,12 +60,14 @@ class Arm(Axes):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, Field(min_length=1, max_length=60)]
+    name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="of its line in the table")
     after: Name | None = Field(None, description="a recipe whose run is the base that it goes on from")
-    peft: Mapping[str, Any] = Field(default_factory=dict)
-    train: Mapping[str, Any] = Field(default_factory=dict)
-    eval: Mapping[str, Any] = Field(default_factory=dict)
-    domain: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    peft: Mapping[str, Any] = Field(default_factory=dict, description="what it changes in [strategy.peft]")
+    train: Mapping[str, Any] = Field(default_factory=dict, description="what it changes in [train]")
+    eval: Mapping[str, Any] = Field(default_factory=dict, description="what it changes in [eval]")
+    domain: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="what it changes in a [[domain]], by name: domain.bank.weight = 2"
+    )
 
     @property
     def difference(self) -> Mapping[str, Any]:
@@ -77,7 +79,7 @@ class Comparison(Axes):
     """Strategies on one recipe's data; what it writes lies in comparisons/ beside it, its runs beside the recipe."""
 
     recipe: Name = Field(description="the recipe from which every strategy differs")
-    strategy: tuple[Arm, ...]
+    strategy: tuple[Arm, ...] = Field(description="[[strategy]] tables")
     train: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [train]")
     eval: Mapping[str, Any] = Field(default_factory=dict, description="what all strategies change in [eval]")
     margin: Annotated[float, Field(gt=0, lt=1)] = Field(
