@@ -281,3 +281,18 @@ def test_who_opens_a_chat_is_told_what_it_was_made_for(home: Path) -> None:
     assert said.exit_code == 0
     assert f"{run.name} on {run.facts['model']}" in said.output
     assert "its data asks, for example: " in said.output
+
+
+def test_a_sweep_ends_in_the_run_of_the_rate_that_it_chose(copy: Path) -> None:
+    """Each rate is tried from the same beginning, on validation alone, and none leaves a trace in what follows."""
+    recipe = Recipe.load(copy / "recipe.toml", {"train.learning_rate": 1e-3})
+    swept = train(recipe.override(**{"train.sweep": [0.5, 2.0]}))
+    tried = swept.facts["sweep"]
+    assert [each["factor"] for each in tried] == [0.5, 2.0]
+    best = max(tried, key=lambda each: (each["score"], -each["factor"]))
+    alone = train(recipe.override(**{"train.learning_rate": best["learning_rate"]}))
+    assert swept.name != alone.name
+    weights = [load_file(run.adapter / "adapter_model.safetensors") for run in (swept, alone)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0])
+    assert not (swept.directory / "sweep").exists()
