@@ -80,11 +80,11 @@ def test_labels_that_would_touch_are_left_out_but_never_the_last() -> None:
 
 def test_a_doubling_without_a_slope_says_nothing() -> None:
     assert not doubling({"per_doubling": None})
-    slope = {"value": -0.0006, "low": -0.022, "high": 0.021}
-    assert (
-        doubling({"per_doubling": slope})
-        == "doubling them is expected to add \N{MINUS SIGN}0.1 [\N{MINUS SIGN}2.2, +2.1]"
-    )
+    minus = "\N{MINUS SIGN}"
+    unshown = doubling({"per_doubling": {"value": -0.0006, "low": -0.022, "high": 0.021}})
+    assert unshown == f"that doubling them adds anything is not shown: {minus}0.1 [{minus}2.2, +2.1]"
+    shown = doubling({"per_doubling": {"value": 0.06, "low": 0.02, "high": 0.1}})
+    assert shown == "doubling them is expected to add +6.0 [+2.0, +10.0]"
 
 
 def test_in_a_crowd_the_marked_bear_their_numbers(found: Found) -> None:
