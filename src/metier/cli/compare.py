@@ -110,7 +110,7 @@ def _check(target: list[Path]) -> None:
     outcome = Outcome.open(target[0])
     if differing := check(outcome):
         raise MetierError("\n".join(differing), "the report is not what its runs give; run the comparison again")
-    say(f"{outcome.directory}: every number follows from the answers of its runs")
+    say(f"{target[0]}: every number follows from the answers of its runs")
 
 
 def _pair(target: list[Path], judge: str | None, *, json: bool, offline: bool) -> None:
