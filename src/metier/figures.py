@@ -72,6 +72,11 @@ def interval(metric: str, low: float, high: float, *, signed: bool = False) -> s
     return f"[{figure(metric, low, signed=signed)}, {figure(metric, high, signed=signed)}]"
 
 
+def as_kept(value: float) -> float:
+    """To nine digits, so that another machine's last bits make no difference."""
+    return float(f"{value:.9g}")
+
+
 def decimal(value: float, digits: int, *, signed: bool = False) -> str:
     """With a real minus sign, and never a negative zero."""
     return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", _MINUS)

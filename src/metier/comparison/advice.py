@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from metier.comparison.costs import Cost
-from metier.evaluation.standings import NOT_WORSE, Contrast, Standing
-from metier.figures import decimal
+from metier.evaluation.standings import NOT_WORSE, OVERALL, Contrast, Standing
+from metier.figures import as_kept, decimal, figure, interval
 from metier.grid import Comparison
-from metier.scores import Difference
+from metier.scores import Difference, Score
 
 Unit = Literal["money", "time", "parameters"]
 _NONE = "no difference shown"
@@ -65,9 +65,7 @@ def advise(
 def answer_of(question: tuple[str, str, Difference]) -> str:
     """Is prompting enough? The best tuned line beside the best that is only asked."""
     tuned, asked, found = question
-    ends = (
-        f"{_of_100(found.value, signed=True)} [{_of_100(found.low, signed=True)}, {_of_100(found.high, signed=True)}]"
-    )
+    ends = _spanned(found)
     if found.verdict == _NONE:
         return f"That tuning ({tuned}) differs from prompting ({asked}) is not shown: {ends}."
     return f"Tuning ({tuned}) is {found.verdict} than prompting ({asked}): {ends}."
@@ -110,7 +108,7 @@ def _seconds(comparison: Comparison, cost: Cost) -> float:
 def _head(best: Candidate, against_base: Mapping[str, Contrast]) -> str:
     score = best.standing.overall
     assert score
-    said = f"Best is {best.name} with {_of_100(score.value)} of 100 [{_of_100(score.low)}, {_of_100(score.high)}]"
+    said = f"Best is {best.name} with {figure(OVERALL, as_kept(score.value))} of 100 {_interval(score)}"
     found = against_base.get(best.name)
     if not (found and found.overall):
         return said
@@ -129,15 +127,19 @@ def _reason(
         return f"take it: {why}"
     gap = against_best[chosen.name].overall
     assert gap
-    behind = f"{_of_100(gap.value, signed=True)} [{_of_100(gap.low, signed=True)}, {_of_100(gap.high, signed=True)}]"
     forbidden = "" if best.guarded else "a guard says no to it; "
-    return f"{forbidden}take {chosen.name}: the cheapest that is shown to stay within {margin} points of it ({behind})"
+    cheapest = f"the cheapest that is shown to stay within {margin} points of it"
+    return f"{forbidden}take {chosen.name}: {cheapest} ({_spanned(gap)})"
 
 
 def _by(difference: Difference) -> str:
-    ends = f"{_of_100(difference.low, signed=True)}, {_of_100(difference.high, signed=True)}"
-    return f"{difference.verdict} by {_of_100(abs(difference.value))} [{ends}]"
+    size = figure(OVERALL, as_kept(abs(difference.value)))
+    return f"{difference.verdict} by {size} {_interval(difference, signed=True)}"
 
 
-def _of_100(value: float, *, signed: bool = False) -> str:
-    return decimal(100 * float(f"{value:.9g}"), 1, signed=signed)  # as the table has it
+def _spanned(found: Difference) -> str:
+    return f"{figure(OVERALL, as_kept(found.value), signed=True)} {_interval(found, signed=True)}"
+
+
+def _interval(found: Score | Difference, *, signed: bool = False) -> str:
+    return interval(OVERALL, as_kept(found.low), as_kept(found.high), signed=signed)

@@ -15,6 +15,7 @@ from metier.comparison.table import FORMAT, tabulate
 from metier.errors import RunError
 from metier.evaluation.lines import Line, Runs
 from metier.events import Listener, silent
+from metier.figures import as_kept
 from metier.files import read_json, write_atomic
 from metier.grid import Comparison
 from metier.report.contest import render
@@ -161,10 +162,10 @@ def _files(comparison: Comparison, head: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to nine digits, so that another machine's last bits make no difference."""
+    """Every number in it as it is kept."""
     match value:
         case float():
-            return float(f"{value:.9g}")
+            return as_kept(value)
         case Mapping():
             return {key: _rounded(each) for key, each in value.items()}
         case list() | tuple():

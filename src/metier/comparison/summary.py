@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from metier.figures import chance, decimal, duration, size
+from metier.evaluation.standings import OVERALL
+from metier.figures import chance, decimal, duration, figure, interval, size
 from metier.report.trends import doubling
 from metier.tables import Part, Table
 
@@ -20,7 +21,7 @@ def parts(table: Mapping[str, Any]) -> Iterator[Part]:
     yield Table((*_SCORES, *_COSTS), [_row(line) for line in table["lines"]])
     yield Table(("strategy", *table["domains"]), [_domains(line, table["domains"]) for line in table["lines"]])
     for curve in table["curves"]:
-        points = [f"{point['examples']:g}: {of_100(point['value'])}" for point in curve["points"]]
+        points = [f"{point['examples']:g}: {figure(OVERALL, point['value'])}" for point in curve["points"]]
         told = "; ".join(filter(None, [", ".join(points), doubling(curve)]))
         yield f"{curve['name']}, by examples a domain: {told}"
     for name, why in table["failed"].items():
@@ -57,16 +58,12 @@ def as_csv(table: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def of_100(value: float, *, signed: bool = False) -> str:
-    return decimal(100 * value, 1, signed=signed)
-
-
 def spanned(score: Mapping[str, Any] | None, *, signed: bool = False) -> str:
     """A value with its interval, out of 100; – where there is none."""
     if score is None:
         return "–"
-    value, low, high = (of_100(score[each], signed=signed) for each in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    value = figure(OVERALL, score["value"], signed=signed)
+    return f"{value} {interval(OVERALL, score['low'], score['high'], signed=signed)}"
 
 
 def seconds(value: float | None) -> str:
@@ -82,7 +79,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
     forgot = line["forgetting"]
     return (
         line["name"],
-        spanned(line["overall"]) + (f" ± {of_100(line['spread'])} over seeds" if line["spread"] is not None else ""),
+        spanned(line["overall"]) + _spread(line["spread"]),
         spanned(base["overall"], signed=True) if base else "–",
         base["overall"]["verdict"] if base and base["overall"] else "",
         spanned(best["overall"], signed=True) if best else "best",
@@ -92,6 +89,10 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
         size(cost["memory"]) if cost["memory"] else "–",
         parameters(cost["parameters"]),
     )
+
+
+def _spread(value: float | None) -> str:
+    return "" if value is None else f" ± {figure(OVERALL, value)} over seeds"
 
 
 def _domains(line: Mapping[str, Any], domains: Sequence[str]) -> tuple[str, ...]:
