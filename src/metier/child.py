@@ -23,12 +23,20 @@ _running: set[subprocess.Popen[str]] = set()
 _CRASHED = "a fault of metier's, not yours; its lines stand above"
 
 
-def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_event: Listener) -> Run:
+def train(
+    recipe: Recipe,
+    overrides: Mapping[str, Any],
+    *,
+    offline: bool,
+    on_event: Listener,
+    beside_others: bool = False,
+) -> Run:
     """What `experiment.train` does, in a child that ends with this process. Raises `MetierError` as that does.
 
     A child that was asked to stop stops this process too: `KeyboardInterrupt`.
     """
-    asked = {"recipe": recipe.values(), "path": str(recipe.path), "overrides": dict(overrides), "offline": offline}
+    how = {"overrides": dict(overrides), "offline": offline, "beside_others": beside_others}
+    asked = {"recipe": recipe.values(), "path": str(recipe.path), "how": how}
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
         _running.add(child)
@@ -78,9 +86,10 @@ def _main() -> None:
     from metier import experiment
 
     recipe = Recipe.of(asked["recipe"], Path(asked["path"]))
-    how: dict[str, Any] = {"overrides": asked["overrides"], "offline": asked["offline"]}
     try:
-        run = experiment.train(recipe, **how, on_event=lambda event: _say(said, asdict(event)), stop=stopping.is_set)
+        run = experiment.train(
+            recipe, **asked["how"], on_event=lambda event: _say(said, asdict(event)), stop=stopping.is_set
+        )
         _say(said, {"run": str(run.directory)})
     except MetierError as error:
         if stopping.is_set():

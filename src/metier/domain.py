@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,21 +23,29 @@ class Strict(BaseModel):
 
 
 def faults_of(error: ValidationError, what: str, fields: Collection[str]) -> Iterator[Fault]:
-    """What a small file with these keys has wrong, the file being called `what`."""
+    """What a small file with these keys has wrong, the file being called `what`. One fault a key."""
+    complaints: dict[str, list[Any]] = {}
     for detail in error.errors():
-        key = ".".join(str(part) for part in detail["loc"]) or what
-        match detail["type"]:
+        complaints.setdefault(_place(detail["loc"]) or what, []).append(detail)
+    for key, details in complaints.items():
+        match details[0]["type"]:
             case "extra_forbidden":
                 keys = ", ".join(sorted(fields))
                 yield Fault(key, f"is not a key of a {what}{nearest(key, fields)}", f"keys: {keys}")
             case "missing":
                 yield Fault(key, "is missing", "add it")
             case "value_error":
-                problem, _, fix = str(detail["ctx"]["error"]).partition("; ")
+                problem, _, fix = str(details[0]["ctx"]["error"]).partition("; ")
                 yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
             case _:
-                told = detail["msg"].removeprefix("Input should ").removeprefix("Value should ")
-                yield Fault(key, f"is {str(detail['input'])[:80]!r}", f"it should {told}")
+                told = (each["msg"].removeprefix("Input should ").removeprefix("Value should ") for each in details)
+                yield Fault(key, f"is {details[0]['input']!r:.80}", f"it should {' or '.join(dict.fromkeys(told))}")
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """Where a complaint points at, counted from 1, without the names that a union's arms have."""
+    kept = [part for part in loc if isinstance(part, int) or part.isidentifier()]
+    return "".join(f" {part + 1}" if isinstance(part, int) else f".{part}" for part in kept).lstrip(".")
 
 
 class Permutation(Strict):

@@ -31,7 +31,7 @@ from metier.identity import key
 from metier.job import Job, prepare
 from metier.model.heads import open_base
 from metier.model.loading import Base, NumberFormat
-from metier.planning import Plan
+from metier.planning import MEASURING, Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
 from metier.records import assert_same, create, parts_of
@@ -73,15 +73,17 @@ def train(  # noqa: PLR0913 (keywords, each with its default)
     resume: Run | None = None,
     objective: Objective | None = None,
     metrics: Own | None = None,
+    beside_others: bool = False,
 ) -> Run:
     """Tune, measure against base and baseline, and report. Called again after a crash, it continues.
 
     `resume` is the run that `recipe` comes from; raises `RunError` where data or base are not its own any more.
     `objective` replaces the recipe's, its source being part of what the run is. `metrics` are measured on open
-    answers beside the built-in ones, as in `evaluate`.
+    answers beside the built-in ones, as in `evaluate`. With `beside_others` other work shares the machine, and its
+    seconds are no measure.
     """
     check_own(metrics or {})
-    means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop)
+    means = Means(overrides or {}, offline, _stoppable(on_event, stop), stop, beside_others)
     job = replace(prepare(recipe, offline=offline, on_event=means.listen), own=objective)
     run = _train(recipe, job, means, resume)
     return evaluate(run, metrics=metrics) if metrics else run
@@ -110,7 +112,7 @@ def _train(recipe: Recipe, job: Job, means: Means, resume: Run | None) -> Run:
     whole = _tuned(_at(1.0, job), chosen, opponents, means)
     if (scale := _recommended(whole, means) if scale == "auto" else scale) == 1:
         return whole
-    measuring = {name: chosen.seconds[name] for name in ("held-out answers", "general text") if name in chosen.seconds}
+    measuring = {name: chosen.seconds[name] for name in MEASURING if name in chosen.seconds}
     return _tuned(_at(scale, job), replace(chosen, seconds=measuring), opponents, means, resume, whole)
 
 
@@ -157,7 +159,7 @@ def _tuned(
         if not (job.head and job.head.encoder):  # which answers nothing untuned
             untuned = _untuned(job, chosen, base, opponents, means)
             wordings, opponents = untuned.facts.get("wordings", {}), {"none": untuned, **opponents}
-        with _followed(run):
+        with _followed(run, means):
             run.update(wordings=wordings)
             work = partial(measure_scaled, whole=whole) if whole else measure_foreign if job.foreign else tune
             seconds = work(run, worded(job, wordings, offline=means.offline), chosen, base, means)
@@ -263,7 +265,7 @@ def _untuned(
     if isinstance(job.renderer, HeadRenderer):
         job = replace(job, renderer=job.renderer.plain, head=None)
     run = _find(job, chosen)
-    with run.locked(wait=True), _followed(run):
+    with run.locked(wait=True), _followed(run, means):
         if run.status == "finished":
             return _judged(run, job.recipe)
         begun = time.monotonic()
@@ -318,7 +320,7 @@ def _without_base(
 ) -> Run:
     """The run of a strategy that reads no base."""
     run = create(job, _parts_without_base(job))
-    with run.locked(wait=True), _followed(run):
+    with run.locked(wait=True), _followed(run, means):
         if run.status == "finished":
             return _judged(run, job.recipe)
         begun = time.monotonic()
@@ -342,7 +344,7 @@ def _remote(job: Job, strategy: Endpoint, means: Means, resume: Run | None) -> R
     if resume is not None:
         assert_same(resume, parts)
     run = create(job, parts, model=strategy.model)
-    with run.locked(wait=True), _followed(run):
+    with run.locked(wait=True), _followed(run, means):
         if run.status == "finished" and resume is None and run.priced_as(job.recipe):
             return run
         run.price_by(job.recipe)
@@ -363,8 +365,10 @@ def _stoppable(listen: Listener, stop: Callable[[], bool]) -> Listener:
 
 
 @contextmanager
-def _followed(run: Run) -> Iterator[None]:
+def _followed(run: Run, means: Means) -> Iterator[None]:
     """The run's status follows what becomes of the work on it."""
+    if means.beside_others and run.status != "finished":
+        run.update(beside_others=True)  # at once, for what goes on from here after a kill is not timed alone
     try:
         yield
     except Stopped as stopped:

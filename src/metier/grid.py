@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -13,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from metier.domain import Name, Strict, faults_of
 from metier.errors import Fault, RecipeError
-from metier.keys import override_keys, tuples
+from metier.keys import override_keys, read_toml, tuples
 from metier.recipe import Recipe, Rows, sample
 from metier.strategies import MODELLESS, Classical, LoraStrategy, QloraStrategy, Tuned
 
@@ -27,11 +26,12 @@ _TABLES = ("train", "eval", "domain")  # of a recipe, that a difference may chan
 
 
 def is_comparison(path: Path) -> bool:
-    """Whether a file has `[[strategy]]`. Where it cannot be read, whoever opens it says why."""
+    """Whether a file names a recipe or has `[[strategy]]`. Where it cannot be read, whoever opens it says why."""
     try:
-        return isinstance(tomllib.loads(path.read_text(encoding="utf-8-sig")).get("strategy"), list)
-    except (OSError, ValueError, RecursionError):
+        raw = read_toml(path)
+    except (OSError, RecipeError):
         return False
+    return isinstance(raw.get("strategy"), list) or isinstance(raw.get("recipe"), str)
 
 
 class Axes(Strict):
@@ -107,7 +107,7 @@ class Comparison(Axes):
         """Read a TOML comparison; `changes` are made to its recipe. Raises `RecipeError` with every fault."""
         path = Path(path)
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            raw = read_toml(path)
         except FileNotFoundError:
             fault = Fault(str(path), "does not exist", "`metier init --recipe strategies` writes one")
             raise RecipeError(str(path), [fault]) from None
@@ -115,8 +115,6 @@ class Comparison(Axes):
             what = "is a run by itself" if (path / "run.json").exists() else "is a folder"
             fault = Fault(str(path), what, "give a comparison (toml), or two runs")
             raise RecipeError(str(path), [fault]) from None
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
         if "domain" in raw or isinstance(raw.get("strategy"), dict):
             fault = Fault(str(path), "is a recipe, it has no [[strategy]]", f"run it with `metier train {path}`")
             raise RecipeError(str(path), [fault])

@@ -1,12 +1,30 @@
-"""Dotted keys: `train.learning_rate=1e-4` over the nested values of a TOML file."""
+"""A TOML file's values, and dotted keys over them: `train.learning_rate=1e-4`."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from metier.errors import Fault, RecipeError
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file's values. Raises `RecipeError` with the line where it is not TOML, `OSError` where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        fault = Fault(f"{path}:{line}", f"byte 0x{error.object[error.start]:02x} is not utf-8", "save it as UTF-8")
+    except RecursionError:
+        fault = Fault(str(path), "is not TOML: nested too deeply", "look for brackets that are never closed")
+    except tomllib.TOMLDecodeError as error:
+        problem, _, place = str(error).partition(" (at ")
+        line_of = re.match(r"line (\d+)", place)
+        fault = Fault(f"{path}:{line_of[1]}" if line_of else str(path), f"is not TOML: {problem}", "mend that line")
+    raise RecipeError(str(path), [fault])
 
 
 def parse_override(text: str) -> tuple[str, Any]:

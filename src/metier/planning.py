@@ -17,6 +17,7 @@ from metier.recipe import Recipe
 from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 from metier.tables import as_text, html, plan_parts
 
+MEASURING = ("held-out answers", "general text")  # what is left of a run's seconds where nothing is tuned
 _BUSY = 2048  # tokens at once, with which arithmetic and not reading weights takes the time
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from reprlib import Repr
@@ -15,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from metier.domain import Domain, Listed, Name, Permutation, Share, Strict, Versions
 from metier.errors import Fault, RecipeError, nearest
-from metier.keys import override_keys, tuples
+from metier.keys import override_keys, read_toml, tuples
 from metier.strategies import (
     METHODS,
     OWN_METHODS,
@@ -177,7 +176,7 @@ class Recipe(Strict):
         """Read a TOML recipe; raise `RecipeError` with every fault at once."""
         path = Path(path)
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            raw = read_toml(path)
         except FileNotFoundError:
             raise RecipeError(
                 str(path), [Fault(str(path), "does not exist", "`metier init FILE` writes one")]
@@ -185,8 +184,11 @@ class Recipe(Strict):
         except IsADirectoryError:
             fault = Fault(str(path), "is a folder", f"name the recipe in it, such as {path / 'recipe.toml'}")
             raise RecipeError(str(path), [fault]) from None
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(str(path), [_unreadable(path, error)]) from None
+        except RecipeError:
+            if path.suffix.lower() in ("", ".toml"):
+                raise
+            fault = Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
+            raise RecipeError(str(path), [fault]) from None
         if isinstance(raw.get("strategy"), list):
             fault = Fault(str(path), "is a comparison, it has [[strategy]]", f"run it with `metier compare {path}`")
             raise RecipeError(str(path), [fault])
@@ -234,18 +236,6 @@ def sample(name: str) -> Path:
 
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
-
-
-def _unreadable(path: Path, error: ValueError | RecursionError) -> Fault:
-    if path.suffix.lower() not in ("", ".toml"):
-        return Fault(str(path), "is no recipe", f"`metier init {path}` writes one for this data")
-    match error:
-        case UnicodeDecodeError():
-            line = error.object.count(b"\n", 0, error.start) + 1
-            return Fault(f"{path}:{line}", f"byte 0x{error.object[error.start]:02x} is not utf-8", "save it as UTF-8")
-        case RecursionError():
-            return Fault(str(path), "is not TOML: nested too deeply", "look for brackets that are never closed")
-    return Fault(str(path), f"is not TOML: {error}", "mend that line")
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:

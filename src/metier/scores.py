@@ -228,6 +228,15 @@ class Drawn:
         value = float(sum(weight * each.value for weight, each in zip(weights, parts, strict=True)))
         return replace(parts[0], value=_exact(value), draws_B=np.where(np.abs(draws_B) < _ROUNDING, 0.0, draws_B))
 
+    def allowing(self) -> Drawn:
+        """Of a number in 0 … 1: with the losses that no item showed (`resampling.unseen`) where it is at an end.
+
+        All items right, or all wrong, is no proof that others will be.
+        """
+        if self.value not in (0.0, 1.0) or self.draws_B.min() < self.draws_B.max():
+            return self
+        return replace(self, draws_B=np.clip(np.abs(self.value - unseen([1 / self.groups])), 0.0, 1.0))
+
     def score(self, metric: str) -> Score:
         low, high = percentiles(self.draws_B, self.fewest)
         return Score(metric, self.value, low, high, self.n, self.groups)

@@ -44,12 +44,13 @@ _SWEEP_SHARE = 0.2  # of the steps, for each learning rate that is tried
 
 @dataclass(frozen=True)
 class Means:
-    """What surrounds a run: choices forced on the plan, the network, who listens, who may stop it."""
+    """What surrounds a run: choices forced on the plan, the network, who listens, who may stop it, what runs beside."""
 
     overrides: Mapping[str, Any]
     offline: bool
     listen: Listener
     stop: Callable[[], bool]
+    beside_others: bool = False
 
 
 def tune(run: Run, job: Job, chosen: Plan, base: Base, means: Means) -> dict[str, float]:

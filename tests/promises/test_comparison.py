@@ -25,7 +25,7 @@ from metier.comparison.pair import compare_runs
 from metier.errors import DataError, MetierError, RecipeError, RunError
 from metier.evaluation.answers import read_answers
 from metier.evaluation.metrics import align, out_of_one
-from metier.events import Listener
+from metier.events import Event
 from metier.grid import Comparison
 from metier.recipe import Recipe
 from metier.run import Run
@@ -70,9 +70,9 @@ num_fewshot = 2
 """
 
 
-def train(recipe: Recipe, overrides: Mapping[str, Any], *, offline: bool, on_event: Listener) -> Run:
+def train(recipe: Recipe, overrides: Mapping[str, Any], **how: Any) -> Run:
     """In this process: a child takes seconds to start."""
-    return experiment.train(recipe, overrides=overrides, offline=offline, on_event=on_event)
+    return experiment.train(recipe, overrides=overrides, **how)
 
 
 def refuse(*_: Any, **__: Any) -> Run:
@@ -320,6 +320,10 @@ def test_experts_are_put_together(copy: Path) -> None:
         held = router["heldout"]
         assert held["right"] + held["wrong"] + held["abstained"] == 32 == sum(map(sum, held["counts"]))
         assert router["hard"].keys() == {"all hard prompts", "short", "mixed"}
+    for line in lines(copy).values():
+        assert (line["kind"] in ("router", "base-router")) == (line["sources"][0]["routing"] > 0)
+    asked = found[experts]["cost"]["answering"]
+    assert found[f"{experts}, routed by the base"]["cost"]["answering"] > asked / 2
     routed = next(each for each in outcome.table["routers"] if each["kind"] == "router")
     assert routed["heldout"]["wrong"] == 0 < routed["heldout"]["right"]  # the two domains share no word
     assert check(outcome) == []
@@ -373,6 +377,22 @@ def test_a_guard_belongs_to_its_comparison(copy: Path) -> None:
     assert check(own) == []
     assert check(strict) == []
     assert own.table["lines"][0]["guard"] == {}
+
+
+def test_what_began_beside_others_is_never_timed_as_alone(copy: Path) -> None:
+    (copy / "comparison.toml").write_text('recipe = "recipe.toml"\n[[strategy]]\nname = "new"\npeft.r = 5\n')
+
+    def stop(recipe: Recipe, overrides: Mapping[str, Any], **how: Any) -> Run:
+        def first(event: Event) -> None:
+            if event.phase == "train":
+                raise MetierError("the lights went out", "")
+
+        return train(recipe, overrides, **{**how, "on_event": first})
+
+    outcome = compare(Comparison.load(copy / "comparison.toml"), jobs=2, train=stop)
+    assert outcome.table["failed"] == {"new": "the lights went out"}
+    again = compare(Comparison.load(copy / "comparison.toml"), train=train).table["lines"]
+    assert next(line for line in again if line["name"] == "new")["cost"]["training"] is None
 
 
 def test_cells_that_need_one_run_wait_for_it(copy: Path) -> None:

@@ -167,3 +167,14 @@ def test_plan_tells_time_and_memory_of_what_is_missing(small: Path, capsys: pyte
     assert tuned["seconds"] > base["seconds"] > 0
     assert tuned["memory"] > 2**20
     assert (classical["seconds"], classical["memory"]) == (None, None)
+
+
+def test_plan_counts_merges_and_tells_numbers_of_rows_apart(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts = 'rows = [4, 1.0]\nlayout = ["one-set", "per-domain"]\n'
+    (small / "small.toml").write_text(_COMPARISON.replace('layout = ["one-set", "shared"]\n', layouts))
+    assert call("plan", "small.toml", "--json", "--offline") == 0
+    lines = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
+    expert, merged = lines["LoRA, on telecom alone, rows = 1.0"], lines["LoRA, per domain, rows = 1.0, merged"]
+    assert "LoRA, per domain, rows = 4" in lines
+    assert merged["missing"] == 3
+    assert 0 < merged["seconds"] < 3 * expert["seconds"]

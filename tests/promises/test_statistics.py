@@ -128,6 +128,15 @@ def test_seeds_are_averaged_item_by_item() -> None:
     assert standing.spread == pytest.approx(np.std([each.mean() for each in seeds], ddof=1))
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_is_not_certain(right: bool) -> None:
+    standing = Field.of({"a": [*answers([right] * 100), *answers([right] * 100, domain="other")]}).stand(["a"])
+    assert standing.overall
+    for score in (standing.overall, *standing.domains.values()):
+        low, high = stats.binomtest(100 * right, 100).proportion_ci(method="wilson")
+        assert (score.low, score.high) == pytest.approx((low, high), abs=0.01)
+
+
 def test_an_entry_against_itself_differs_in_nothing() -> None:
     random = np.random.default_rng(2)
     field = Field.of({"a": answers(random.random(50) < 0.5)})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from metier.errors import RecipeError
-from metier.grid import Comparison, Entry
+from metier.grid import Comparison, Entry, is_comparison
 from metier.strategies import LoraStrategy, Untuned
 
 _RECIPE = """
@@ -107,11 +107,16 @@ def test_changes_reach_every_strategy(tmp_path: Path) -> None:
         ("strategy = []", "there is none; add a \\[\\[strategy\\]\\] table"),
         ('[[strategy]]\nname = "a"\n[[strategy]]\nname = "a"\n', "the name 'a' is used twice"),
         ('seed = [1]\n[[strategy]]\nname = "a"\n', "seed: is not a key of a comparison; did you mean `seeds`"),
-        ('margin = 2\n[[strategy]]\nname = "a"\n', "margin: is '2'; it should be less than 1"),
+        ('margin = 2\n[[strategy]]\nname = "a"\n', "margin: is 2; it should be less than 1"),
         ('[[strategy]]\nname = "a"\nmethod = "lara"\n', "strategy 'a': strategy.method: 'lara' is not a method"),
         ('[[strategy]]\nname = "a"\nranks = 3\n', "strategy 'a': strategy.ranks: is not a field"),
         ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows: is 2; write a count from 4 on"),
-        ('[[strategy]\nname = "a"', "is not TOML"),
+        (
+            'rows = "all"\n[[strategy]]\nname = "a"\n',
+            "rows 1: is 'all'; it should be a valid integer or be a valid number",
+        ),
+        ('[[strategy]]\nname = "a"\n[[strategy]]\nmethod = "none"\n', "strategy 2.name: is missing; add it"),
+        ('[[strategy]\nname = "a"', "comparison.toml:2: is not TOML"),
     ],
 )
 def test_faults_say_where_and_how_to_mend(tmp_path: Path, text: str, told: str) -> None:
@@ -123,6 +128,13 @@ def test_faults_of_all_strategies_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         entries(tmp_path, '[[strategy]]\nname = "a"\nmethod = "x"\n[[strategy]]\nname = "b"\ntrain.lr = 1\n')
     assert len(caught.value.faults) == 2
+
+
+def test_what_names_a_recipe_is_meant_as_a_comparison(tmp_path: Path) -> None:
+    (tmp_path / "comparison.toml").write_text('recipe = "recipe.toml"\n')
+    assert is_comparison(tmp_path / "comparison.toml")
+    (tmp_path / "recipe.toml").write_text(_RECIPE)
+    assert not is_comparison(tmp_path / "recipe.toml")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

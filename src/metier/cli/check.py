@@ -64,9 +64,9 @@ def _check_comparison(comparison: Comparison, *, json: bool, offline: bool) -> N
 
     lines = look_ahead(comparison, How({}, offline, 1, Progress()))
     if json:
-        emit([{"name": line.entry.name, "runs": line.runs, "missing": len(line.missing)} for line in lines])
+        emit([{"name": line.name, "runs": line.runs, "missing": len(line.missing)} for line in lines])
         return
-    rows = [(line.entry.name, str(line.runs), str(len(line.missing))) for line in lines]
+    rows = [(line.name, str(line.runs), str(len(line.missing))) for line in lines]
     say(f"\n{Table(('strategy', 'runs', 'missing'), rows)}\n")
     say("no faults")
 

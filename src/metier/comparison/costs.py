@@ -51,11 +51,10 @@ class Costs:
         measured = [_Measured(self.runs.run(name), self.runs) for name in source.runs]
         tuned = [*measured, *(_Measured(self.runs.run(name), self.runs) for name in self._before(source, measured))]
         known = all(each.alone for each in tuned)
-        answered = sum(each.answered for each in measured)
         prices = [price for each in measured if (price := each.facts["measured"].get("price_per_1000")) is not None]
         return Cost(
             training=sum(each.training for each in tuned) if known else None,
-            answering=1000 * sum(each.answering for each in measured) / answered if known and answered else None,
+            answering=_answering(source, measured) if known else None,
             memory=max(each.memory for each in tuned),
             parameters=sum(each.parameters for each in tuned),
             size=sum(each.size for each in measured),
@@ -66,6 +65,12 @@ class Costs:
     def _before(self, source: Source, measured: Sequence[_Measured]) -> list[str]:
         """The runs whose tuning was taken over: experts that were merged, an adapter that was scaled."""
         return [*source.learned, *(each.facts["whole"] for each in measured if each.facts.get("whole"))]
+
+
+def _answering(source: Source, measured: Sequence[_Measured]) -> float | None:
+    """Seconds for a thousand answers, each of which is sent to where it is given."""
+    answered = sum(each.answered for each in measured)
+    return source.routing + 1000 * sum(each.answering for each in measured) / answered if answered else None
 
 
 @dataclass(frozen=True)

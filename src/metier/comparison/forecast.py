@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from metier import experiment
+from metier.comparison.layouts import MERGES, mergeable
 from metier.comparison.running import Ahead, How
 from metier.figures import duration, size
-from metier.planning import Plan
+from metier.planning import MEASURING, Plan
 from metier.recipe import Recipe
 from metier.strategies import Classical, Endpoint
 from metier.tables import Part, Table
@@ -38,8 +39,18 @@ def forecast_lines(ahead: Sequence[Ahead], how: How) -> list[Forecast]:
         plans = [_plan(each, how) for each in new if not isinstance(each.strategy, Classical | Endpoint)]
         seconds = sum(sum(each.seconds.values()) for each in plans) if plans else None
         memory = max(each.peak for each in plans) if plans else None
-        lines.append(Forecast(line.entry.name, line.runs, len(new), seconds, memory))
+        lines.append(Forecast(line.name, line.runs, len(new), seconds, memory))
+        if line.missing and mergeable(line.entry):
+            lines.append(_merges(line, how))
     return lines
+
+
+def _merges(line: Ahead, how: How) -> Forecast:
+    """What measuring the merges of missing experts takes, each as long as measuring one of these."""
+    plan = _plan(line.missing[0], how)
+    runs = len(MERGES) * len({cell.seed for cell in line.entry.cells})
+    seconds = runs * sum(plan.seconds[name] for name in MEASURING)
+    return Forecast(f"{line.name}, merged", runs, runs, seconds, plan.peak)
 
 
 def _plan(recipe: Recipe, how: How) -> Plan:

@@ -5,8 +5,10 @@ An expert is tuned on one domain and measured on all, so that a route needs no a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +32,7 @@ from metier.stages import find_base
 from metier.strategies import LoraStrategy, QloraStrategy
 
 MERGES: tuple[Merge, ...] = ("linear", "ties", "cat")
+_ROUTES = 2  # counts ways of fitting and keeping: routes of another are not taken for those of this one
 _ROUTERS = {"router": "routed", "base-router": "routed by the base"}
 
 
@@ -83,27 +86,30 @@ def route(
 ) -> Iterator[tuple[Line, list[Routing]]]:
     """A line for each router in front of the experts, and where it sent what."""
     recipes = {cell.seed: cell.recipe for cell in experts.entry.cells}
-    found: dict[str, list[Routing]] = {kind: [] for kind in _ROUTERS}
+    found: dict[str, list[tuple[Routing, float]]] = {kind: [] for kind in _ROUTERS}
     for source in experts.line.sources:
         asked = _Asked.of(prepare(recipes[source.seed], offline=offline), comparison)
-        router = Router.fit(asked.known["train"]).cautious(asked.known["validation"])
-        found["router"].append(asked.routing("router", source.seed, router.threshold, router.route(asked.texts)))
-        routes = _by_base(runs.run(experts.base), asked, runs.folder, offline=offline, listen=listen)
-        found["base-router"].append(asked.routing("base-router", source.seed, 0.0, routes))
+        base = runs.run(experts.base)
+        sent = {
+            "router": _by_router(asked, runs.folder),
+            "base-router": _by_base(base, asked, runs.folder, offline=offline, listen=listen),
+        }
+        for kind, each in sent.items():
+            found[kind].append((asked.routing(kind, source.seed, each), each.seconds))
     for kind, routings in found.items():
         name = f"{experts.line.name}, {_ROUTERS[kind]}"
         pairs = zip(experts.line.sources, routings, strict=True)
-        sources = tuple(_sent(source, each, experts.instead[source.seed]) for source, each in pairs)
+        sources = tuple(_sent(source, each, experts.instead[source.seed], took) for source, (each, took) in pairs)
         yield (
             replace(experts.line, name=name, kind=kind, sources=sources),
-            [replace(each, line=name) for each in routings],
+            [replace(each, line=name) for each, _ in routings],
         )
 
 
 def merged(experts: Experts, runs: Runs, *, offline: bool) -> Iterator[Entry]:
     """An entry for each way of merging the experts, whose runs measure the merged adapter; none but of LoRA."""
     entry = experts.entry
-    if not isinstance(entry.recipe.strategy, LoraStrategy | QloraStrategy):
+    if not mergeable(entry):
         return
     recipes = {cell.seed: cell.recipe for cell in entry.cells}
     for kind in MERGES:
@@ -112,6 +118,11 @@ def merged(experts: Experts, runs: Runs, *, offline: bool) -> Iterator[Entry]:
             for source in experts.line.sources
         ]
         yield replace(entry, name=f"{entry.name}, merged ({kind})", layout="shared", cells=tuple(cells))
+
+
+def mergeable(entry: Entry) -> bool:
+    """Whether its experts can be made one adapter."""
+    return entry.layout == "per-domain" and isinstance(entry.recipe.strategy, LoraStrategy | QloraStrategy)
 
 
 @dataclass(frozen=True)
@@ -136,17 +147,40 @@ class _Asked:
         texts = [text for each in known["heldout"].values() for text in each] + [each.turns[-1] for each in prompts]
         return cls(job, known, items, prompts, texts)
 
-    def routing(self, kind: str, seed: int, threshold: float, routes: Sequence[Route]) -> Routing:
-        """`routes` of all texts, in their order."""
+    def routing(self, kind: str, seed: int, found: _Sent) -> Routing:
         items: dict[str, dict[str, Route]] = {}
-        for (domain, name), sent in zip(self.items, routes, strict=False):
+        for (domain, name), sent in zip(self.items, found.routes, strict=False):
             items.setdefault(domain, {})[name] = sent
-        rest = zip(self.prompts, routes[len(self.items) :], strict=True)
+        rest = zip(self.prompts, found.routes[len(self.items) :], strict=True)
         prompts = [
             {"kind": each.kind, "domain": each.domain, "allowed": list(each.allowed), "sent": sent, "share": share}
             for each, (sent, share) in rest
         ]
-        return Routing("", kind, seed, threshold, items, prompts)
+        return Routing("", kind, seed, found.threshold, items, prompts)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Where a router sent all texts, in their order, which took `seconds` for a thousand of them."""
+
+    routes: Sequence[Route]
+    threshold: float
+    seconds: float
+
+    @classmethod
+    def timed(cls, threshold: float, texts: Sequence[str], send: Callable[[Sequence[str]], Sequence[Route]]) -> Self:
+        begun = time.monotonic()
+        routes = send(texts)
+        return cls(routes, threshold, 1000 * (time.monotonic() - begun) / max(1, len(texts)))
+
+    @classmethod
+    def kept(cls, path: Path, make: Callable[[], Self]) -> Self:
+        """What the file has; made where it is not there yet, so that a second look gives the same times too."""
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, asdict(make()))
+        found = cls(**read_json(path))
+        return replace(found, routes=[(sent, share) for sent, share in found.routes])
 
 
 def _typed(job: Job, side: str, last: int | None) -> dict[str, list[str]]:
@@ -157,27 +191,38 @@ def _typed(job: Job, side: str, last: int | None) -> dict[str, list[str]]:
     }
 
 
-def _sent(source: Source, routing: Routing, instead: str) -> Source:
+def _sent(source: Source, routing: Routing, instead: str, seconds: float) -> Source:
     """The expert's run of the domain that each item was sent to, or what stands in."""
     items = {
         domain: {name: source.domains[sent] if sent else instead for name, (sent, _) in routes.items()}
         for domain, routes in routing.items.items()
     }
-    return Source(source.seed, run=instead, items=items)
+    return Source(source.seed, run=instead, items=items, routing=seconds)
 
 
-def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: Listener) -> list[Route]:
-    """Where the untuned base sends the texts; kept, for it takes a forward each."""
+def _by_router(asked: _Asked, folder: Path) -> _Sent:
+    """Where a classifier sends the texts that was fitted on the training rows."""
+    train, validation = asked.known["train"], asked.known["validation"]
+
+    def make() -> _Sent:
+        router = Router.fit(train).cautious(validation)
+        return _Sent.timed(router.threshold, asked.texts, router.route)
+
+    return _Sent.kept(folder / "routes" / f"router-{digest([_ROUTES, train, validation, asked.texts])[:10]}.json", make)
+
+
+def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: Listener) -> _Sent:
+    """Where the untuned base sends the texts, which takes a forward each."""
     domains = [each.domain.name for each in asked.job.data.domains]
-    what = [WORDING, domains, list(asked.texts), asked.job.limits.max_length]
-    path = folder / "routes" / f"{base.name}-{digest(what)[:10]}.json"
-    if not path.exists():
+    what = [_ROUTES, WORDING, domains, list(asked.texts), asked.job.limits.max_length]
+
+    def make() -> _Sent:
         loaded = open_run(base, offline=offline, listen=listen)
-        limits = Limits(asked.job.limits.max_length, 1, loaded.context)
-        routes = by_base(loaded.engine(), loaded.renderer, asked.texts, domains, limits, listen)
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, [list(each) for each in routes])
-    return [(sent, share) for sent, share in read_json(path)]
+        engine, limits = loaded.engine(), Limits(asked.job.limits.max_length, 1, loaded.context)
+        send = partial(by_base, engine, loaded.renderer, domains=domains, limits=limits, listen=listen)
+        return _Sent.timed(0.0, asked.texts, send)
+
+    return _Sent.kept(folder / "routes" / f"{base.name}-{digest(what)[:10]}.json", make)
 
 
 def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:

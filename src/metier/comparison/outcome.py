@@ -93,7 +93,8 @@ def compare(
     """
     how = How(overrides or {}, offline, jobs, on_event)
     how = how if train is None else replace(how, train=train)
-    return _write(comparison, *run_all(comparison, how, comparison.path.parent / _runs_folder(comparison)))
+    found = run_all(comparison, how, comparison.path.parent / _runs_folder(comparison))
+    return _write(comparison, how.overrides, *found)
 
 
 def check(outcome: Outcome) -> list[str]:
@@ -125,13 +126,16 @@ def _comparison(outcome: Outcome, values: Mapping[str, Any]) -> Comparison:
     return Comparison.of(values["comparison"], outcome.directory.parent.parent / values["file"])
 
 
-def _write(comparison: Comparison, lines: Sequence[Line], routings: Sequence[Routing]) -> Outcome:
+def _write(
+    comparison: Comparison, plan: Mapping[str, Any], lines: Sequence[Line], routings: Sequence[Routing]
+) -> Outcome:
     head = {
         "format": FORMAT,
         "file": comparison.path.name,
         "runs": str(_runs_folder(comparison)),
         "comparison": comparison.model_dump(mode="json", exclude_none=True),
         "changes": dict(comparison.changes),
+        "plan": dict(plan),
         "lines": [line.to_json() for line in lines],
         "routings": [each.to_json() for each in routings],
     }

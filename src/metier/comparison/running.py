@@ -20,7 +20,7 @@ from metier.run import Run
 from metier.strategies import Tuned
 
 Train = Callable[..., Run]
-"""`child.train`, or what stands in for it: (recipe, overrides, offline=, on_event=) → run."""
+"""`child.train`, or what stands in for it: (recipe, overrides, offline=, on_event=, beside_others=) → run."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
 class Ahead:
     """A line before it is run: how many runs it rests on, and the recipes of those that are missing."""
 
+    name: str
     entry: Entry
     runs: int
     missing: tuple[Recipe, ...]
@@ -73,8 +74,14 @@ def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
     work = _Work(comparison, how)
     entries = [_stage(entry) or entry for entry in comparison.entries()]
     work.check(entries)
+    names = [entry.name for entry in entries]
     return [
-        Ahead(entry, len(entry.cells), tuple(cell.recipe for cell in entry.cells if _key(cell) in work.missing))
+        Ahead(
+            entry.name if names.count(entry.name) == 1 else f"{entry.name}, rows = {entry.rows}",
+            entry,
+            len(entry.cells),
+            tuple(cell.recipe for cell in entry.cells if _key(cell) in work.missing),
+        )
         for entry in work.present(entries)
         if not any(isinstance(work.done.get(_key(cell)), MetierError) for cell in entry.cells)
     ]
@@ -149,7 +156,8 @@ class _Work:
         alone, where that is absent and may be.
         """
         faults: dict[str, Fault] = {}
-        for entry in entries:
+        entries = list(entries)
+        for number, entry in enumerate(entries, start=1):
             for cell in entry.cells:
                 try:
                     self._look_for(cell)
@@ -159,6 +167,7 @@ class _Work:
                     self.done[_key(cell)] = error
                     if entry.arm not in (BASE, CLASSICAL):
                         _collect(faults, entry, error)
+            self.how.listen(Event("strategies", number, len(entries)))
         if faults:
             raise RecipeError(str(self.comparison.path), list(faults.values()))
 
@@ -273,10 +282,8 @@ def _result(get: Callable[[], Run], what: str, listen: Listener) -> Run | Metier
 
 
 def _train(cell: Cell, how: How) -> Run:
-    run = how.train(cell.recipe, how.overrides, offline=how.offline, on_event=how.listen)
-    if how.jobs > 1:
-        run.update(beside_others=True)
-    return run
+    means: dict[str, Any] = {"offline": how.offline, "on_event": how.listen, "beside_others": how.jobs > 1}
+    return how.train(cell.recipe, how.overrides, **means)
 
 
 def _late(cell: Cell) -> tuple[bool, bool]:

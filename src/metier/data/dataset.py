@@ -136,6 +136,7 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, re
         found.faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
     if not found.faults:
         domains = [_apart_from_others(each, domains) for each in domains]
+        notes += [fault for each in domains for fault in _scarce(each, recipe.train.rows)]
         domains = [each.limited(recipe.train.rows, recipe.train.seed) for each in domains]
         found.faults += [fault for each in domains for fault in _emptied(each)]
     found.told(recipe)
@@ -289,6 +290,11 @@ def unseen(data: Dataset, seen: Mapping[str, Collection[str]], by: str) -> Datas
         fix = "give this stage other rows, or the same heldout and validation as that one had"
         raise DataError(by, [Fault(f"domain {name}", problem, fix) for name in emptied])
     return replace(data, domains=tuple(domains))
+
+
+def _scarce(data: DomainData, rows: int | float) -> Iterator[Fault]:
+    if isinstance(rows, int) and rows > (there := len(data.train) + len(data.validation)):
+        yield Fault(f"domain {data.domain.name}", f"has {there} rows to learn from, train.rows = {rows}", "takes all")
 
 
 def _emptied(data: DomainData) -> Iterator[Fault]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,7 @@ from metier.evaluation.preferred import Contest, Side, Verdict
 from metier.events import Event, Listener
 from metier.inference.endpoint import Endpoint
 from metier.inference.journal import Journal, Reply, Request
+from metier.keys import read_toml
 from metier.strategies import Remote
 
 _PLACES = ("{question}", "{first}", "{second}")
@@ -54,14 +54,12 @@ class Judge(Remote):
     def load(cls, path: Path) -> Self:
         """Raises `RecipeError` with every fault of the file."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(read_toml(path))
         except FileNotFoundError:
             fix = 'write url = "http://localhost:8000/v1" and model = "…" into it'
             raise RecipeError(str(path), [Fault(str(path), "does not exist", fix)]) from None
         except ValidationError as error:
             raise RecipeError(str(path), [*faults_of(error, "judge", cls.model_fields)]) from None
-        except ValueError as error:
-            raise RecipeError(str(path), [Fault(str(path), f"is not TOML: {error}", "mend that line")]) from None
 
 
 @dataclass(frozen=True)

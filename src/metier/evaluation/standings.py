@@ -67,7 +67,8 @@ class Field:
     def stand(self, keys: Keys) -> Standing:
         """An entry by itself."""
         weights = [1 / len(keys)] * len(keys)
-        found = self._weighted(dict(zip(keys, weights, strict=True)))
+        drawn = self._weighted(dict(zip(keys, weights, strict=True)))
+        found = {name: each.allowing() for name, each in drawn.items()}
         overall = Drawn.mean([*found.values()]).score(OVERALL) if len(found) == len(self.domains) else None
         values = [[self.drawn[name][key].value for name in self.domains] for key in keys] if overall else []
         seeds = tuple(float(np.mean(each)) for each in values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from metier.errors import DataError, Fault, nearest
 from metier.evaluation.answering import blank, transcript
 from metier.evaluation.answers import Answer
 from metier.files import digest
-from metier.keys import tuples
+from metier.keys import read_toml, tuples
 from metier.recipe import Recipe
 from metier.strategies import WordList
 
@@ -50,19 +49,17 @@ class WordLists(Strict):
 
     @classmethod
     def open(cls, name: str, directory: Path) -> WordLists:
-        """Those that ship under this name, or a TOML file, relative to `directory`. Raises `DataError`."""
+        """Those that ship under this name, or a TOML file, relative to `directory`. Raises `FaultsError`."""
         shipped = sorted(path.stem for path in _SHIPPED.glob("*.toml"))
         path = _SHIPPED / f"{name}.toml" if name in shipped else directory / name
         try:
-            return cls.model_validate(tuples(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
+            return cls.model_validate(tuples(read_toml(path)))
         except OSError:
             fix = f"{', '.join(shipped)} ships; a list of your own is a TOML file with otherwise and [[rule]]"
             fault = Fault("strategy.words", f"there is no {name}{nearest(name, shipped)}", fix)
+            raise DataError(str(path), [fault]) from None
         except ValidationError as error:
             raise DataError(str(path), [*_faults(path, error)]) from None
-        except ValueError as error:
-            fault = Fault(str(path), f"is not TOML: {error}", "mend that line")
-        raise DataError(str(path), [fault]) from None
 
     @classmethod
     def of(cls, recipe: Recipe) -> WordLists:

@@ -53,7 +53,7 @@ def read_again(values: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> 
     facts = [run.facts for run in {run.name: run for each in runs.values() for run in each}.values()]
     return Again(
         commands=(
-            f"metier compare {file}{_set(values['changes'])}",
+            f"metier compare {file}{_flags('--set', values['changes'])}{_flags('--plan', values['plan'])}",
             f"metier compare --check comparisons/{Path(file).stem}",
         ),
         comparison=as_toml(_written(values["comparison"])),
@@ -63,9 +63,9 @@ def read_again(values: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]) -> 
     )
 
 
-def _set(changes: Mapping[str, Any]) -> str:
-    """The flags that change the recipe, quoted for a shell."""
-    return "".join(f" --set {quote(f'{key}={json.dumps(value)}')}" for key, value in changes.items())
+def _flags(flag: str, changes: Mapping[str, Any]) -> str:
+    """Keys and their values, quoted for a shell."""
+    return "".join(f" {flag} {quote(f'{key}={json.dumps(value)}')}" for key, value in changes.items())
 
 
 def _measure(values: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metier.data.items import Item, Message
-from metier.errors import DataError
+from metier.errors import DataError, FaultsError
 from metier.evaluation.words import Rule, WordLists
 
 LISTS = """
@@ -87,7 +87,7 @@ def test_the_digest_is_of_what_the_list_says(tmp_path: Path) -> None:
     ],
 )
 def test_a_list_that_cannot_be_read_is_refused_with_its_place(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(FaultsError, match=told) as caught:
         opened(tmp_path, text)
     assert "own.toml" in str(caught.value)
 

@@ -82,6 +82,7 @@ class Contest:
                 "volume": 10_000,
             },
             "changes": {"train.rows": 50},
+            "plan": {"threads": 1},
             "lines": [{key: line[key] for key in keys} for line in self.lines],
             "table": {
                 "domains": list(self.domains),

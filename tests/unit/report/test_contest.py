@@ -71,7 +71,7 @@ def test_layouts_routers_and_warnings_are_told(large: Made) -> None:
     assert "interference" in page.text
     assert "Below a share of 0.64, chosen on validation, it abstains" in page.text
     assert "the answers of one came from a model" in page.text
-    assert "metier compare strategies.toml --set train.rows=50" in page.text
+    assert "metier compare strategies.toml --set train.rows=50 --plan threads=1" in page.text
 
 
 def test_what_has_nothing_to_show_is_absent(tmp_path: Path) -> None:
