@@ -153,7 +153,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not exist"):
         Recipe.load(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("model = \n")
-    with pytest.raises(RecipeError, match="bad.toml:1: is not TOML"):
+    with pytest.raises(RecipeError, match=r"bad\.toml:1: is not TOML"):
         Recipe.load(tmp_path / "bad.toml")
 
 

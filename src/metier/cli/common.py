@@ -59,6 +59,7 @@ class Progress:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._begun: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
         self._last = 0.0
         self._noted: set[str] = set()
 
@@ -66,9 +67,12 @@ class Progress:
         if event.phase == "note":
             self._note(str(event.values["text"]))
             return
-        begun, first = self._begun.setdefault(event.phase, (time.monotonic(), event.done))
-        finished = event.done == event.total
         now = time.monotonic()
+        if event.phase not in self._begun or event.done < self._done[event.phase]:  # another run's begins
+            self._begun[event.phase] = now, event.done
+        self._done[event.phase] = event.done
+        begun, first = self._begun[event.phase]
+        finished = event.done == event.total
         if event.phase == "validation" or finished or self._terminal or now - self._last > _LINE_EVERY:
             self._last = now
             seconds = now - begun
