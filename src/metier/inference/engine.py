@@ -1,44 +1,84 @@
-"""One engine answers for evaluation and chat: closed sets are scored, open answers decoded greedily."""
+"""One engine answers for evaluation, chat and server: closed sets are scored, open answers decoded."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
+from metier.inference.beginnings import Beginning, Beginnings, Key
 from metier.inference.cache import decoder
+from metier.inference.sampling import Sampler, Sampling
+from metier.model.bank import BASE, Bank
 from metier.model.forward import Forward
 from metier.trees import Example, pack
+
+_GREEDY = Sampling()
+
+
+class Grammar(Protocol):
+    """What an answer has to be like, followed token by token."""
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next, [V] of bool."""
+        ...
+
+    def accept(self, token: int) -> None: ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """Continue `prompt` until one of `stop` or `max_new_tokens`."""
+    """Continue `prompt` until one of `stop` or `max_new_tokens`.
+
+    It goes through `adapter`; beginnings that were read before are shared within a `tenant` alone. With `logprobs`
+    every token comes with its own log-probability and those of so many likeliest ones. A `grammar` is used up.
+    """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     stop: frozenset[int]
+    adapter: str = BASE
+    tenant: str = ""
+    sampling: Sampling = _GREEDY
+    logprobs: int | None = None
+    grammar: Grammar | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.tenant, self.adapter
 
 
 @dataclass(frozen=True)
 class Delta:
     """A token of one request's answer; `finish` is "stop" or "length" with the last one, else "".
 
-    The stop token itself is no part of the answer: `token` is then None.
+    The stop token itself is no part of the answer: `token` is then None. `logprob` is the model's own, before any
+    rule of sampling, and `top` the likeliest tokens with theirs, where they were asked for.
     """
 
     handle: int
     token: int | None
     finish: str
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
 class _Active:
     handle: int
     request: Request
+    sampler: Sampler
     tokens: list[int] = field(default_factory=list)
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        return (*self.request.prompt, *self.tokens)
 
     @property
     def length(self) -> int:
@@ -48,27 +88,41 @@ class _Active:
 class Engine:
     """`score` rows, or `submit` requests and `step` until they finish.
 
-    At most `sequences` requests decode together; rows and prompts are read in trees of at most
-    `tokens_per_batch` nodes.
+    At most `sequences` requests decode together, whatever adapters of `bank` they go through; rows and prompts are
+    read in trees of at most `tokens_per_batch` nodes. Beginnings that were read are kept in `remember` bytes.
     """
 
-    def __init__(self, forward: Forward, *, boundary: int | None, tokens_per_batch: int, sequences: int) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        boundary: int | None,
+        tokens_per_batch: int,
+        sequences: int,
+        bank: Bank | None = None,
+        remember: int = 0,
+    ) -> None:
         self._forward = forward
         self._boundary = boundary
         self._tokens_per_batch = tokens_per_batch
         self._sequences = sequences
-        self._decoder = decoder(forward, boundary)
+        self._bank = bank
+        self._decoder = decoder(forward, boundary, bank)
+        self._beginnings = Beginnings(remember) if remember and forward.forks else None
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
         self._handles = 0
+        self._has_read = False
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Example]) -> list[float]:
+    def score(self, rows: Sequence[Example], adapter: str = BASE) -> list[float]:
         """The weighted log-probability of each row, in nats."""
         scores = [0.0] * len(rows)
         trees = pack(rows, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary)
         for tree in trees:
-            sums = tree.row_sums(self._forward.logprobs(tree).cpu().double().numpy())
+            with self._bank.passing([adapter]) if self._bank else nullcontext():
+                logprobs = self._forward.logprobs(tree)
+            sums = tree.row_sums(logprobs.cpu().double().numpy())
             for row, value in zip(tree.rows.tolist(), sums.tolist(), strict=True):
                 scores[row] = value
         return scores
@@ -76,7 +130,7 @@ class Engine:
     def submit(self, request: Request) -> int:
         """Queue a request; its handle marks its tokens in what `step` returns."""
         self._handles += 1
-        self._waiting.append(_Active(self._handles, request))
+        self._waiting.append(_Active(self._handles, request, Sampler(request.sampling)))
         return self._handles
 
     def cancel(self, handle: int) -> None:
@@ -91,24 +145,39 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._waiting or self._active)
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests decode, and how many wait."""
+        return len(self._active), len(self._waiting)
+
+    def forget(self, adapter: str) -> None:
+        """Drop what was kept of an adapter, which is about to go."""
+        if self._beginnings:
+            self._beginnings.forget(adapter)
+
     @torch.no_grad()
     def step(self) -> list[Delta]:
-        """Read waiting prompts into free places, or else give every active request its next token."""
-        fresh = list(self._admissible())
+        """Read waiting prompts into free places, or else give every active request its next token.
+
+        Who decodes is never kept waiting by two readings in a row.
+        """
+        fresh = list(self._admissible()) if not (self._has_read and self._active) else []
+        self._has_read = bool(fresh)
         if fresh:
-            logits = self._decoder.admit([(*each.request.prompt, *each.tokens) for each in fresh])
-            self._active += fresh
-            slots = list(range(len(self._active) - len(fresh), len(self._active)))
+            first = len(self._active)
+            logits = self._read(fresh)
+            slots = list(range(first, len(self._active)))
         elif self._active:
             slots = self._one_side()
-            logits = self._decoder.advance(slots, [self._active[slot].tokens[-1] for slot in slots])
+            active = [self._active[slot] for slot in slots]
+            last, adapters = [each.tokens[-1] for each in active], [each.request.adapter for each in active]
+            logits = self._decoder.advance(slots, last, adapters)
         else:
             return []
-        deltas = [
-            self._take(self._active[slot], token) for slot, token in zip(slots, logits.argmax(-1).tolist(), strict=True)
-        ]
+        deltas = self._chosen([self._active[slot] for slot in slots], logits)
         for slot, delta in sorted(zip(slots, deltas, strict=True), key=lambda pair: pair[0], reverse=True):
             if delta.finish:
+                self._keep(slot)
                 self._release(slot)
         self._requeue_crossers()
         return deltas
@@ -134,6 +203,34 @@ class Engine:
             places, room = places - 1, room - length
             yield self._waiting.popleft()
 
+    def _read(self, fresh: Sequence[_Active]) -> Tensor:
+        """Logits behind each, [len(fresh), V], which are active now; what is whose is read apart."""
+        known = {each.handle: self._known(each) for each in fresh}
+        logits = []
+        for each in fresh:
+            if found := known[each.handle]:
+                logits.append(self._decoder.resume(*found, each.read, each.request.adapter))
+                self._active.append(each)
+        rest = sorted((each for each in fresh if not known[each.handle]), key=lambda each: each.request.key)
+        for (_, adapter), group in groupby(rest, key=lambda each: each.request.key):
+            alike = list(group)
+            logits.append(self._decoder.admit([each.read for each in alike], adapter))
+            self._active += alike
+        return torch.cat(logits)
+
+    def _known(self, active: _Active) -> tuple[Beginning, int] | None:
+        if not self._beginnings or self._side(active.length):
+            return None
+        return self._beginnings.longest(active.request.key, active.read)
+
+    def _keep(self, slot: int) -> None:
+        """What a finished request read, for those that go on from it."""
+        each = self._active[slot]
+        if not self._beginnings or self._side(each.length):
+            return
+        if beginning := self._decoder.beginning(slot, each.read):
+            self._beginnings.keep(each.request.key, beginning)
+
     def _one_side(self) -> list[int]:
         """The slots that may step together: LongRoPE picks its factors by the longest position of all."""
         sides = [self._side(each.length) for each in self._active]
@@ -150,12 +247,32 @@ class Engine:
                 self._waiting.appendleft(each)
                 self._release(slot)
 
-    def _take(self, active: _Active, token: int) -> Delta:
-        if token in active.request.stop:
+    def _chosen(self, active: Sequence[_Active], logits: Tensor) -> list[Delta]:
+        """The next token of each. Those that take the likeliest are chosen at once."""
+        likeliest = logits.argmax(-1).tolist()
+        return [self._take(each, logits[place], likeliest[place]) for place, each in enumerate(active)]
+
+    def _take(self, active: _Active, logits_V: Tensor, likeliest: int) -> Delta:
+        request, token = active.request, likeliest
+        if request.grammar:
+            allowed_V = request.grammar.allowed().to(logits_V.device)
+            token = active.sampler.choose(
+                logits_V.masked_fill(~allowed_V, float("-inf")), request.prompt, active.tokens
+            )
+        elif not request.sampling.plain:
+            token = active.sampler.choose(logits_V, request.prompt, active.tokens)
+        if token in request.stop:
             return Delta(active.handle, None, "stop")
+        if request.grammar:
+            request.grammar.accept(token)
         active.tokens.append(token)
-        full = len(active.tokens) >= active.request.max_new_tokens
-        return Delta(active.handle, token, "length" if full else "")
+        finish = "length" if len(active.tokens) >= request.max_new_tokens else ""
+        if request.logprobs is None:
+            return Delta(active.handle, token, finish)
+        logprobs_V = logits_V.float().log_softmax(-1)
+        top = logprobs_V.topk(request.logprobs)
+        likely = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        return Delta(active.handle, token, finish, float(logprobs_V[token]), likely)
 
     def _release(self, slot: int) -> None:
         self._decoder.release(slot)

@@ -1,0 +1,149 @@
+"""Low-rank adapters of many runs beside one base, in one forward: every token passes through its own.
+
+Shapes: N tokens or sequences, R ranks of all adapters of a layer, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+
+from metier.model.adapters import Adapted, Identity, load
+
+BASE = ""
+"""Who passes through no adapter."""
+
+
+def bankable(directory: Path) -> bool:
+    """Whether a saved adapter is nothing but low-rank matrices beside linear layers, which add up in one forward."""
+    config = PeftConfig.from_pretrained(str(directory))
+    return isinstance(config, LoraConfig) and not any(
+        (
+            config.use_dora,
+            config.modules_to_save,
+            config.trainable_token_indices,
+            config.target_parameters,
+            config.alora_invocation_tokens,
+            config.bias != "none",
+            config.lora_bias,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """What an adapter adds in one layer: x → (x down' · scale) up'."""
+
+    down_RI: Tensor
+    up_OR: Tensor
+    scale: float
+
+
+@dataclass
+class _Layer:
+    """One layer's low ranks laid side by side; `of` says whose columns are where."""
+
+    down_RI: Tensor
+    up_OR: Tensor
+    scale_R: Tensor
+    place_R: Tensor
+    of: Mapping[str, slice]
+
+
+@dataclass
+class Bank:
+    """Adapters on one network, whose layers stay the base's own; `passing` says who speaks in a forward."""
+
+    network: nn.Module
+    _adapters: dict[str, dict[str, _LowRank]] = field(default_factory=dict)
+    _layers: dict[str, _Layer] = field(default_factory=dict)
+    _hooked: set[str] = field(default_factory=set)
+    _places: dict[str, int] = field(default_factory=dict)
+    _passing: str | Tensor = BASE  # one name, or everybody's place
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
+    def add(self, name: str, directory: Path, identity: Identity) -> None:
+        """Lay a saved adapter, one that is `bankable`, beside the others. Raises `ModelError` as `load` does."""
+        adapted = load(self.network, directory, identity)
+        self._adapters[name] = _matrices(adapted)
+        adapted.unload()
+        self._arrange()
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter; nobody may be passing through it."""
+        del self._adapters[name]
+        self._arrange()
+
+    @contextmanager
+    def passing(self, names: Sequence[str]) -> Iterator[None]:
+        """For one forward: whose each sequence of the batch is; one name alone stands for all of its tokens."""
+        if len({*names}) == 1:
+            self._passing = names[0]
+        else:
+            self._passing = torch.tensor([self._places[name] for name in names])
+        try:
+            yield
+        finally:
+            self._passing = BASE
+
+    def _arrange(self) -> None:
+        self._places = {BASE: -1, **{name: place for place, name in enumerate(self._adapters)}}
+        layers = dict.fromkeys(layer for each in self._adapters.values() for layer in each)
+        self._layers = {layer: self._side_by_side(layer) for layer in layers}
+        for layer in layers.keys() - self._hooked:
+            module = self.network.get_submodule(layer)
+            module.register_forward_hook(lambda _, inputs, output, layer=layer: self._added(layer, inputs[0], output))
+            self._hooked.add(layer)
+
+    def _side_by_side(self, layer: str) -> _Layer:
+        own = {name: each[layer] for name, each in self._adapters.items() if layer in each}
+        ranks = [len(each.down_RI) for each in own.values()]
+        ends = torch.tensor(ranks).cumsum(0).tolist()
+        each_R = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(ranks))
+        device = next(iter(own.values())).down_RI.device
+        return _Layer(
+            torch.cat([each.down_RI for each in own.values()]),
+            torch.cat([each.up_OR for each in own.values()], dim=1),
+            torch.tensor([each.scale for each in own.values()], device=device)[each_R.to(device)],
+            torch.tensor([self._places[name] for name in own], device=device)[each_R.to(device)],
+            {name: slice(end - rank, end) for name, rank, end in zip(own, ranks, ends, strict=True)},
+        )
+
+    def _added(self, name: str, inputs: Tensor, output: Tensor) -> Tensor:
+        """The layer's output with what the adapters add, in the numbers in which they were trained."""
+        layer, passing = self._layers.get(name), self._passing
+        if layer is None or (isinstance(passing, str) and passing == BASE):
+            return output
+        if isinstance(passing, str):
+            own = layer.of.get(passing, slice(0))  # exactly what it would be alone
+            scale = layer.scale_R[own]
+        else:
+            own = slice(None)
+            scale = ((passing.to(layer.place_R.device)[:, None] == layer.place_R) * layer.scale_R)[:, None]
+        low = (inputs.to(layer.down_RI.dtype) @ layer.down_RI[own].T) * scale
+        return (output + low @ layer.up_OR[:, own].T).to(output.dtype)
+
+
+def _matrices(adapted: Adapted) -> dict[str, _LowRank]:
+    """By the base's own name of a layer, what its adapter multiplies."""
+    found = {}
+    for path, module in adapted.named_modules():
+        if isinstance(module, LoraLayer):
+            down, up = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
+            scaling: dict[str, float] = vars(module)["scaling"]
+            found[path.removeprefix("base_model.model.")] = _LowRank(down, up, scaling["default"])
+    return found
+
+
+def _weight(linear: nn.Module) -> Tensor:
+    return linear.get_parameter("weight").detach().clone()
