@@ -141,6 +141,12 @@ class Engine:
                 self._release(slot)
                 return
 
+    def clear(self) -> None:
+        """Drop every request, and whatever a step that broke has left behind."""
+        self._waiting.clear()
+        self._active.clear()
+        self._decoder = decoder(self._forward, self._boundary, self._bank)
+
     @property
     def busy(self) -> bool:
         return bool(self._waiting or self._active)

@@ -1,0 +1,56 @@
+"""Tokens → text, piece by piece as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+_BROKEN = "\ufffd"  # what a character looks like of which tokens are still missing
+
+
+class Speaker(Protocol):
+    """Whoever turns tokens into text: a renderer."""
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class Speech:
+    """One answer's text; it ends before the first of `stop`, of which nothing is ever said.
+
+    A character of several tokens is held back until it is whole, and so is what may become a stop string.
+    """
+
+    def __init__(self, speaker: Speaker, stop: Sequence[str] = ()) -> None:
+        self._speaker = speaker
+        self._stop = [each for each in stop if each]
+        self._tokens: list[int] = []
+        self.text = ""
+        self._said = 0
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """What may be said once this token is there."""
+        self._tokens.append(token)
+        whole = self._speaker.decode(self._tokens)
+        if whole.endswith(_BROKEN):
+            return ""
+        return self._release(whole, held=True)
+
+    def end(self) -> str:
+        """What was held back, for nothing comes any more."""
+        return "" if self.stopped else self._release(self._speaker.decode(self._tokens), held=False)
+
+    def _release(self, whole: str, *, held: bool) -> str:
+        found = [place for each in self._stop if (place := whole.find(each)) >= 0]
+        if found:
+            whole, self.stopped, held = whole[: min(found)], True, False
+        end = len(whole) - (max((_begun(whole, each) for each in self._stop), default=0) if held else 0)
+        piece = whole[self._said : end]
+        self._said = max(self._said, end)
+        self.text = whole[: self._said]
+        return piece
+
+
+def _begun(text: str, stop: str) -> int:
+    """How much of a text's end is the beginning of a stop string."""
+    return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)

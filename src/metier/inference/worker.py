@@ -1,0 +1,193 @@
+"""An engine on a thread of its own: whoever asks hears of every token as it comes, in a queue fair between tenants."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from metier.errors import MetierError
+from metier.inference.engine import Delta, Engine, Request
+from metier.trees import Example
+
+Result = TypeVar("Result")
+Heard = Callable[[Delta | Exception], None]
+"""Called on the worker's thread with every token, or with what broke the engine; must not wait."""
+
+
+class FullError(MetierError):
+    """As many wait as may."""
+
+
+class StoppedError(MetierError):
+    """Nothing is answered any more."""
+
+
+@dataclass
+class Ticket:
+    """A request's place; `handle` is the engine's, 0 as long as it waits."""
+
+    request: Request
+    heard: Heard
+    handle: int = 0
+
+
+@dataclass
+class _Scoring:
+    rows: Sequence[Example]
+    adapter: str
+    result: Future[list[float]] = field(default_factory=Future)
+
+
+class Worker:
+    """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
+
+    Rows to be scored and other work are done between two steps, rows of one adapter together.
+    """
+
+    def __init__(self, engine: Engine, *, sequences: int, capacity: int) -> None:
+        self._engine = engine
+        self._sequences = sequences
+        self._capacity = capacity
+        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self._scoring: deque[_Scoring] = deque()
+        self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._speaking: dict[int, Ticket] = {}
+        self._news = threading.Condition()
+        self._draining = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def ask(self, request: Request, heard: Heard) -> Ticket:
+        """Queue a request. Raises `FullError` where as many wait as may, `StoppedError` once it drains."""
+        ticket = Ticket(request, heard)
+        with self._news:
+            self._assert_open()
+            self._waiting.setdefault(request.tenant, deque()).append(ticket)
+            self._news.notify()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody listens any more: its place is free at the next token. Harmless where it has ended."""
+        with self._news:
+            queue = self._waiting.get(ticket.request.tenant, deque())
+            if ticket in queue:
+                queue.remove(ticket)
+            self._work.append((lambda: self._drop(ticket), Future()))
+            self._news.notify()
+
+    def score(self, rows: Sequence[Example], adapter: str = "") -> Future[list[float]]:
+        """The weighted log-probability of each row. Raises as `ask`."""
+        asked = _Scoring(rows, adapter)
+        with self._news:
+            self._assert_open()
+            self._scoring.append(asked)
+            self._news.notify()
+        return asked.result
+
+    def do(self, work: Callable[[], Result]) -> Future[Result]:
+        """Something on the engine's thread, between two steps."""
+        done: Future[Result] = Future()
+        with self._news:
+            self._work.append((work, done))
+            self._news.notify()
+        return done
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests decode, and how many wait."""
+        return len(self._speaking), sum(map(len, self._waiting.values())) + len(self._scoring)
+
+    def stop(self, timeout: float) -> None:
+        """Take nothing new, and end once all is answered, or after so many seconds."""
+        with self._news:
+            self._draining = True
+            self._news.notify()
+        self._thread.join(timeout)
+
+    def _assert_open(self) -> None:
+        if self._draining:
+            raise StoppedError("the server is being stopped", "ask again in a moment")
+        if self.load[1] >= self._capacity:
+            raise FullError(f"{self._capacity} requests wait already", "ask again in a moment")
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._draining or self._work or self._scoring or self._pending)
+                if self._draining and not (self._work or self._scoring or self._pending):
+                    return
+                work, scoring = [*self._work], self._alike()
+                self._work.clear()
+            for each, done in work:
+                _fulfil(done, each)
+            self._score(scoring)
+            self._step()
+
+    @property
+    def _pending(self) -> bool:
+        return bool(self._speaking) or any(self._waiting.values())
+
+    def _alike(self) -> list[_Scoring]:
+        """What is to be scored through one adapter, in the order of asking."""
+        first = self._scoring[0].adapter if self._scoring else ""
+        alike = [each for each in self._scoring if each.adapter == first]
+        self._scoring = deque(each for each in self._scoring if each.adapter != first)
+        return alike
+
+    def _score(self, asked: Sequence[_Scoring]) -> None:
+        if not asked:
+            return
+        rows = [row for each in asked for row in each.rows]
+        found: Future[list[float]] = Future()
+        _fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
+        begun = 0
+        for each in asked:
+            end = begun + len(each.rows)
+            _fulfil(each.result, lambda begun=begun, end=end: found.result()[begun:end])  # type: ignore[misc]
+            begun = end
+
+    def _step(self) -> None:
+        """One step of the engine; what breaks it is told to all who are in it, and it goes on with those who wait."""
+        with self._news:
+            for ticket in self._admitted():
+                ticket.handle = self._engine.submit(ticket.request)
+                self._speaking[ticket.handle] = ticket
+        try:
+            deltas = self._engine.step()
+        except Exception as error:
+            self._engine.clear()
+            told, self._speaking = [*self._speaking.values()], {}
+            for ticket in told:
+                ticket.heard(error)
+            return
+        for delta in deltas:
+            ticket = self._speaking[delta.handle]
+            if delta.finish:
+                del self._speaking[delta.handle]
+            ticket.heard(delta)
+
+    def _admitted(self) -> list[Ticket]:
+        """Those for whom there are places: one of each tenant's in turn, whoever was served last coming last."""
+        admitted: list[Ticket] = []
+        while len(self._speaking) + len(admitted) < self._sequences and any(self._waiting.values()):
+            tenant, queue = self._waiting.popitem(last=False)
+            if queue:
+                admitted.append(queue.popleft())
+            if queue:
+                self._waiting[tenant] = queue
+        return admitted
+
+    def _drop(self, ticket: Ticket) -> None:
+        self._engine.cancel(ticket.handle)
+        self._speaking.pop(ticket.handle, None)
+
+
+def _fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
+    try:
+        done.set_result(work())
+    except Exception as error:
+        done.set_exception(error)

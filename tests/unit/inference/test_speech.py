@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from metier.inference.speech import Speech
+
+
+class Bytes:
+    """A tokenizer of bytes: characters beyond ASCII take several."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", errors="replace")
+
+
+def pieces(text: str, stop: Sequence[str] = ()) -> list[str]:
+    speech = Speech(Bytes(), stop)
+    said = []
+    for token in text.encode():
+        said.append(speech.push(token))
+        if speech.stopped:
+            break
+    return [*said, speech.end()]
+
+
+@given(some.text(max_size=40))
+def test_the_pieces_are_the_text(text: str) -> None:
+    assert "".join(pieces(text)) == text
+
+
+@given(
+    some.text(alphabet="abc", max_size=30), some.lists(some.text(alphabet="abc", min_size=1, max_size=4), max_size=3)
+)
+def test_it_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
+    ends = [text.find(each) for each in stop if each in text]
+    # The stop string that is whole first ends it, and none of it is said.
+    shortest = min((text.find(each) + len(each) for each in stop if each in text), default=len(text))
+    read = text[:shortest]
+    expected = read[: min((read.find(each) for each in stop if each in read), default=len(read))]
+    assert "".join(pieces(text, stop)) == expected
+    assert bool(ends) == (expected != text)
+
+
+def test_characters_come_whole() -> None:
+    assert pieces("aé€") == ["a", "", "é", "", "", "€", ""]
+
+
+@pytest.mark.parametrize(("text", "said"), [("fin END more", "fin "), ("fin EN", "fin EN"), ("ENEND", "EN")])
+def test_what_may_become_a_stop_string_is_held_back(text: str, said: str) -> None:
+    found = pieces(text, ["END"])
+    assert "".join(found) == said
+    assert not any(piece.endswith("E") for piece in found[:-1])

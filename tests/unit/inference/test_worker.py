@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from metier.inference.engine import Delta, Engine, Request
+from metier.inference.worker import FullError, StoppedError, Worker
+from metier.model.forward import ATTENTION, Forward
+from metier.trees import Example
+from tests.unit.inference.test_engine import PROMPTS, STOP, network
+
+
+def engine(sequences: int = 2) -> Engine:
+    forward = Forward(network("llama", ATTENTION), forks=True)
+    return Engine(forward, boundary=None, tokens_per_batch=64, sequences=sequences)
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker(engine(), sequences=2, capacity=100)
+    yield made
+    made.stop(10)
+
+
+class Ear:
+    """Hears one answer."""
+
+    def __init__(self) -> None:
+        self._news: SimpleQueue[Delta | Exception] = SimpleQueue()
+
+    def __call__(self, news: Delta | Exception) -> None:
+        self._news.put(news)
+
+    def tokens(self) -> list[int]:
+        found = []
+        while True:
+            news = self._news.get(timeout=20)
+            if isinstance(news, Exception):
+                raise news
+            if news.token is not None:
+                found.append(news.token)
+            if news.finish:
+                return found
+
+
+def asked(worker: Worker, request: Request) -> Ear:
+    ear = Ear()
+    worker.ask(request, ear)
+    return ear
+
+
+def test_everybody_hears_what_a_solo_run_says(worker: Worker) -> None:
+    expected = {place: tokens for place, tokens, _ in engine().run([Request(each, 9, STOP) for each in PROMPTS])}
+    ears = [asked(worker, Request(each, 9, STOP, tenant=str(place % 3))) for place, each in enumerate(PROMPTS)]
+    assert [ear.tokens() for ear in ears] == [expected[place] for place in range(len(PROMPTS))]
+    assert worker.load == (0, 0)
+
+
+def test_rows_are_scored_beside(worker: Worker) -> None:
+    rows = [Example(each, (0.0, *[1.0] * (len(each) - 1))) for each in PROMPTS]
+    ear = asked(worker, Request(PROMPTS[0], 9, STOP))
+    found = [worker.score(rows[:2]), worker.score(rows[2:])]
+    expected = engine().score(rows)
+    assert [value for each in found for value in each.result(20)] == pytest.approx(expected, abs=1e-5)
+    assert ear.tokens()
+
+
+def held(worker: Worker) -> threading.Event:
+    """Nothing moves until it is set."""
+    gate = threading.Event()
+    worker.do(lambda: gate.wait(20))
+    time.sleep(0.05)
+    return gate
+
+
+def test_tenants_take_turns(worker: Worker) -> None:
+    gate, order = held(worker), list[str]()
+
+    def heard(name: str) -> Any:
+        return lambda news: order.append(name) if news.finish else None
+
+    for number in range(6):
+        worker.ask(Request(PROMPTS[0], 1, frozenset(), tenant="many"), heard(f"many {number}"))
+    worker.ask(Request(PROMPTS[0], 1, frozenset(), tenant="one"), heard("one"))
+    assert worker.load == (0, 7)
+    gate.set()
+    worker.stop(20)
+    assert order.index("one") <= 1
+    assert [each for each in order if each != "one"] == [f"many {number}" for number in range(6)]
+
+
+def test_a_full_queue_and_a_stopped_server_refuse() -> None:
+    worker = Worker(engine(), sequences=1, capacity=2)
+    gate = held(worker)
+    ears = [asked(worker, Request(PROMPTS[0], 3, frozenset())) for _ in range(2)]
+    with pytest.raises(FullError, match="2 requests wait already"):
+        worker.ask(Request(PROMPTS[0], 3, frozenset()), Ear())
+    with pytest.raises(FullError):
+        worker.score([Example((1, 2), (0.0, 1.0))])
+    gate.set()
+    worker.stop(20)
+    assert [len(ear.tokens()) for ear in ears] == [3, 3]  # what was taken is answered
+    with pytest.raises(StoppedError):
+        worker.ask(Request(PROMPTS[0], 3, frozenset()), Ear())
+
+
+def test_who_left_frees_the_place(worker: Worker) -> None:
+    long = Request(PROMPTS[0], 100_000, frozenset())
+    tickets = [worker.ask(long, lambda _: None) for _ in range(3)]
+    ear = asked(worker, Request(PROMPTS[1], 3, frozenset()))
+    for ticket in tickets:
+        worker.cancel(ticket)
+        worker.cancel(ticket)
+    assert len(ear.tokens()) == 3
+    worker.do(lambda: None).result(20)
+    assert worker.load == (0, 0)
+
+
+def test_what_breaks_is_told_and_the_next_is_answered(worker: Worker) -> None:
+    broken = asked(worker, Request((10_000,), 3, frozenset()))  # no such token
+    with pytest.raises(IndexError):
+        broken.tokens()
+    with pytest.raises(IndexError):
+        worker.score([Example((10_000, 1), (0.0, 1.0))]).result(20)
+    after = Request(PROMPTS[4], 9, STOP)
+    assert [(0, asked(worker, after).tokens())] == [found[:2] for found in engine().run([after])]
