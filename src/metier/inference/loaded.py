@@ -42,13 +42,14 @@ class Loaded:
     tokens_per_batch: int
     sequences: int
 
-    def engine(self, *, sequences: int | None = None) -> Engine:
-        sequences = sequences or self.sequences
-        return Engine(self.forward, boundary=self.boundary, tokens_per_batch=self.tokens_per_batch, sequences=sequences)
+    def engine(self, *, sequences: int | None = None, **how: Any) -> Engine:
+        """`how` goes to the engine."""
+        limits = {"boundary": self.boundary, "tokens_per_batch": self.tokens_per_batch}
+        return Engine(self.forward, **limits, sequences=sequences or self.sequences, **how)
 
 
-def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> Loaded:
-    """Base and adapter as they were measured; `listen` hears of a fetch.
+def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tuned: bool = True) -> Loaded:
+    """Base and adapter as they were measured, or the base alone; `listen` hears of a fetch.
 
     Raises `ModelError` where either has changed.
     """
@@ -75,8 +76,8 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent) -> L
     if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
         hint = "restore it, or measure it again: metier eval recipe.toml"
         raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
-    if run.facts["method"] != "none":
-        network = load_adapter(network, run.adapter, _identity(recipe.model, source, renderer))
+    if tuned and run.facts["method"] != "none":
+        network = load_adapter(network, run.adapter, identity(recipe.model, source, renderer))
     return Loaded(
         forward=base.forward.over(network),
         renderer=renderer,
@@ -101,5 +102,6 @@ def open_base(name: str, number_format: NumberFormat, device: str, *, offline: b
     )
 
 
-def _identity(name: str, source: Source, renderer: Renderer) -> Identity:
+def identity(name: str, source: Source, renderer: Renderer) -> Identity:
+    """What an adapter on this base has to have been made for."""
     return Identity(name, source.weights_digest, renderer.tokenizer_digest, renderer.template_digest)
