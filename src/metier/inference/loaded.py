@@ -44,7 +44,7 @@ class Loaded:
 
     def engine(self, *, sequences: int | None = None, **how: Any) -> Engine:
         """`how` goes to the engine."""
-        limits = {"boundary": self.boundary, "tokens_per_batch": self.tokens_per_batch}
+        limits: dict[str, Any] = {"boundary": self.boundary, "tokens_per_batch": self.tokens_per_batch}
         return Engine(self.forward, **limits, sequences=sequences or self.sequences, **how)
 
 

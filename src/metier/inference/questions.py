@@ -65,6 +65,11 @@ class Questions:
         asked = [*self._beginning(domain), Message("user", _text(said))]
         return typed(domain, asked, Replies("label", labels) if labels else OPEN)
 
+    def as_they_are(self, messages: Sequence[Message], domain: str) -> Item:
+        """Messages that bring all that is to be read; in a domain with a closed set that alone may be answered."""
+        labels = closed_set(self.domains[domain]) if domain else ()
+        return typed(domain, messages, Replies("label", labels) if labels else OPEN)
+
     def closed(self, domain: str) -> bool:
         """Whether one of several given replies is the answer."""
         found = self.domains.get(domain)

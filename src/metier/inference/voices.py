@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from metier.data.items import Item, Message
@@ -12,15 +14,16 @@ from metier.data.retrieval import read_shelves
 from metier.data.shots import Shots
 from metier.data.showing import Front
 from metier.errors import MetierError
-from metier.events import Event, Listener, silent
-from metier.inference.engine import Engine
+from metier.events import Listener, silent
 from metier.inference.loaded import Loaded, identity, open_run
-from metier.inference.questions import Questions
+from metier.inference.questions import Questions, Said
 from metier.inference.worker import Worker
-from metier.model.adapters import HEAD
+from metier.model.adapters import Identity
 from metier.model.bank import BASE, Bank, bankable
 from metier.run import Run
 from metier.stages import find_base
+
+_PATIENCE = 60.0  # seconds in which a run that is unloaded may finish what it says
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class Ground:
 
     model: str
     loaded: Loaded
-    engine: Engine
     worker: Worker
     bank: Bank | None
 
@@ -64,7 +66,29 @@ class Voice:
         """With what its domain, or the only one, had in front when the run was measured."""
         return self.front.of(asked.domain or self.front.only, [asked], self.ground.renderer)[0]
 
-    def item(self, messages: Sequence[Message], domain: str) -> Item: ...
+    def item(self, messages: Sequence[Message], domain: str = "") -> Item:
+        """A conversation that ends in a question as the item that a held-out row would be, in one of its domains.
+
+        The first turn fills the domain's template, a JSON object where that has several columns; where the
+        conversation brings a system prompt of its own, all is taken as it is. Raises `MetierError` where nothing is
+        asked or a column is missing.
+        """
+        *before, last = messages
+        if not domain or messages[0].role == "system":
+            return self.questions.as_they_are(messages, domain)
+        if not before or self.questions.closed(domain):
+            return self.questions.item(self._said(last, domain), domain)
+        first = self.questions.item(self._said(messages[0], domain), domain)
+        return self.questions.item(last.content, domain, [*first.messages, *before[1:]])
+
+    def _said(self, message: Message, domain: str) -> Said:
+        if len(self.questions.columns.get(domain, ())) < 2:
+            return message.content
+        try:
+            cells = json.loads(message.content)
+        except ValueError:
+            return message.content  # and what is asked for is told
+        return cells if isinstance(cells, dict) else message.content
 
 
 class Voices:
@@ -92,7 +116,7 @@ class Voices:
         return tuple(self._grounds.values())
 
     def add(self, run: Run, name: str = "") -> Voice:
-        """Open a run, and its untuned base with the first one on it.
+        """Open a run.
 
         Raises `MetierError` where a name is taken or the run cannot be talked with, `ModelError` where base or
         adapter have changed.
@@ -102,17 +126,10 @@ class Voices:
             raise MetierError(f"{name}: is served already", "give it another name, or unload that one first")
         if run.finished().why_shut:
             raise MetierError(f"{run.directory}: cannot be served: {run.why_shut}", "choose a run from `metier runs`")
-        shared = self._may_share(run)
-        ground = self._ground(run, shared=shared)
-        adapter = BASE
-        if shared and run.facts["method"] != "none":
+        ground, adapter = self._ground(run), BASE
+        if ground.bank and run.facts["method"] != "none":
             adapter = name
-            recipe = run.recipe()
-            source = find_base(recipe.model, recipe.directory, offline=self._offline)
-            made_for = identity(recipe.model, source, ground.renderer)
-            bank = ground.bank
-            assert bank
-            ground.worker.do(lambda: bank.add(adapter, run.adapter, made_for)).result()
+            ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
         shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
         voice = Voice(
             name=name,
@@ -127,9 +144,42 @@ class Voices:
         return voice
 
     def remove(self, name: str) -> None:
-        """Forget a run; whoever is being answered by it hears the end. Raises KeyError where there is none."""
+        """Forget a run; whoever it answers hears the end first. Raises KeyError where there is none."""
         voice = self._voices.pop(name)
-        ground, adapter = voice.ground, voice.adapter
-        if ground.bank and adapter != BASE:
-            ground.worker.do(lambda: ground.engine.forget(adapter)).result()
-            ground.worker.do(lambda: ground.bank.remove(adapter)).result()
+        ground = voice.ground
+        if ground.bank and voice.adapter != BASE:
+            ground.worker.without(voice.adapter, partial(ground.bank.remove, voice.adapter)).result()
+        elif ground not in [each.ground for each in self._voices.values()]:
+            ground.worker.stop(_PATIENCE)
+            self._grounds = {key: each for key, each in self._grounds.items() if each is not ground}
+
+    def stop(self, timeout: float) -> None:
+        """Take nothing new, and end once all is answered, or after so many seconds."""
+        for ground in self.grounds:
+            ground.worker.stop(timeout)
+
+    def _ground(self, run: Run) -> Ground:
+        """What it stands on: with others where its base is the same and its adapter adds up with theirs."""
+        alone = run.facts["method"] != "none" and not bankable(run.adapter)
+        key = (run.directory.resolve(),) if alone else _same_base(run)
+        if key not in self._grounds:
+            loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
+            bank, limits = None if alone else Bank(loaded.forward.network), self._limits
+            tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
+            loaded = replace(loaded, tokens_per_batch=tokens, sequences=limits.sequences)
+            engine = loaded.engine(bank=bank, remember=limits.remember)
+            worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
+            self._grounds[key] = Ground(run.recipe().model, loaded, worker, bank)
+        return self._grounds[key]
+
+    def _identity(self, run: Run, ground: Ground) -> Identity:
+        recipe = run.recipe()
+        source = find_base(recipe.model, recipe.directory, offline=self._offline, listen=self._listen)
+        return identity(recipe.model, source, ground.renderer)
+
+
+def _same_base(run: Run) -> tuple[Any, ...]:
+    """What runs have to share to be answered by one network: its weights, its tokens and its numbers."""
+    hashes, plan = run.facts["hashes"], run.plan()
+    whose = (hashes[each] for each in ("base", "tokenizer", "template", "format"))
+    return *whose, *(plan[each] for each in ("device", "kernels", "pad_to"))

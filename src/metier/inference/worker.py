@@ -96,6 +96,18 @@ class Worker:
             self._news.notify()
         return done
 
+    def without(self, adapter: str, work: Callable[[], Result]) -> Future[Result]:
+        """`work` that takes an adapter away: whoever still goes through it hears so first."""
+
+        def gone() -> Result:
+            for ticket in self._leaving(adapter):
+                self._drop(ticket)
+                ticket.heard(StoppedError(f"{adapter}: was unloaded", "choose another model"))
+            self._engine.forget(adapter)
+            return work()
+
+        return self.do(gone)
+
     @property
     def load(self) -> tuple[int, int]:
         """How many requests decode, and how many wait."""
@@ -180,6 +192,14 @@ class Worker:
             if queue:
                 self._waiting[tenant] = queue
         return admitted
+
+    def _leaving(self, adapter: str) -> list[Ticket]:
+        with self._news:
+            speaking = [each for each in self._speaking.values() if each.request.adapter == adapter]
+            waiting = [each for queue in self._waiting.values() for each in queue if each.request.adapter == adapter]
+            for each in waiting:
+                self._waiting[each.request.tenant].remove(each)
+        return [*speaking, *waiting]
 
     def _drop(self, ticket: Ticket) -> None:
         self._engine.cancel(ticket.handle)

@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
-from metier.model.adapters import Adapted, Identity, load
+from metier.model.adapters import HEAD, Adapted, Identity, load
 
 BASE = ""
 """Who passes through no adapter."""
@@ -23,6 +23,8 @@ BASE = ""
 
 def bankable(directory: Path) -> bool:
     """Whether a saved adapter is nothing but low-rank matrices beside linear layers, which add up in one forward."""
+    if not (directory / "adapter_config.json").exists() or (directory / HEAD).exists():
+        return False
     config = PeftConfig.from_pretrained(str(directory))
     return isinstance(config, LoraConfig) and not any(
         (

@@ -1,0 +1,132 @@
+"""What is served is what was measured: runs side by side answer as their own evaluation recorded."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from metier import experiment
+from metier.data.items import Item, Message
+from metier.inference.engine import Delta, Request
+from metier.inference.voices import Limits, Voice, Voices
+from metier.recipe import Recipe
+from metier.run import Run
+from tests.unit import tiny
+
+_RECIPE = """
+model = "base"
+[[domain]]
+name = "mood"
+data = "mood.csv"
+prompt = "{text}"
+answer = "{label}"
+labels = ["up", "down"]
+heldout = 0.4
+[[domain]]
+name = "help"
+data = "help.csv"
+prompt = "{question}"
+answer = "{answer}"
+system = "Help."
+heldout = 0.4
+[train]
+num_train_epochs = 1
+learning_rate = 2e-2
+[eval]
+max_new_tokens = 6
+general_text = "general.csv"
+general_choices = ""
+"""
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "small": {"method": "lora", "peft": {"r": 2}},
+    "large": {"method": "lora", "peft": {"r": 4, "lora_alpha": 16.0}},
+    "shown": {"method": "none", "num_fewshot": 2},
+    "ia3": {"method": "ia3"},
+    "full": {"method": "full"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    home = tmp_path_factory.mktemp("served")
+    tiny.save(home / "base")
+    (home / "recipe.toml").write_text(_RECIPE)
+    moods = [(f"share {n} {('rises', 'falls')[n % 2]}", ("up", "down")[n % 2]) for n in range(40)]
+    helps = [(f"how do I open the {n}th box?", f"lift lid {n % 3}") for n in range(40)]
+    general = [("The sea is calm today.",), ("Two and two make four.",)]
+    tables: dict[str, list[tuple[str, ...]]] = {
+        "mood.csv": [("text", "label"), *moods],
+        "help.csv": [("question", "answer"), *helps],
+        "general.csv": [("text",), *general],
+    }
+    for name, rows in tables.items():
+        with (home / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    recipe = Recipe.load(home / "recipe.toml")
+    return {name: experiment.train(recipe.override(strategy=strategy)) for name, strategy in STRATEGIES.items()}
+
+
+@pytest.fixture(scope="module")
+def voices(runs: dict[str, Run]) -> Iterator[Voices]:
+    opened = Voices(Limits(sequences=8, remember=1 << 20), offline=True)
+    for name, run in runs.items():
+        opened.add(run, name)
+    yield opened
+    opened.stop(10)
+
+
+def ask(voice: Voice, item: Item) -> SimpleQueue[Delta | Exception]:
+    news: SimpleQueue[Delta | Exception] = SimpleQueue()
+    renderer = voice.ground.renderer
+    prompt = tuple(renderer.prompt_ids(item.asked))
+    request = Request(prompt, voice.max_new_tokens, renderer.stop_ids, adapter=voice.adapter)
+    voice.ground.worker.ask(request, news.put)
+    return news
+
+
+def said(voice: Voice, news: SimpleQueue[Delta | Exception]) -> str:
+    tokens: list[int] = []
+    while True:
+        delta = news.get(timeout=20)
+        assert isinstance(delta, Delta), delta
+        tokens += [delta.token] if delta.token is not None else []
+        if delta.finish:
+            return voice.ground.renderer.decode(tokens)
+
+
+def test_open_answers_are_those_that_were_measured(runs: dict[str, Run], voices: Voices) -> None:
+    """All runs at once, through one queue."""
+    rows = {name: [row for row in run.answers() if row["domain"] == "help"] for name, run in runs.items()}
+    asked = []
+    for number in range(16):
+        for name, each in rows.items():
+            voice = voices[name]
+            item = voice.shown(voice.item([user(each[number]["prompt"])], "help"))
+            asked.append((name, each[number]["output"], ask(voice, item)))
+    for name, output, news in asked:
+        assert said(voices[name], news) == output
+    assert len({tuple(row["output"] for row in each) for each in rows.values()}) >= 4
+
+
+def test_closed_sets_are_scored_as_they_were_measured(runs: dict[str, Run], voices: Voices) -> None:
+    for name, run in runs.items():
+        voice = voices[name]
+        for row in [row for row in run.answers() if row["domain"] == "mood"]:
+            item = voice.shown(voice.item([user(row["prompt"])], "mood"))
+            rows = voice.ground.renderer.label_rows(item)
+            found = voice.ground.worker.score(rows, voice.adapter).result(20)
+            assert found == pytest.approx(row["label_logprobs"], abs=1e-4)
+
+
+def test_what_adds_up_shares_one_network(voices: Voices) -> None:
+    grounds = {name: id(voices[name].ground) for name in STRATEGIES}
+    assert grounds["small"] == grounds["large"] == grounds["shown"]
+    assert len({grounds["small"], grounds["ia3"], grounds["full"]}) == 3
+
+
+def user(text: str) -> Message:
+    return Message("user", text.rpartition("user: ")[2])
