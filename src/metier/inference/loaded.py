@@ -42,6 +42,11 @@ class Loaded:
     tokens_per_batch: int
     sequences: int
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it chooses among."""
+        return int(self.forward.network.config.vocab_size)  # type: ignore[union-attr, arg-type]
+
     def engine(self, *, sequences: int | None = None, **how: Any) -> Engine:
         """`how` goes to the engine."""
         limits: dict[str, Any] = {"boundary": self.boundary, "tokens_per_batch": self.tokens_per_batch}

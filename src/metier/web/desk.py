@@ -1,0 +1,148 @@
+"""Who answers: a model's name → a run and a domain of it, and the run's answer as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metier.data.items import Item, Message
+from metier.inference.engine import Delta, Request
+from metier.inference.grammars import JsonGrammar
+from metier.inference.speech import Speech
+from metier.inference.voices import Voice, Voices
+from metier.inference.worker import Worker
+from metier.web.failures import Refusal
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who answers, in which domain; "" where messages are taken as they are."""
+
+    voice: Voice
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that was said, with its log-probability and those of the likeliest ones where they were asked for."""
+
+    id: int
+    logprob: float | None
+    top: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """More of an answer; `finish` is "stop" or "length" with the last one."""
+
+    text: str
+    token: Token | None
+    finish: str = ""
+
+
+class Desk:
+    """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
+
+    def __init__(self, voices: Voices) -> None:
+        self.voices = voices
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        found: dict[str, Target] = {}
+        shared: set[str] = set()
+        for ground in self.voices.grounds:
+            if ground.bank:
+                found[ground.model] = Target(Voice(ground.model, ground))
+        for name, voice in self.voices.all.items():
+            domains = [*voice.questions.domains]
+            found[name] = Target(voice, domains[0] if len(domains) == 1 else "")
+            for domain in domains if len(domains) > 1 else ():
+                found[f"{name}/{domain}"] = Target(voice, domain)
+        for voice in self.voices.all.values():
+            for domain in voice.questions.domains:
+                if domain in found:
+                    shared.add(domain)
+                found.setdefault(domain, Target(voice, domain))
+        return {name: target for name, target in found.items() if name not in shared or name in self.voices}
+
+    def target(self, model: str, domain: str | None = None) -> Target:
+        """Raises `Refusal` for a model, or a domain of it, that is not served."""
+        targets = self.targets
+        if model not in targets:
+            problem = f"the model {model!r} is not served"
+            raise Refusal(404, problem, f"choose from {', '.join(targets)}", param="model", code="model_not_found")
+        found = targets[model]
+        if domain and domain not in found.voice.questions.domains:
+            names = ", ".join(found.voice.questions.domains) or "none"
+            raise Refusal(400, f"domain: {model} has no {domain!r}", f"it has {names}", param="domain")
+        return replace(found, domain=domain) if domain else found
+
+
+def read(target: Target, messages: Sequence[Message]) -> Item:
+    """A conversation as the run was asked when it was measured. Raises `MetierError` where nothing is asked."""
+    return target.voice.shown(target.voice.item(messages, target.domain))
+
+
+def request_of(
+    target: Target, prompt: Sequence[int], most: int | None, *, tenant: str, stops: bool = True, **how: Any
+) -> Request:
+    """Raises `Refusal` where nothing fits behind the prompt."""
+    voice, loaded = target.voice, target.voice.ground.loaded
+    room = loaded.context - len(prompt)
+    if room < 1:
+        problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {loaded.context}"
+        raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
+    stop = loaded.renderer.stop_ids if stops else frozenset[int]()
+    length = min(most or voice.max_new_tokens, room)
+    return Request(tuple(prompt), length, stop, adapter=voice.adapter, tenant=tenant, **how)
+
+
+def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
+    """Raises `MetierError` for a schema that cannot be followed."""
+    ground = target.voice.ground
+    return JsonGrammar(ground.renderer, ground.loaded.vocabulary, schema)
+
+
+async def speak(target: Target, request: Request, stops: Sequence[str]) -> AsyncIterator[Piece]:
+    """The answer as it comes. Whoever stops listening frees its place at the next token."""
+    ground = target.voice.ground
+    speech = Speech(ground.renderer, stops)
+    async for delta in _deltas(ground.worker, request):
+        token = None if delta.token is None else Token(delta.token, delta.logprob, delta.top)
+        text = "" if delta.token is None else speech.push(delta.token)
+        if speech.stopped:
+            yield Piece(text, token, "stop")
+            return
+        yield Piece(text + speech.end() if delta.finish else text, token, delta.finish)
+
+
+async def _deltas(worker: Worker, request: Request) -> AsyncIterator[Delta]:
+    loop, news = asyncio.get_running_loop(), asyncio.Queue[Delta | Exception]()
+
+    def heard(each: Delta | Exception) -> None:
+        loop.call_soon_threadsafe(news.put_nowait, each)
+
+    ticket, ended = worker.ask(request, heard), False
+    try:
+        while not ended:
+            each = await news.get()
+            ended = isinstance(each, Exception) or bool(each.finish)
+            if isinstance(each, Exception):
+                raise each
+            yield each
+    finally:
+        if not ended:
+            worker.cancel(ticket)
+
+
+async def choose(target: Target, item: Item) -> list[tuple[str, float]]:
+    """A closed set's replies with their log-probabilities, likeliest first, scored as evaluation does."""
+    ground = target.voice.ground
+    rows = ground.renderer.label_rows(item)
+    if max(len(row.tokens) for row in rows) > ground.loaded.context:
+        problem = f"the question is longer than {target.voice.name} reads ({ground.loaded.context} tokens)"
+        raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
+    scores = await asyncio.wrap_future(ground.worker.score(rows, target.voice.adapter))
+    return sorted(zip(item.replies, scores, strict=True), key=lambda each: -each[1])

@@ -1,0 +1,89 @@
+"""Every failure as OpenAI's error object, with a message that says how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from metier.errors import MetierError
+from metier.inference.worker import FullError, StoppedError
+
+_AGAIN = {"Retry-After": "1"}
+_KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class Refusal(MetierError):
+    """A request that is not answered, with its HTTP status and what of it is at fault."""
+
+    def __init__(self, status: int, problem: str, fix: str = "", *, param: str | None = None, code: str = "") -> None:
+        super().__init__(problem, fix)
+        self.status, self.param, self.code = status, param, code or None
+
+
+def error_object(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+    """Status, body and headers of a failure."""
+    match error:
+        case Refusal():
+            headers = _AGAIN if error.status in (429, 503) else {}
+            return error.status, error_object(error.status, _whole(error), error.param, error.code), headers
+        case FullError() | StoppedError():
+            return 503, error_object(503, _whole(error), code="overloaded"), _AGAIN
+        case MetierError():
+            return 400, error_object(400, _whole(error)), {}
+    return 500, error_object(500, "the server has a fault; its log says which"), {}
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Have an app answer so, whatever fails."""
+
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        status, body, headers = told(error)
+        return JSONResponse(body, status, dict(headers))
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        param, message = _first(error)
+        return JSONResponse(error_object(400, message, param), 400)
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        said = {404: "there is no such page; /openapi.json lists all", 405: "this page is not asked so"}
+        message = said.get(error.status_code, str(error.detail))
+        return JSONResponse(error_object(error.status_code, message), error.status_code, dict(error.headers or {}))
+
+    app.add_exception_handler(MetierError, failed)
+    app.add_exception_handler(Exception, failed)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _whole(error: MetierError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
+
+
+def _first(error: RequestValidationError) -> tuple[str | None, str]:
+    """Which key is at fault, and all that is said."""
+    found = []
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"][1:])
+        if detail["type"] == "json_invalid":
+            return None, f"the body is not JSON: {detail['ctx']['error']}"
+        if detail["type"] == "value_error":
+            text = str(detail["ctx"]["error"])
+            place, _, problem = text.partition(": ")
+        else:
+            problem = detail["msg"][:1].lower() + detail["msg"][1:]
+        found.append((place, problem))
+    return found[0][0] or None, "; ".join(
+        dict.fromkeys(f"{place}: {problem}" if place else problem for place, problem in found)
+    )

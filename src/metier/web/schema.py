@@ -1,0 +1,194 @@
+"""What clients of OpenAI's API send and get, as far as it is answered here; keys that are not named are ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from metier.data.items import Message
+from metier.inference.sampling import Sampling
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Text = Annotated[str, Field(max_length=1_000_000)]
+Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
+
+
+class Body(BaseModel):
+    """Numbers that are none, or without end, are faults."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class Part(Body):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Said(Body):
+    """One message; what developers say counts as the system's."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[Part], Field(max_length=1000)]
+
+    @property
+    def message(self) -> Message:
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return Message("system" if self.role == "developer" else self.role, text)
+
+
+class JsonSchema(Body):
+    """A schema that the answer follows."""
+
+    name: Annotated[str, Field(max_length=64)] = "answer"
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class AsText(Body):
+    """As it comes."""
+
+    type: Literal["text"]
+
+
+class AsObject(Body):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class AsSchema(Body):
+    """JSON of this schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[AsText | AsObject | AsSchema, Field(discriminator="type")]
+
+
+class StreamOptions(Body):
+    """What a stream says besides its text."""
+
+    include_usage: bool = False
+
+
+class Rules(Body):
+    """How an answer is chosen: as it was measured, the likeliest token by token, unless a rule is given."""
+
+    model: Name
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Share | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
+        None
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = 1
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, Field(max_length=200)] | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        given = {
+            name: value
+            for name in Sampling.__dataclass_fields__
+            if name != "bias" and (value := getattr(self, name)) is not None
+        }
+        return Sampling(**given, bias={int(token): more for token, more in (self.logit_bias or {}).items()})
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else [*(self.stop or ())]
+
+    @property
+    def tells_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatBody(Rules):
+    """A conversation to be answered."""
+
+    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    domain: Annotated[str, Field(max_length=100)] | None = Field(None, description="of a model that has several")
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> ChatBody:
+        if self.tools or self.functions:
+            raise ValueError("tools: calls of tools are not answered here; leave tools out")
+        if self.messages[-1].role not in ("user", "developer", "system"):
+            raise ValueError("messages: the last one is the assistant's own; end with a user's")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs = true; set it, or leave top_logprobs out")
+        return self
+
+    @property
+    def most(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionBody(Rules):
+    """A text, or tokens, to be gone on with; several are answered one by one."""
+
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=256)]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]
+        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+    )
+    max_tokens: Annotated[int, Field(ge=0)] | None = 16
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = False
+    suffix: str | None = None
+    best_of: Annotated[int, Field(ge=1, le=16)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> CompletionBody:
+        if self.suffix:
+            raise ValueError("suffix: nothing is filled in between here; leave it out")
+        if self.best_of and self.best_of != (self.n or 1):
+            raise ValueError("best_of: all answers are given; leave it out, or set it to n")
+        return self
+
+
+class TokenizeBody(Body):
+    """A text, or a conversation, as a model reads it."""
+
+    model: Name
+    text: Text | None = None
+    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TokenizeBody:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("text: give either text or messages")
+        return self
+
+
+class LoadBody(Body):
+    """A run to be served from now on."""
+
+    run: Name
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+
+
+class UnloadBody(Body):
+    """A run that is served no more."""
+
+    name: Name
