@@ -77,7 +77,7 @@ class Difference:
         if self.verdict != "no difference shown" or self.low <= 0 <= self.high:
             return ""
         if self.p < SIGNIFICANCE:
-            return "not shown once p is adjusted for the number of domains"
+            return "not shown once p is adjusted for the number of tests"
         return f"too few {'groups' if self.groups < self.n else 'items'} to show it"
 
 

@@ -287,6 +287,6 @@ def test_why_an_interval_without_0_may_show_nothing() -> None:
     few = Difference("loss", -0.8, -0.92, -0.74, 0.062, 0.062, "paired bootstrap", 5, 5, False)
     assert few.unshown == "too few items to show it"
     assert replace(few, n=20).unshown == "too few groups to show it"
-    assert replace(few, p=0.03).unshown == "not shown once p is adjusted for the number of domains"
+    assert replace(few, p=0.03).unshown == "not shown once p is adjusted for the number of tests"
     assert not replace(few, high=0.1).unshown
     assert not replace(few, p_adjusted=0.01).unshown

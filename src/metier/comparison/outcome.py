@@ -38,7 +38,8 @@ class Outcome:
         outcome = cls(directory)
         found = outcome.values.get("format")
         if found != FORMAT:
-            raise RunError(f"{directory}: has format {found}, this metier reads {FORMAT}; upgrade metier")
+            problem = f"{directory}: was written by another metier (format {found}, this one's is {FORMAT})"
+            raise RunError(problem, "run the comparison again: its runs are found, not repeated")
         return outcome
 
     @property

@@ -19,7 +19,7 @@ from metier.evaluation.verdict import of_labels
 from metier.grid import Comparison
 from metier.scores import Difference, Score
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metier.evaluation.standings import OVERALL
-from metier.figures import count, decimal
+from metier.figures import count, decimal, figure
 from metier.report.confusions import Cell, read_cells
 from metier.report.scoring import Contrast, read_contrast
 
@@ -41,10 +41,21 @@ class Router:
 
 
 @dataclass(frozen=True)
+class Crossed:
+    """What each expert scores in each domain, of 100; `cost` is what a wrong route loses, the mean over all of them."""
+
+    name: str
+    domains: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    cost: str
+
+
+@dataclass(frozen=True)
 class Experts:
     """`contrasts` are (what, its meaning, the difference) for every strategy that was laid out in several ways."""
 
     contrasts: tuple[tuple[str, str, Contrast], ...]
+    crossed: tuple[Crossed, ...]
     routers: tuple[Router, ...]
 
 
@@ -62,7 +73,17 @@ def read_experts(table: Mapping[str, Any]) -> Experts | None:
         (name, _MEANING.get(says, ""), read_contrast({**found, "metric": OVERALL})) for name, says, found in named
     ]
     first = min((each["seed"] for each in table["routers"]), default=0)
-    return Experts(tuple(contrasts), tuple(_router(each) for each in table["routers"] if each["seed"] == first))
+    crossed = tuple(_crossed(each["oracle"], each["matrix"]) for each in table["layouts"])
+    return Experts(
+        tuple(contrasts), crossed, tuple(_router(each) for each in table["routers"] if each["seed"] == first)
+    )
+
+
+def _crossed(name: str, matrix: Mapping[str, Mapping[str, float]]) -> Crossed:
+    domains = tuple(next(iter(matrix.values())))
+    rows = tuple((expert, tuple(figure(OVERALL, own[domain]) for domain in domains)) for expert, own in matrix.items())
+    lost = [matrix[expert][each] - matrix[each][each] for each in matrix for expert in matrix if expert != each]
+    return Crossed(name, domains, rows, figure(OVERALL, sum(lost) / len(lost), signed=True) if lost else "")
 
 
 def _router(found: Mapping[str, Any]) -> Router:

@@ -72,7 +72,7 @@ class Contest:
         self.lines[0]["against_best"] = None
         keys = [*Line.__dataclass_fields__]
         return {
-            "format": 1,
+            "format": 2,
             "file": "strategies.toml",
             "runs": "runs",
             "comparison": {
@@ -95,7 +95,7 @@ class Contest:
                 "verdict": f"Best is {best}; take {recommended}.",
                 "warnings": ["the answers of one came from a model"],
                 "curves": list(curves),
-                "layouts": [_layouts()] if len(self.lines) > 5 else [],
+                "layouts": [_layouts(self.domains)] if len(self.lines) > 5 else [],
                 "routers": [_router("LoRA, per domain, routed", self.domains)] if len(self.lines) > 5 else [],
             },
         }
@@ -226,9 +226,11 @@ def _cost(*, is_base: bool) -> dict[str, Any]:
     return {**trained, "answering": 74.9, "memory": 1_222_598_656, "price": None}
 
 
-def _layouts() -> dict[str, Any]:
+def _layouts(domains: Sequence[str]) -> dict[str, Any]:
+    """Each expert has 50 of 100 at home, 30 elsewhere."""
+    matrix = {expert: {domain: 0.5 if domain == expert else 0.3 for domain in domains} for expert in domains}
     gap = _score(0.01, "overall") | {"p": 0.2, "p_adjusted": 0.4, "test": "paired bootstrap", "verdict": "better"}
-    return {"arm": "LoRA", "oracle": "LoRA, per domain", "contrasts": {"interference": gap}, "matrix": {}}
+    return {"arm": "LoRA", "oracle": "LoRA, per domain", "contrasts": {"interference": gap}, "matrix": matrix}
 
 
 def _router(line: str, domains: Sequence[str]) -> dict[str, Any]:

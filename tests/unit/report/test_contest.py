@@ -57,7 +57,7 @@ def test_every_section_has_its_link_and_every_picture_its_caption(large: Made) -
     shown = [section["id"] for section in page.all("section")]
     assert [each["href"] for each in page.all("a")] == [f"#{section}" for section in shown]
     assert len(shown) == 13
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 9
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 10
 
 
 def test_the_recommended_one_s_scales_are_weighed(large: Made) -> None:
@@ -69,6 +69,7 @@ def test_the_recommended_one_s_scales_are_weighed(large: Made) -> None:
 def test_layouts_routers_and_warnings_are_told(large: Made) -> None:
     page = read(large)
     assert "interference" in page.text
+    assert "outside of it stands what a wrong route costs, −20.0 points in the mean" in page.text
     assert "Below a share of 0.64, chosen on validation, it abstains" in page.text
     assert "the answers of one came from a model" in page.text
     assert "metier compare strategies.toml --set train.rows=50 --plan threads=1" in page.text
