@@ -213,6 +213,16 @@ class Renderer:
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
+    def raw_ids(self, text: str) -> list[int]:
+        """Ids of text that stands in no template, as the tokenizer begins one; no text becomes a control token."""
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True, truncation=False, verbose=False).input_ids
+        return ids
+
+    def spoken(self, ids: Sequence[int], *, shown: bool = True) -> str:
+        """Text of any ids as it stands, control tokens `shown` as they are written or left out."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=not shown)
+        return text
+
     @cached_property
     def _begins(self) -> bool:
         """Whether the tokenizer itself puts a BOS in front of raw text."""

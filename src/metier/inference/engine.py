@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Protocol
@@ -69,6 +69,15 @@ class Delta:
     top: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Read:
+    """A token that was given: its log-probability behind those in front of it, None of the first, and the likeliest."""
+
+    token: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass
 class _Active:
     handle: int
@@ -120,12 +129,25 @@ class Engine:
         scores = [0.0] * len(rows)
         trees = pack(rows, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary)
         for tree in trees:
-            with self._bank.passing([adapter]) if self._bank else nullcontext():
+            with self._passing(adapter):
                 logprobs = self._forward.logprobs(tree)
             sums = tree.row_sums(logprobs.cpu().double().numpy())
             for row, value in zip(tree.rows.tolist(), sums.tolist(), strict=True):
                 scores[row] = value
         return scores
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = BASE) -> list[list[Read]]:
+        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
+        found: dict[int, list[Read]] = {}
+        examples = [Example(tuple(row), (0.0,) * len(row)) for row in rows]
+        for tree in pack(examples, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary):
+            with self._passing(adapter):
+                logits_TV = self._forward.logits(tree, torch.arange(len(tree.tokens)))
+            for number, row in enumerate(tree.rows.tolist()):
+                behind = torch.as_tensor(tree.path(number))[:-1].to(logits_TV.device)
+                found[row] = _read(rows[row], logits_TV[behind], top)
+        return [found[row] for row in range(len(rows))]
 
     def submit(self, request: Request) -> int:
         """Queue a request; its handle marks its tokens in what `step` returns."""
@@ -275,12 +297,30 @@ class Engine:
         finish = "length" if len(active.tokens) >= request.max_new_tokens else ""
         if request.logprobs is None:
             return Delta(active.handle, token, finish)
-        logprobs_V = logits_V.float().log_softmax(-1)
-        top = logprobs_V.topk(request.logprobs)
-        likely = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-        return Delta(active.handle, token, finish, float(logprobs_V[token]), likely)
+        ((logprob, top),) = _likelihoods([token], logits_V[None], request.logprobs)
+        return Delta(active.handle, token, finish, logprob, top)
+
+    def _passing(self, adapter: str) -> AbstractContextManager[None]:
+        return self._bank.passing([adapter]) if self._bank else nullcontext()
 
     def _release(self, slot: int) -> None:
         self._decoder.release(slot)
         self._active[slot] = self._active[-1]
         self._active.pop()
+
+
+def _read(row: Sequence[int], logits_TV: Tensor, top: int) -> list[Read]:
+    """A row with the logits behind all but its last token."""
+    known = _likelihoods(row[1:], logits_TV, top)
+    return [Read(row[0], None), *(Read(token, *each) for token, each in zip(row[1:], known, strict=True))]
+
+
+def _likelihoods(
+    tokens: Sequence[int], logits_TV: Tensor, top: int
+) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
+    """The log-probability of each token, and the likeliest ones with theirs. Shapes: T tokens, V vocabulary."""
+    logprobs_TV = logits_TV.float().log_softmax(-1).cpu()
+    own_T = logprobs_TV.gather(-1, torch.tensor(tokens, dtype=torch.long)[:, None])[:, 0].tolist()
+    best = logprobs_TV.topk(top)
+    likely = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(own, tuple(zip(*each, strict=True))) for own, each in zip(own_T, likely, strict=True)]

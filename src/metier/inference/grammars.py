@@ -16,6 +16,7 @@ from torch import Tensor
 from metier.data.rendering import Renderer
 from metier.errors import MetierError
 
+_COMPACT = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -27,7 +28,7 @@ class JsonGrammar:
 
     def __init__(self, renderer: Renderer, vocabulary: int, schema: Mapping[str, Any] | None) -> None:
         tokenizer = _tokenizer(renderer, vocabulary)
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema or _ANY_OBJECT))
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema or _ANY_OBJECT), _COMPACT)
         if faulty := LLMatcher.validate_grammar(grammar, tokenizer):
             problem = f"response_format: the schema cannot be followed: {faulty.splitlines()[0]}"
             raise MetierError(problem, "give a schema that says what the answer is")

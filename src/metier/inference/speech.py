@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 _BROKEN = "\ufffd"  # what a character looks like of which tokens are still missing
 
 
-class Speaker(Protocol):
-    """Whoever turns tokens into text: a renderer."""
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
+Decode = Callable[[Sequence[int]], str]
+"""All tokens so far → their text."""
 
 
 class Speech:
@@ -20,8 +17,8 @@ class Speech:
     A character of several tokens is held back until it is whole, and so is what may become a stop string.
     """
 
-    def __init__(self, speaker: Speaker, stop: Sequence[str] = ()) -> None:
-        self._speaker = speaker
+    def __init__(self, decode: Decode, stop: Sequence[str] = ()) -> None:
+        self._decode = decode
         self._stop = [each for each in stop if each]
         self._tokens: list[int] = []
         self.text = ""
@@ -31,14 +28,14 @@ class Speech:
     def push(self, token: int) -> str:
         """What may be said once this token is there."""
         self._tokens.append(token)
-        whole = self._speaker.decode(self._tokens)
+        whole = self._decode(self._tokens)
         if whole.endswith(_BROKEN):
             return ""
         return self._release(whole, held=True)
 
     def end(self) -> str:
         """What was held back, for nothing comes any more."""
-        return "" if self.stopped else self._release(self._speaker.decode(self._tokens), held=False)
+        return "" if self.stopped else self._release(self._decode(self._tokens), held=False)
 
     def _release(self, whole: str, *, held: bool) -> str:
         found = [place for each in self._stop if (place := whole.find(each)) >= 0]

@@ -15,6 +15,7 @@ from metier.data.shots import Shots
 from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
+from metier.inference.engine import Engine
 from metier.inference.loaded import Loaded, identity, open_run
 from metier.inference.questions import Questions, Said
 from metier.inference.worker import Worker
@@ -42,6 +43,7 @@ class Ground:
 
     model: str
     loaded: Loaded
+    engine: Engine
     worker: Worker
     bank: Bank | None
 
@@ -169,7 +171,7 @@ class Voices:
             loaded = replace(loaded, tokens_per_batch=tokens, sequences=limits.sequences)
             engine = loaded.engine(bank=bank, remember=limits.remember)
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
-            self._grounds[key] = Ground(run.recipe().model, loaded, worker, bank)
+            self._grounds[key] = Ground(run.recipe().model, loaded, engine, worker, bank)
         return self._grounds[key]
 
     def _identity(self, run: Run, ground: Ground) -> Identity:

@@ -10,7 +10,7 @@ from typing import Any
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
-from metier.inference.speech import Speech
+from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
 from metier.web.failures import Refusal
@@ -105,10 +105,12 @@ def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
     return JsonGrammar(ground.renderer, ground.loaded.vocabulary, schema)
 
 
-async def speak(target: Target, request: Request, stops: Sequence[str]) -> AsyncIterator[Piece]:
+async def speak(
+    target: Target, request: Request, stops: Sequence[str], decode: Decode | None = None
+) -> AsyncIterator[Piece]:
     """The answer as it comes. Whoever stops listening frees its place at the next token."""
     ground = target.voice.ground
-    speech = Speech(ground.renderer, stops)
+    speech = Speech(decode or ground.renderer.decode, stops)
     async for delta in _deltas(ground.worker, request):
         token = None if delta.token is None else Token(delta.token, delta.logprob, delta.top)
         text = "" if delta.token is None else speech.push(delta.token)

@@ -9,15 +9,13 @@ from hypothesis import strategies as some
 from metier.inference.speech import Speech
 
 
-class Bytes:
-    """A tokenizer of bytes: characters beyond ASCII take several."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode("utf-8", errors="replace")
+def decode(tokens: Sequence[int]) -> str:
+    """Of a tokenizer of bytes: characters beyond ASCII take several."""
+    return bytes(tokens).decode("utf-8", errors="replace")
 
 
 def pieces(text: str, stop: Sequence[str] = ()) -> list[str]:
-    speech = Speech(Bytes(), stop)
+    speech = Speech(decode, stop)
     said = []
     for token in text.encode():
         said.append(speech.push(token))

@@ -1,0 +1,61 @@
+"""`metier serve`: runs as an assistant that OpenAI's clients can ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metier.cli.common import Offline, Progress, say
+from metier.errors import MetierError
+
+Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
+Host = Annotated[str, typer.Option(help="address to listen on; others than this machine's own need a key")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+KeyFile = Annotated[Path, typer.Option("--keys", help="file with the hashes of keys")]
+NewKey = Annotated[str | None, typer.Option(metavar="NAME", help="make a key, print it once, and end")]
+Admin = Annotated[bool, typer.Option("--admin", help="with --new-key: it may load runs and start tunings, too")]
+Origin = Annotated[
+    list[str] | None, typer.Option(help="a page elsewhere that may ask, such as https://help.example.com")
+]
+
+
+def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
+    runs: Runs = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: KeyFile = Path("keys.json"),
+    new_key: NewKey = None,
+    admin: Admin = False,
+    origin: Origin = None,
+    offline: Offline = False,
+) -> None:
+    """Serve runs to OpenAI's clients, exactly as they were measured.
+
+    Runs of one base share it. A model is named by its run, by RUN/DOMAIN, or by its domain.
+    """
+    from metier.web.keys import Keys
+    from metier.web.keys import new_key as make_key
+
+    if new_key:
+        print(make_key(keys, new_key, "admin" if admin else "user"))
+        say(f"keep it: {keys} has its hash alone")
+        return
+    if not runs:
+        raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
+    from metier.inference.voices import Voices
+    from metier.run import Run
+    from metier.web.desk import Desk
+    from metier.web.serve import Address, check
+    from metier.web.serve import serve as run_server
+
+    address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
+    check(address, known)
+    voices = Voices(offline=offline, listen=Progress())
+    for each in runs:
+        voices.add(Run.open(each))
+    desk = Desk(voices)
+    say(f"models: {', '.join(desk.targets)}")
+    say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
+    run_server(desk, address, known, Path.cwd())

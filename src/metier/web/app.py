@@ -1,0 +1,188 @@
+"""The application: routes over runs that are served."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.types import ASGIApp
+
+from metier.run import Run
+from metier.web import chat, completions
+from metier.web.desk import Desk, Target, read
+from metier.web.failures import Refusal, answer_failures
+from metier.web.guard import Guard, Rules
+from metier.web.keys import Caller, Keys
+from metier.web.meters import Meters
+from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
+
+_DRAIN = 30.0  # seconds in which what is being said may end
+_GLANCE = 0.1  # seconds between two looks whether somebody is still there
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, as the guard found."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def admin_of(request: Request) -> Caller:
+    """Raises `Refusal` where the key is no admin's."""
+    caller = caller_of(request)
+    if caller.role != "admin":
+        raise Refusal(403, "this needs an admin's key", "metier serve --new-key NAME --admin makes one")
+    return caller
+
+
+Asking = Annotated[Caller, Depends(caller_of)]
+Admin = Annotated[Caller, Depends(admin_of)]
+
+
+def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
+    """Everything that is served, behind its guard; runs that are loaded later lie in `home`."""
+    meters = Meters(desk)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.voices.stop(_DRAIN)
+
+    app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan)
+    answer_failures(app)
+    app.include_router(_answering(desk, meters))
+    app.include_router(_models(desk, home))
+    app.include_router(_state(desk, meters))
+    return Guard(app, rules, keys)
+
+
+def _answering(desk: Desk, meters: Meters) -> APIRouter:
+    routes = APIRouter(prefix="/v1")
+
+    @routes.post("/chat/completions", responses=_STREAM)
+    async def answer(body: ChatBody, request: Request, caller: Asking) -> Any:
+        """A conversation's next turn, at once or as server-sent events."""
+        turn = await chat.begin(desk.target(body.model, body.domain), body, caller.name)
+        meters.asked(body.model, "chat")
+        if body.stream:
+            return _events(meters.timed(chat.streamed(turn, tells_usage=body.tells_usage)))
+        return await _told(request, meters, body.model, chat.whole(turn))
+
+    @routes.post("/completions", responses=_STREAM)
+    async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
+        """A text, or tokens, gone on with."""
+        asked = completions.begin(desk.target(body.model), body, caller.name)
+        meters.asked(body.model, "completions")
+        if body.stream:
+            return _events(meters.timed(completions.streamed(asked)))
+        return await _told(request, meters, body.model, completions.whole(asked))
+
+    return routes
+
+
+def _events(chunks: AsyncGenerator[dict[str, Any]]) -> StreamingResponse:
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy would hold the pieces back
+    return StreamingResponse(chat.events(chunks), media_type="text/event-stream", headers=headers)
+
+
+async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[Any, Any, dict[str, Any]]) -> Any:
+    """The answer, unless whoever asked has left meanwhile: then it is not gone on with."""
+    begun, task = time.monotonic(), asyncio.create_task(answer)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Refusal(499, "whoever asked has left")
+        told = task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+    meters.told(model, told["usage"], time.monotonic() - begun)
+    return told
+
+
+async def _disconnected(request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_GLANCE)
+
+
+def _models(desk: Desk, home: Path) -> APIRouter:
+    routes = APIRouter(prefix="/v1")
+
+    @routes.get("/models")
+    async def models(_: Asking) -> dict[str, Any]:
+        """Every name that may be asked, with the base on which it stands."""
+        return {"object": "list", "data": [_model(name, target) for name, target in desk.targets.items()]}
+
+    @routes.get("/models/{name:path}")
+    async def model(name: str, _: Asking) -> dict[str, Any]:
+        """One of them."""
+        return _model(name, desk.target(name))
+
+    @routes.post("/load_lora_adapter")
+    async def load(body: LoadBody, _: Admin) -> dict[str, Any]:
+        """Serve another run, by its name or folder below the one in which the server was started."""
+        run = await asyncio.to_thread(_run, home, body.run)
+        await asyncio.to_thread(desk.voices.add, run, body.name or "")
+        name = body.name or run.name
+        return _model(name, desk.target(name))
+
+    @routes.post("/unload_lora_adapter")
+    async def unload(body: UnloadBody, _: Admin) -> dict[str, Any]:
+        """Serve a run no more."""
+        if body.name not in desk.voices:
+            raise Refusal(404, f"{body.name}: no run of this name is served", param="name", code="model_not_found")
+        await asyncio.to_thread(desk.voices.remove, body.name)
+        return {"id": body.name, "object": "model", "deleted": True}
+
+    return routes
+
+
+def _run(home: Path, name: str) -> Run:
+    """Raises `Refusal` for what lies elsewhere."""
+    folder = (home / name).resolve()
+    folder = folder if folder.is_dir() else (home / "runs" / name).resolve()
+    if not folder.is_relative_to(home.resolve()):
+        raise Refusal(403, f"{name}: lies outside of the server's folder", param="run")
+    return Run.open(folder)
+
+
+def _model(name: str, target: Target) -> dict[str, Any]:
+    voice = target.voice
+    created = int(datetime.fromisoformat(voice.run.facts["started"]).timestamp()) if voice.run else 0
+    told = {"id": name, "object": "model", "created": created, "owned_by": "metier", "root": voice.name}
+    return {**told, "parent": voice.ground.model if voice.run else None, "domains": [*voice.questions.domains]}
+
+
+def _state(desk: Desk, meters: Meters) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether it answers."""
+        return {"status": "ok"}
+
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    async def metrics(_: Asking) -> PlainTextResponse:
+        """Counts and times, for Prometheus."""
+        return PlainTextResponse(meters.text(), media_type="text/plain; version=0.0.4")
+
+    @routes.post("/tokenize")
+    async def tokenize(body: TokenizeBody, _: Asking) -> dict[str, Any]:
+        """A text, or a conversation with all that stands around it, as tokens."""
+        target = desk.target(body.model)
+        renderer = target.voice.ground.renderer
+        if body.text is not None:
+            tokens = renderer.raw_ids(body.text)
+        else:
+            tokens = renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": target.voice.ground.loaded.context}
+
+    return routes

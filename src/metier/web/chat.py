@@ -1,0 +1,190 @@
+"""`/v1/chat/completions`: a conversation answered as its run was measured, at once or as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metier.data.items import Message
+from metier.data.rendering import Renderer
+from metier.inference.conversation import softmax
+from metier.inference.engine import Request
+from metier.web.desk import Piece, Target, Token, choose, grammar, read, request_of, speak
+from metier.web.failures import told
+from metier.web.schema import AsObject, AsSchema, ChatBody
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is going to be answered: words that are there already, or requests, one an answer that was asked for."""
+
+    id: str
+    model: str
+    target: Target
+    created: int
+    prompt_tokens: int
+    ready: str | None = None
+    requests: Sequence[Request] = ()
+    stops: Sequence[str] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def begin(target: Target, body: ChatBody, tenant: str) -> Turn:
+    """Raises `MetierError` for what cannot be asked, before anything is answered."""
+    messages = [each.message for each in body.messages]
+    return await _turn(target, body, messages, tenant)
+
+
+async def _turn(target: Target, body: ChatBody, messages: Sequence[Message], tenant: str) -> Turn:
+    item = read(target, messages)
+    renderer = target.voice.ground.renderer
+    prompt = renderer.prompt_ids(item.asked)
+    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, target, int(time.time()), len(prompt))
+    notes: dict[str, Any] = {"domain": target.domain, "run": target.voice.name}
+    if item.kind in ("label", "choice") and body.response_format is None:
+        found = await choose(target, item)
+        shares = softmax([score for _, score in found])
+        notes["shares"] = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
+        return replace(turn, ready=found[0][0], notes=notes)
+    most = (body.top_logprobs or 0) if body.logprobs else None
+    request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
+    requests = [_own(request, target, body, number) for number in range(body.n or 1)]
+    return replace(turn, requests=requests, stops=body.stops, notes=notes)
+
+
+def _own(request: Request, target: Target, body: ChatBody, number: int) -> Request:
+    """One of several answers: drawn by a seed of its own, following a grammar of its own."""
+    if request.sampling.seed is not None and number:
+        request = replace(request, sampling=replace(request.sampling, seed=request.sampling.seed + number))
+    match body.response_format:
+        case AsSchema() as wanted:
+            return replace(request, grammar=grammar(target, wanted.json_schema.schema_))
+        case AsObject():
+            return replace(request, grammar=grammar(target, None))
+    return request
+
+
+async def whole(turn: Turn) -> dict[str, Any]:
+    """All of it at once."""
+    answers = await asyncio.gather(*(_collected(turn, request) for request in turn.requests))
+    choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
+    if turn.ready is not None:
+        choices = [_choice(turn, 0, turn.ready, [], "stop")]
+    completion = sum(len(tokens) for _, tokens, _ in answers)
+    return {**_head(turn, "chat.completion"), "choices": choices, "usage": usage(turn.prompt_tokens, completion)}
+
+
+async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str, Any]]:
+    """Chunk by chunk, the answers that were asked for side by side."""
+    head = _head(turn, "chat.completion.chunk")
+    more = {"usage": None} if tells_usage else {}
+
+    def chunk(number: int, delta: Mapping[str, str], finish: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return {**head, "choices": [choice], **more}
+
+    count, said = max(1, len(turn.requests)), 0
+    for number in range(count):
+        yield chunk(number, {"role": "assistant", "content": ""})
+    if turn.ready is not None:
+        yield chunk(0, {"content": turn.ready})
+        yield chunk(0, {}, "stop")
+    async with aclosing(_beside(turn)) as pieces:
+        async for number, piece in pieces:
+            said += piece.token is not None
+            if piece.text or (piece.token and piece.token.logprob is not None):
+                yield chunk(number, {"content": piece.text}, None, _logprobs(turn, [piece.token]))
+            if piece.finish:
+                yield chunk(number, {}, piece.finish)
+    if tells_usage:
+        yield {**head, "choices": [], "usage": usage(turn.prompt_tokens, said)}
+
+
+async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
+    """Several answers' pieces as they come; whoever stops listening stops all of them."""
+    news: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
+
+    async def listen(number: int, request: Request) -> None:
+        try:
+            async for piece in speak(turn.target, request, turn.stops):
+                news.put_nowait((number, piece))
+        except Exception as error:
+            news.put_nowait((number, error))
+
+    tasks = [asyncio.create_task(listen(number, request)) for number, request in enumerate(turn.requests)]
+    left = len(tasks)
+    try:
+        while left:
+            number, piece = await news.get()
+            if isinstance(piece, Exception):
+                raise piece
+            left -= bool(piece.finish)
+            yield number, piece
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _collected(turn: Turn, request: Request) -> tuple[str, list[Token], str]:
+    text, tokens, finish = "", list[Token](), ""
+    async for piece in speak(turn.target, request, turn.stops):
+        text += piece.text
+        tokens += [piece.token] if piece.token else []
+        finish = piece.finish
+    return text, tokens, finish
+
+
+async def events(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
+    """As server-sent events; what fails on the way is told as the last one."""
+    async with aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        except Exception as error:
+            yield f"data: {json.dumps(told(error)[1])}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _head(turn: Turn, kind: str) -> dict[str, Any]:
+    notes = {"metier": dict(turn.notes)} if turn.notes else {}
+    return {"id": turn.id, "object": kind, "created": turn.created, "model": turn.model, **notes}
+
+
+def _choice(turn: Turn, number: int, text: str, tokens: Sequence[Token], finish: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {"index": number, "message": message, "logprobs": _logprobs(turn, tokens), "finish_reason": finish}
+
+
+def _logprobs(turn: Turn, tokens: Sequence[Token | None]) -> dict[str, Any] | None:
+    """OpenAI's form; None where nobody asked."""
+    told = [token for token in tokens if token and token.logprob is not None]
+    if not told:
+        return None
+    renderer = turn.target.voice.ground.renderer
+    return {
+        "content": [
+            {
+                **_likely(renderer, token.id, token.logprob),
+                "top_logprobs": [_likely(renderer, other, logprob) for other, logprob in token.top],
+            }
+            for token in told
+        ],
+        "refusal": None,
+    }
+
+
+def _likely(renderer: Renderer, token: int, logprob: float | None) -> dict[str, Any]:
+    (text,) = renderer.spelled([token])
+    known = logprob if logprob is not None and math.isfinite(logprob) else -9999.0  # as OpenAI has it
+    return {"token": text, "logprob": known, "bytes": [*text.encode()]}

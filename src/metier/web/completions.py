@@ -1,0 +1,150 @@
+"""`/v1/completions`: texts or tokens gone on with, and how likely is what was given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from metier.data.rendering import Renderer
+from metier.inference.engine import Read, Request
+from metier.inference.speech import Decode
+from metier.web.chat import usage
+from metier.web.desk import Target, Token, request_of, speak
+from metier.web.failures import Refusal
+from metier.web.schema import CompletionBody
+
+_TAIL = 8  # tokens that decide how the next one is written
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What is going to be gone on with: an answer each of `prompts` times n."""
+
+    id: str
+    created: int
+    target: Target
+    body: CompletionBody
+    prompts: Sequence[tuple[int, ...]]
+    requests: Sequence[Request]
+
+
+def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
+    """Raises `Refusal` for what cannot be read."""
+    prompts = _prompts(target, body)
+    how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
+    requests = [
+        _seeded(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        for prompt in prompts
+        for number in range(body.n or 1)
+    ]
+    return Continued(f"cmpl-{uuid.uuid4().hex}", int(time.time()), target, body, prompts, requests)
+
+
+async def whole(asked: Continued) -> dict[str, Any]:
+    """All of it at once."""
+    given = await _given(asked)
+    answers = await asyncio.gather(*(_collected(asked, request) for request in asked.requests))
+    count = len(asked.requests) // len(asked.prompts)
+    choices = [_choice(asked, place, given[place // count], *answer) for place, answer in enumerate(answers)]
+    said = sum(len(tokens) for _, tokens, _ in answers)
+    return {**_head(asked), "choices": choices, "usage": usage(sum(map(len, asked.prompts)), said)}
+
+
+async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
+    """Piece by piece, one answer after another."""
+    given, count, said = await _given(asked), len(asked.requests) // len(asked.prompts), 0
+    for place, request in enumerate(asked.requests):
+        if front := given[place // count]:
+            yield {**_head(asked), "choices": [_choice(asked, place, front, "", [], None)]}
+        if asked.body.max_tokens == 0:
+            continue
+        async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
+            said += piece.token is not None
+            if piece.text or piece.finish:
+                tokens = [piece.token] if piece.token else []
+                choice = _choice(asked, place, [], piece.text, tokens, piece.finish or None)
+                yield {**_head(asked), "choices": [choice]}
+    if asked.body.tells_usage:
+        yield {**_head(asked), "choices": [], "usage": usage(sum(map(len, asked.prompts)), said)}
+
+
+async def _collected(asked: Continued, request: Request) -> tuple[str, list[Token], str]:
+    text, tokens, finish = "", list[Token](), "length"
+    if asked.body.max_tokens == 0:
+        return text, tokens, finish
+    async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
+        text += piece.text
+        tokens += [piece.token] if piece.token else []
+        finish = piece.finish
+    return text, tokens, finish
+
+
+def _spoken(asked: Continued, prompt: Sequence[int]) -> Decode:
+    """Text that goes on where the prompt ended: some tokenizers drop a space that nothing stands in front of."""
+    spoken, tail = partial(asked.target.voice.ground.renderer.spoken, shown=False), prompt[-_TAIL:]
+    front = len(spoken(tail))
+    return lambda tokens: spoken([*tail, *tokens])[front:]
+
+
+async def _given(asked: Continued) -> list[list[Read]]:
+    """The prompts' own tokens where they are wanted too, with how likely they are if that is."""
+    if not asked.body.echo:
+        return [[] for _ in asked.prompts]
+    if asked.body.logprobs is None:
+        return [[Read(token, None) for token in prompt] for prompt in asked.prompts]
+    ground, adapter = asked.target.voice.ground, asked.target.voice.adapter
+    read = partial(ground.engine.read, asked.prompts, asked.body.logprobs, adapter)
+    return await asyncio.wrap_future(ground.worker.do(read))
+
+
+def _prompts(target: Target, body: CompletionBody) -> list[tuple[int, ...]]:
+    """Text never becomes a control token; ids are taken as they are."""
+    renderer, size = target.voice.ground.renderer, target.voice.ground.loaded.vocabulary
+    given = body.prompt
+    several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    prompts = [tuple(renderer.raw_ids(each)) if isinstance(each, str) else tuple(each) for each in several]
+    for prompt in prompts:
+        if not prompt:
+            raise Refusal(400, "prompt: is empty", "give a text, or tokens", param="prompt")
+        if strange := [token for token in prompt if token >= size]:
+            raise Refusal(400, f"prompt: {strange[0]} is no token of {size}", "tokenize it again", param="prompt")
+    return prompts
+
+
+def _seeded(request: Request, number: int) -> Request:
+    rules = request.sampling
+    return request if rules.seed is None else replace(request, sampling=replace(rules, seed=rules.seed + number))
+
+
+def _head(asked: Continued) -> dict[str, Any]:
+    return {"id": asked.id, "object": "text_completion", "created": asked.created, "model": asked.body.model}
+
+
+def _choice(
+    asked: Continued, place: int, given: Sequence[Read], text: str, tokens: Sequence[Token], finish: str | None
+) -> dict[str, Any]:
+    """`given` are the prompt's tokens where they are told too."""
+    renderer = asked.target.voice.ground.renderer
+    said = [Read(each.id, each.logprob, tuple(each.top)) for each in tokens]
+    logprobs = None if asked.body.logprobs is None else _logprobs(renderer, [*given, *said])
+    front = renderer.spoken([each.token for each in given])
+    return {"index": place, "text": front + text, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _logprobs(renderer: Renderer, tokens: Sequence[Read]) -> dict[str, Any]:
+    """OpenAI's older form: four lists side by side."""
+    spelled = [renderer.spelled([each.token])[0] for each in tokens]
+    ends = [0]
+    for text in spelled:
+        ends.append(ends[-1] + len(text))
+    top = [
+        None if each.logprob is None else {renderer.spelled([token])[0]: value for token, value in each.top}
+        for each in tokens
+    ]
+    logprobs = [each.logprob for each in tokens]
+    return {"tokens": spelled, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": ends[:-1]}

@@ -1,0 +1,149 @@
+"""What stands in front of every request: its host, its size, its time, its key, how many a key may have at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from metier.web.failures import error_object
+from metier.web.keys import Caller, Keys, bearer
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`hosts` are those by which the server may be called; `origins` the other pages that may ask it.
+
+    Bytes of a body, seconds in which a request has to be sent, requests at once a key.
+    """
+
+    hosts: Collection[str]
+    origins: Collection[str] = ()
+    body: int = 16 * 2**20
+    seconds: float = 30.0
+    at_once: int = 128
+
+
+class Guard:
+    """ASGI in front of an app. Public are the page's files and /health; all else wants a key where keys are known."""
+
+    def __init__(self, app: ASGIApp, rules: Rules, keys: Keys) -> None:
+        self._app, self._rules, self._keys = app, rules, keys
+        self._asking: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        send = self._dressed(send, headers.get("origin"))
+        if refused := self._refused(scope, headers):
+            await _answer(send, *refused)
+            return
+        caller = self._keys.caller(bearer(scope["headers"]))
+        if caller is None and not _public(scope):
+            problem = "a key is needed: send Authorization: Bearer KEY"
+            await _answer(send, 401, problem, {"WWW-Authenticate": "Bearer"})
+            return
+        await self._limited(caller or Caller("", "user"), scope, receive, send)
+
+    def _refused(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, Mapping[str, str]] | None:
+        """Why a request goes no further, before anything of its body is read."""
+        host = headers.get("host", "").rpartition("@")[2]
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        if "*" not in self._rules.hosts and name.lower() not in self._rules.hosts:
+            return 400, f"this server is not called {name!r}; start it with --host-name {name}", {}
+        origin = headers.get("origin")
+        if scope["method"] == "OPTIONS" and origin in self._rules.origins:
+            return 204, "", {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": _ASKED}
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._rules.body:
+            return 413, f"the body is longer than {self._rules.body:,} bytes", {}
+        return None
+
+    async def _limited(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._asking[caller.name] >= self._rules.at_once and not _public(scope):
+            problem = f"{self._rules.at_once} requests of this key are being answered; wait for one of them"
+            await _answer(send, 429, problem, {"Retry-After": "1"})
+            return
+        scope.setdefault("state", {})["caller"] = caller
+        self._asking[caller.name] += 1
+        try:
+            await self._app(scope, self._timed(receive), send)
+        except _TooMuchError as error:
+            await _answer(send, error.status, str(error), {})
+        finally:
+            self._asking[caller.name] -= 1
+
+    def _timed(self, receive: Receive) -> Receive:
+        """A body has to come in time, and not to be longer than it may."""
+        until = asyncio.get_running_loop().time() + self._rules.seconds
+        read, whole = 0, False
+
+        async def taken() -> Message:
+            nonlocal read, whole
+            if whole:
+                return await receive()
+            left = until - asyncio.get_running_loop().time()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, left))
+            except TimeoutError:
+                raise _TooMuchError(408, f"the request took longer than {self._rules.seconds:g} s to be sent") from None
+            read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if read > self._rules.body:
+                raise _TooMuchError(413, f"the body is longer than {self._rules.body:,} bytes")
+            return message
+
+        return taken
+
+    def _dressed(self, send: Send, origin: str | None) -> Send:
+        more = dict(HEADERS)
+        if origin is not None and origin in self._rules.origins:
+            more |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+            more["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in more.items())]
+            await send(message)
+
+        return dressed
+
+
+class _TooMuchError(Exception):
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+def _public(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path in ("/", "/health") or path.startswith("/page/")
+
+
+async def _answer(send: Send, status: int, problem: str, headers: Mapping[str, str]) -> None:
+    body: Any = b"" if status == 204 else json.dumps(error_object(status, problem)).encode()
+    kind = [] if status == 204 else [(b"content-type", b"application/json")]
+    told = [*kind, (b"content-length", str(len(body)).encode())]
+    told += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,65 @@
+"""What the server tells of itself for Prometheus; counts and times only, nothing of what is asked or said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from metier.web.desk import Desk
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Meters:
+    """Of one server."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._registry = CollectorRegistry()
+        how: dict[str, Any] = {"registry": self._registry}
+        self._asked = Counter("metier_requests", "Answers that were asked for", ["model", "path"], **how)
+        self._tokens = Counter("metier_tokens", "Tokens read and said", ["model", "kind"], **how)
+        self._first = Histogram("metier_first_token_seconds", "Until the first piece", buckets=_SECONDS, **how)
+        self._whole = Histogram("metier_answer_seconds", "Until the answer is whole", buckets=_SECONDS, **how)
+        self._registry.register(_Load(desk))
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def asked(self, model: str, path: str) -> None:
+        self._asked.labels(model, path).inc()
+
+    def told(self, model: str, usage: dict[str, int], seconds: float) -> None:
+        for kind in ("prompt", "completion"):
+            self._tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
+        self._whole.observe(seconds)
+
+    async def timed(self, chunks: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+        """The same chunks, watched."""
+        begun, first = time.monotonic(), True
+        async for chunk in chunks:
+            if first:
+                self._first.observe(time.monotonic() - begun)
+                first = False
+            yield chunk
+        self._whole.observe(time.monotonic() - begun)
+
+
+class _Load:
+    """Read when it is asked for."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def collect(self) -> Iterator[Metric]:
+        decoding = GaugeMetricFamily("metier_decoding", "Requests that decode", labels=["base"])
+        waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
+        for ground in self._desk.voices.grounds:
+            active, queued = ground.worker.load
+            decoding.add_metric([ground.model], active)
+            waiting.add_metric([ground.model], queued)
+        yield decoding
+        yield waiting

@@ -1,0 +1,71 @@
+"""A server from its settings: what is bound where, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from metier.errors import MetierError
+from metier.web.app import make_app
+from metier.web.desk import Desk
+from metier.web.guard import Rules
+from metier.web.keys import Keys
+
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_HEADER = 16 * 2**10  # bytes of a request's head
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where it listens, and the pages elsewhere, as exact origins, that may ask it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    origins: Sequence[str] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether nobody outside of this machine reaches it."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it may be called in a request, so that no page elsewhere reaches it by a name of its own."""
+        own = {str(urlsplit(each).hostname) for each in self.origins}
+        return frozenset({*_LOCAL, self.host.lower(), *own})
+
+
+def check(address: Address, keys: Keys) -> None:
+    """Raises `MetierError` where strangers could ask without a key."""
+    if not address.local and not keys.known:
+        problem = f"{address.host} is reached by others, and no key is known"
+        raise MetierError(problem, "make one: metier serve --new-key NAME")
+    for origin in address.origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:
+            raise MetierError(f"--origin {origin}: is no origin", "write for example https://help.example.com")
+
+
+def serve(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
+    """Answer until it is told to stop; then what is being said may end."""
+    app = make_app(desk, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
+    config = uvicorn.Config(
+        app,
+        host=address.host,
+        port=address.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=_HEADER,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=30,
+    )
+    uvicorn.Server(config).run()
