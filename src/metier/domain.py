@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -35,16 +36,27 @@ def faults_of(error: ValidationError, what: str, fields: Collection[str]) -> Ite
             case "missing":
                 yield Fault(key, "is missing", "add it")
             case "value_error":
-                problem, _, fix = str(details[0]["ctx"]["error"]).partition("; ")
-                yield Fault(problem.partition(": ")[0], problem.partition(": ")[2], fix)
+                told, _, fix = str(details[0]["ctx"]["error"]).partition("; ")
+                field, _, problem = told.partition(": ")
+                yield Fault(_within(key, field, what), problem, fix)
             case _:
-                told = (each["msg"].removeprefix("Input should ").removeprefix("Value should ") for each in details)
-                yield Fault(key, f"is {details[0]['input']!r:.80}", f"it should {' or '.join(dict.fromkeys(told))}")
+                wanted = (each["msg"].removeprefix("Input should ").removeprefix("Value should ") for each in details)
+                yield Fault(key, f"is {details[0]['input']!r:.80}", f"it should {' or '.join(dict.fromkeys(wanted))}")
+
+
+_ARM = re.compile(r"constrained-|.*\[")  # how pydantic calls the arms of our unions
+
+
+def _within(key: str, field: str, what: str) -> str:
+    """The field of a table, which may be the place itself, or stand in front."""
+    if key == what:
+        return field
+    return key if field in re.split(r"[ .]", key) else f"{key}.{field}"
 
 
 def _place(loc: Sequence[int | str]) -> str:
     """Where a complaint points at, counted from 1, without the names that a union's arms have."""
-    kept = [part for part in loc if isinstance(part, int) or part.isidentifier()]
+    kept = [part for part in loc if isinstance(part, int) or not _ARM.match(part)]
     return "".join(f" {part + 1}" if isinstance(part, int) else f".{part}" for part in kept).lstrip(".")
 
 

@@ -31,7 +31,7 @@ from metier.identity import key
 from metier.job import Job, prepare
 from metier.model.heads import open_base
 from metier.model.loading import Base, NumberFormat
-from metier.planning import MEASURING, Plan
+from metier.planning import ANSWERS, MEASURING, Plan
 from metier.planning import plan as make_plan
 from metier.recipe import Recipe
 from metier.records import assert_same, create, parts_of
@@ -269,8 +269,7 @@ def _untuned(
         if run.status == "finished":
             return _judged(run, job.recipe)
         begun = time.monotonic()
-        asked = "held-out answers"
-        runs.save_plan(run, replace(chosen, seconds={asked: chosen.seconds.get(asked, 0.0)}))
+        runs.save_plan(run, replace(chosen, seconds={ANSWERS: chosen.seconds.get(ANSWERS, 0.0)}))
         engine = make_engine(base.forward, base, chosen)
         wordings = choose_wordings(job, engine, means.listen, offline=means.offline)
         run.update(wordings=wordings)
@@ -279,7 +278,7 @@ def _untuned(
         answers = answer(engine, job.renderer, job.heldout, job.limits, means.listen, phase)
         keep_answers(run, answers, means.listen)
         write_shown(run, job)
-        return _finish(run, opponents, {asked: time.monotonic() - begun})
+        return _finish(run, opponents, {ANSWERS: time.monotonic() - begun})
 
 
 def _only(opponents: Mapping[str, Run]) -> Run:

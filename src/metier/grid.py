@@ -262,6 +262,9 @@ def _entries(comparison: Comparison, arm: Arm, recipe: Recipe) -> Iterator[Entry
     seeds = axis("seeds", (recipe.train.seed,), has_effect=learns)
     parted = tuned and not _classifies(recipe) and sum(domain.trained for domain in recipe.domain) > 1
     layouts = axis("layout", ("shared",), has_effect=parted)
+    if "per-domain" in layouts and (idle := [domain.name for domain in recipe.domain if not domain.trained]):
+        problem = f"per-domain has an expert for every domain, and {idle[0]} is measured only"
+        raise RecipeError(str(comparison.path), [Fault("layout", problem, "leave that domain, or per-domain, out")])
     sweep = axis("sweep", (), has_effect=tuned)
     names = _named(arm.name, models) if len(models) > 1 else {models[0]: arm.name}
     for model, layout, count in product(models, layouts, rows):

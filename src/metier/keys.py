@@ -20,7 +20,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         fault = Fault(f"{path}:{line}", f"byte 0x{error.object[error.start]:02x} is not utf-8", "save it as UTF-8")
     except RecursionError:
         fault = Fault(str(path), "is not TOML: nested too deeply", "look for brackets that are never closed")
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         problem, _, place = str(error).partition(" (at ")
         line_of = re.match(r"line (\d+)", place)
         fault = Fault(f"{path}:{line_of[1]}" if line_of else str(path), f"is not TOML: {problem}", "mend that line")

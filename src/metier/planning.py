@@ -17,7 +17,8 @@ from metier.recipe import Recipe
 from metier.strategies import Full, HeadOnly, LastN, Lora, LoraStrategy, QloraStrategy, Strategy, Tuned
 from metier.tables import as_text, html, plan_parts
 
-MEASURING = ("held-out answers", "general text")  # what is left of a run's seconds where nothing is tuned
+ANSWERS, GENERAL = "held-out answers", "general text"  # phases, by whose names seconds are forecast and measured
+MEASURING = (ANSWERS, GENERAL)  # what is left of them where nothing is tuned
 _BUSY = 2048  # tokens at once, with which arithmetic and not reading weights takes the time
 _DECODING = 2.0  # of a bare layer's time: caches that grow, finished answers that leave, measured
 
@@ -318,8 +319,8 @@ def _seconds(draft: Plan, recipe: Recipe, shape: Shape, rates: Rates) -> dict[st
         **reference,
         "training": learning if moves else 0.0,
         "validation": validations * answering(shape.validation_tokens, shape.validation_items),
-        "held-out answers": answering(shape.scored_tokens, shape.decoded_items),
-        "general text": 2 * reading(shape.general_tokens, shape.general_tokens) if moves or shape.foreign else 0.0,
+        ANSWERS: answering(shape.scored_tokens, shape.decoded_items),
+        GENERAL: 2 * reading(shape.general_tokens, shape.general_tokens) if moves or shape.foreign else 0.0,
     }
 
 

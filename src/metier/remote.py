@@ -18,6 +18,7 @@ from metier.files import digest
 from metier.inference.endpoint import Endpoint
 from metier.inference.journal import Journal, Reply
 from metier.job import Job
+from metier.planning import ANSWERS
 from metier.run import Run
 from metier.strategies import Endpoint as Strategy
 from metier.strategies import Price
@@ -70,7 +71,7 @@ def measure(replies: Sequence[Reply], price: Price | None) -> dict[str, Any]:
         "answers": len(given),
         "failed": len(replies) - len(given),
         "attempts": sum(reply.attempts for reply in replies),
-        "seconds": {"held-out answers": sum(seconds)},
+        "seconds": {ANSWERS: sum(seconds)},
         "seconds_per_answer": fmean(seconds) if given else None,
         "seconds_per_answer_p95": float(np.quantile(seconds, 0.95)) if given else None,
         "tokens_in": read,

@@ -63,13 +63,13 @@ def _chunks(count: int, items: int) -> Iterator[range]:
     return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def unseen(losses: Sequence[float]) -> Floats:
+def unseen(losses: Sequence[float], stream: int = 0) -> Floats:
     """What a loss that no item showed may have taken, on every resample: one virtual group a stratum.
 
     In n groups without a single loss there may still be one in n: as the rule of three has it (Hanley and
     Lippman-Hand 1983), which this gives for shares. `losses` is by stratum what such a group would take.
     """
-    random = np.random.default_rng([_SEED, len(losses), 3])
+    random = np.random.default_rng([_SEED, len(losses), 3 + stream])
     drawn_SB = random.poisson(1.0, size=(len(losses), RESAMPLES))
     return np.asarray(np.array(losses) @ drawn_SB)
 

@@ -30,6 +30,7 @@ from metier.resampling import (
 
 SIGNIFICANCE = 0.05
 _ROUNDING = 1e-12
+_MANY = 1_000_000  # groups, with which tails are the normal ones
 
 
 @dataclass(frozen=True)
@@ -228,14 +229,17 @@ class Drawn:
         value = float(sum(weight * each.value for weight, each in zip(weights, parts, strict=True)))
         return replace(parts[0], value=_exact(value), draws_B=np.where(np.abs(draws_B) < _ROUNDING, 0.0, draws_B))
 
-    def allowing(self) -> Drawn:
-        """Of a number in 0 … 1: with the losses that no item showed (`resampling.unseen`) where it is at an end.
+    def allowing(self, stream: int) -> Drawn:
+        """Of a score in 0 … 1: with the losses that no item showed (`resampling.unseen`) where it is at an end.
 
-        All items right, or all wrong, is no proof that others will be.
+        All items right, or all wrong, is no proof that others will be. Strata are told apart by their `stream`. The
+        rule of three needs no wider tails, so that it counts for no number of groups.
         """
-        if self.value not in (0.0, 1.0) or self.draws_B.min() < self.draws_B.max():
+        end = round(self.value)
+        if max(abs(self.draws_B - end).max(), abs(self.value - end)) > _ROUNDING:
             return self
-        return replace(self, draws_B=np.clip(np.abs(self.value - unseen([1 / self.groups])), 0.0, 1.0))
+        draws_B = np.clip(np.abs(end - unseen([1 / self.groups], stream)), 0.0, 1.0)
+        return replace(self, value=float(end), draws_B=draws_B, fewest=_MANY)
 
     def score(self, metric: str) -> Score:
         low, high = percentiles(self.draws_B, self.fewest)

@@ -29,7 +29,7 @@ from metier.model.heads import put
 from metier.model.loading import Base
 from metier.model.scaling import scale
 from metier.model.trials import recompute
-from metier.planning import Plan
+from metier.planning import ANSWERS, GENERAL, Plan
 from metier.replaying import with_base_answers
 from metier.run import Run
 from metier.strategies import HeadOnly, Tuned
@@ -145,7 +145,7 @@ def _measure(run: Run, job: Job, chosen: Plan, base: Base, adapted: Adapted, mea
         answers += read_general_text(beside, job.general.heldout, means.listen)
         answers += ask_general_choices(beside, job.general.choices, means.listen)
     keep_answers(run, answers, means.listen)
-    return {"held-out answers": answered - begun, "general text": time.monotonic() - answered}
+    return {ANSWERS: answered - begun, GENERAL: time.monotonic() - answered}
 
 
 @dataclass(frozen=True)

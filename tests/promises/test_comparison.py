@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,16 @@ from typer.testing import CliRunner
 
 from metier import experiment
 from metier.cli.main import app
+from metier.comparison import layouts
+from metier.comparison.costs import Costs
 from metier.comparison.outcome import Outcome, check, compare
 from metier.comparison.pair import compare_runs
-from metier.errors import DataError, MetierError, RecipeError, RunError
+from metier.comparison.running import How, look_ahead
+from metier.errors import DataError, MetierError, ModelError, RecipeError, RunError
 from metier.evaluation.answers import read_answers
+from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import align, out_of_one
-from metier.events import Event
+from metier.events import Event, silent
 from metier.grid import Comparison
 from metier.recipe import Recipe
 from metier.run import Run
@@ -322,14 +327,50 @@ def test_experts_are_put_together(copy: Path) -> None:
         assert router["hard"].keys() == {"all hard prompts", "short", "mixed"}
     for line in lines(copy).values():
         assert (line["kind"] in ("router", "base-router")) == (line["sources"][0]["routing"] > 0)
-    asked = found[experts]["cost"]["answering"]
-    assert found[f"{experts}, routed by the base"]["cost"]["answering"] > asked / 2
+    for way in more[:2]:
+        line = Line.of_json({key: found[f"{experts}, {way}"][key] for key in Line.__dataclass_fields__})
+        unsent = replace(line, sources=tuple(replace(each, routing=0.0) for each in line.sources))
+        answering = Costs(Runs(copy / "runs")).of(unsent).answering or 0
+        routing = sum(each.routing for each in line.sources) / len(line.sources)
+        assert found[line.name]["cost"]["answering"] == pytest.approx(answering + routing)
+        # Every expert was tuned for it, whoever is asked.
+        assert found[line.name]["cost"]["parameters"] >= found[experts]["cost"]["parameters"]
+        assert line.sources[0].domains == found[experts]["sources"][0]["domains"]
     routed = next(each for each in outcome.table["routers"] if each["kind"] == "router")
     assert routed["heldout"]["wrong"] == 0 < routed["heldout"]["right"]  # the two domains share no word
     assert check(outcome) == []
     before = sorted(path.name for path in (copy / "runs").iterdir())
     compare(Comparison.load(copy / "comparison.toml"), train=refuse)
     assert sorted(path.name for path in (copy / "runs").iterdir()) == before
+    merges = [found[f"{experts}, merged ({kind})"]["sources"][0]["run"] for kind in ("linear", "ties")]
+    for name in merges:
+        shutil.rmtree(copy / "runs" / name)
+    how = How({}, offline=True, jobs=1, listen=silent)
+    assert {line.name: line.unmerged for line in look_ahead(Comparison.load(copy / "comparison.toml"), how)}[
+        experts
+    ] == 2
+
+
+def test_experts_alone_are_tuned_and_not_asked(copy: Path) -> None:
+    """Without one adapter for all, the base stands in for a router's experts; the lines rest on tuning all the same."""
+    text = _COMPARISON.replace("rows = [8, 1.0]\nseeds = [1, 2]", 'layout = "per-domain"')
+    (copy / "comparison.toml").write_text(text)
+    table = compare(Comparison.load(copy / "comparison.toml"), train=train).table
+    assert table["tuned_or_asked"]["tuned"].startswith("LoRA, per domain")
+    assert table["tuned_or_asked"]["asked"] in ("2 examples", "untuned base")
+
+
+def test_a_router_that_fails_leaves_the_merges(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ModelError("no router today", "")
+
+    monkeypatch.setattr(layouts.Router, "fit", broken)
+    (copy / "comparison.toml").write_text(
+        _COMPARISON.replace("rows = [8, 1.0]\nseeds = [1, 2]", 'layout = "per-domain"')
+    )
+    table = compare(Comparison.load(copy / "comparison.toml"), train=train).table
+    assert table["failed"] == {"LoRA, per domain, routed": "no router today"}
+    assert "LoRA, per domain, merged (ties)" in [line["name"] for line in table["lines"]]
 
 
 def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:

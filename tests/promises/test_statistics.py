@@ -129,12 +129,20 @@ def test_seeds_are_averaged_item_by_item() -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_all_right_or_all_wrong_is_not_certain(right: bool) -> None:
-    standing = Field.of({"a": [*answers([right] * 100), *answers([right] * 100, domain="other")]}).stand(["a"])
+@pytest.mark.parametrize("seeds", [1, 7])
+def test_all_right_or_all_wrong_is_not_certain(right: bool, seeds: int) -> None:
+    said = [each for name in "abcd" for each in answers([right] * 100, domain=name)]
+    keys = [str(seed) for seed in range(seeds)]
+    standing = Field.of(dict.fromkeys(keys, said)).stand(keys)
     assert standing.overall
-    for score in (standing.overall, *standing.domains.values()):
-        low, high = stats.binomtest(100 * right, 100).proportion_ci(method="wilson")
-        assert (score.low, score.high) == pytest.approx((low, high), abs=0.01)
+    for score, n in ((standing.overall, 400), *((each, 100) for each in standing.domains.values())):
+        low, high = stats.binomtest(n * right, n).proportion_ci(method="wilson")
+        assert (score.low, score.high) == pytest.approx((low, high), abs=0.012)
+        assert score.value == right
+    # Domains are drawn apart: all together vary less than each.
+    assert standing.overall.high - standing.overall.low < 0.75 * (
+        standing.domains["a"].high - standing.domains["a"].low
+    )
 
 
 def test_an_entry_against_itself_differs_in_nothing() -> None:

@@ -110,7 +110,14 @@ def test_changes_reach_every_strategy(tmp_path: Path) -> None:
         ('margin = 2\n[[strategy]]\nname = "a"\n', "margin: is 2; it should be less than 1"),
         ('[[strategy]]\nname = "a"\nmethod = "lara"\n', "strategy 'a': strategy.method: 'lara' is not a method"),
         ('[[strategy]]\nname = "a"\nranks = 3\n', "strategy 'a': strategy.ranks: is not a field"),
-        ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows: is 2; write a count from 4 on"),
+        ('rows = [2]\n[[strategy]]\nname = "a"\n', "rows 1: is 2; write a count from 4 on"),
+        ('[[strategy]]\nname = "a"\n[[strategy]]\nname = "b"\nrows = [2]\n', "strategy 2.rows 1: is 2; write a count"),
+        (
+            'price-per-hour = 2\n[[strategy]]\nname = "a"\n',
+            "price-per-hour: is not a key of a comparison",
+        ),
+        ('[[strategy]]\nname = "a"\ndomain.job-ads = 3\n', "strategy 1.domain.job-ads: is 3; it should be a valid"),
+        (f"margin = {'9' * 5000}\n", "is not TOML"),
         (
             'rows = "all"\n[[strategy]]\nname = "a"\n',
             "rows 1: is 'all'; it should be a valid integer or be a valid number",
@@ -155,6 +162,14 @@ def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     found = entries(tmp_path, 'models = ["a/base", "b/base"]\n[[strategy]]\nname = "A"\n')
     assert names(found)[:2] == ["A · a/base", "A · b/base"]
     assert [entry.model for entry in found if entry.base] == ["a/base", "b/base"]
+
+
+def test_an_expert_of_what_is_measured_only_is_refused(tmp_path: Path) -> None:
+    sea = '[[domain]]\nname = "sea"\ndata = "sea.csv"\ntrained = false\n'
+    (tmp_path / "recipe.toml").write_text(_RECIPE + sea)
+    (tmp_path / "ways.toml").write_text('recipe = "recipe.toml"\nlayout = "per-domain"\n[[strategy]]\nname = "a"\n')
+    with pytest.raises(RecipeError, match="per-domain has an expert for every domain, and sea is measured only"):
+        Comparison.load(tmp_path / "ways.toml").entries()
 
 
 def test_a_value_that_is_named_twice_counts_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +59,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
-        self._begun: dict[str, tuple[float, int]] = {}
-        self._done: dict[str, int] = {}
+        self._begun: dict[tuple[str, int], tuple[float, int]] = {}
+        self._done: dict[tuple[str, int], int] = {}
         self._last = 0.0
         self._noted: set[str] = set()
 
@@ -67,11 +68,12 @@ class Progress:
         if event.phase == "note":
             self._note(str(event.values["text"]))
             return
-        now = time.monotonic()
-        if event.phase not in self._begun or event.done < self._done[event.phase]:  # another run's begins
-            self._begun[event.phase] = now, event.done
-        self._done[event.phase] = event.done
-        begun, first = self._begun[event.phase]
+        # Runs side by side speak on threads of their own.
+        now, run = time.monotonic(), (event.phase, threading.get_ident())
+        if run not in self._begun or event.done < self._done[run]:  # another run begins
+            self._begun[run] = now, event.done
+        self._done[run] = event.done
+        begun, first = self._begun[run]
         finished = event.done == event.total
         if event.phase == "validation" or finished or self._terminal or now - self._last > _LINE_EVERY:
             self._last = now

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from metier.evaluation.lines import Line, Runs, Source
+from metier.planning import ANSWERS, GENERAL
 from metier.run import Run
 
 
@@ -80,8 +81,7 @@ class _Measured:
     run: Run
     runs: Runs
 
-    _ANSWERING = ("held-out answers", "fitting and answers", "answers")
-    _MEASURING = ("general text",)
+    _ANSWERING = (ANSWERS, "fitting and answers", "answers")
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class _Measured:
 
     @property
     def training(self) -> float:
-        left_out = (*self._ANSWERING, *self._MEASURING)
+        left_out = (*self._ANSWERING, GENERAL)
         return sum(value for name, value in self._seconds.items() if name not in left_out)
 
     @property

@@ -40,17 +40,19 @@ def forecast_lines(ahead: Sequence[Ahead], how: How) -> list[Forecast]:
         seconds = sum(sum(each.seconds.values()) for each in plans) if plans else None
         memory = max(each.peak for each in plans) if plans else None
         lines.append(Forecast(line.name, line.runs, len(new), seconds, memory))
-        if line.missing and mergeable(line.entry):
+        if mergeable(line.entry):
             lines.append(_merges(line, how))
     return lines
 
 
 def _merges(line: Ahead, how: How) -> Forecast:
-    """What measuring the merges of missing experts takes, each as long as measuring one of these."""
-    plan = _plan(line.missing[0], how)
+    """What measuring the merges of experts takes, each as long as measuring one of these."""
     runs = len(MERGES) * len({cell.seed for cell in line.entry.cells})
-    seconds = runs * sum(plan.seconds[name] for name in MEASURING)
-    return Forecast(f"{line.name}, merged", runs, runs, seconds, plan.peak)
+    if not line.unmerged:
+        return Forecast(f"{line.name}, merged", runs, 0, None, None)
+    plan = _plan(line.entry.recipe, how)
+    seconds = line.unmerged * sum(plan.seconds[name] for name in MEASURING)
+    return Forecast(f"{line.name}, merged", runs, line.unmerged, seconds, plan.peak)
 
 
 def _plan(recipe: Recipe, how: How) -> Plan:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -141,9 +142,7 @@ class _Asked:
         cut = {"train": None, "validation": None, "heldout": limit}
         known = {side: _typed(job, side, last) for side, last in cut.items()}
         items = [(each.domain.name, item.id) for each in job.data.domains for item in each.heldout[:limit]]
-        prompts: list[Prompt] = []
-        if path := comparison.prompts_path:
-            prompts = read_prompts(path, [each.domain.name for each in job.data.domains])
+        prompts = _of_present(read_hard(comparison, job.recipe), [each.domain.name for each in job.data.domains])
         texts = [text for each in known["heldout"].values() for text in each] + [each.turns[-1] for each in prompts]
         return cls(job, known, items, prompts, texts)
 
@@ -183,6 +182,18 @@ class _Sent:
         return replace(found, routes=[(sent, share) for sent, share in found.routes])
 
 
+def read_hard(comparison: Comparison, recipe: Recipe) -> list[Prompt]:
+    """The hard prompts, if there are any. Raises `DataError` with every fault of their file."""
+    path = comparison.prompts_path
+    return read_prompts(path, [domain.name for domain in recipe.domain]) if path else []
+
+
+def _of_present(prompts: Sequence[Prompt], domains: Sequence[str]) -> list[Prompt]:
+    """Without those of domains whose data is absent."""
+    kept = (replace(each, allowed=tuple(name for name in each.allowed if name in domains)) for each in prompts)
+    return [each for each in kept if each.domain in domains]
+
+
 def _typed(job: Job, side: str, last: int | None) -> dict[str, list[str]]:
     """By domain what users typed last, without the templates around it, which would give the domain away."""
     return {
@@ -197,7 +208,7 @@ def _sent(source: Source, routing: Routing, instead: str, seconds: float) -> Sou
         domain: {name: source.domains[sent] if sent else instead for name, (sent, _) in routes.items()}
         for domain, routes in routing.items.items()
     }
-    return Source(source.seed, run=instead, items=items, routing=seconds)
+    return replace(source, run=instead, items=items, routing=seconds)
 
 
 def _by_router(asked: _Asked, folder: Path) -> _Sent:
@@ -225,11 +236,14 @@ def _by_base(base: Run, asked: _Asked, folder: Path, *, offline: bool, listen: L
     return _Sent.kept(folder / "routes" / f"{base.name}-{digest(what)[:10]}.json", make)
 
 
+def _merge_folder(runs: Runs, source: Source, kind: Merge) -> Path:
+    what = [MERGED, kind, *(foreign_digest(runs.run(name).adapter) for name in source.domains.values())]
+    return runs.folder / "merged" / f"{kind}-{digest(what)[:10]}"
+
+
 def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:
     """The folder of the merged adapter; made where it is not there yet."""
-    names = [*source.domains.values()]
-    what = [MERGED, kind, *(foreign_digest(runs.run(name).adapter) for name in names)]
-    to = runs.folder / "merged" / f"{kind}-{digest(what)[:10]}"
+    names, to = [*source.domains.values()], _merge_folder(runs, source, kind)
     if not (to.is_dir() and verify(to)):
         recipe = runs.run(names[0]).recipe()
         base = find_base(recipe.model, recipe.directory, offline=offline)
@@ -242,3 +256,12 @@ def _merge(runs: Runs, source: Source, kind: Merge, *, offline: bool) -> Path:
 def _measuring(recipe: Recipe, adapter: Path) -> Recipe:
     """The recipe that measures an adapter on every domain."""
     return recipe.override(strategy={"method": "adapter", "adapter": str(adapter.resolve())})
+
+
+def measured_merges(experts: Line, entry: Entry, runs: Runs) -> Iterator[Cell | None]:
+    """What would measure each merge of experts that are all there; None of one that was never made."""
+    recipes = {cell.seed: cell.recipe for cell in entry.cells}
+    for source, kind in product(experts.sources, MERGES):
+        folder = _merge_folder(runs, source, kind)
+        made = folder.is_dir() and verify(folder)
+        yield Cell(_measuring(recipes[source.seed], folder), source.seed) if made else None

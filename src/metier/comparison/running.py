@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from metier import child, experiment
-from metier.comparison.layouts import Experts, Routing, find_experts, merged, route
-from metier.data.prompts import read_prompts
+from metier.comparison.layouts import (
+    MERGES,
+    Experts,
+    Routing,
+    find_experts,
+    measured_merges,
+    mergeable,
+    merged,
+    read_hard,
+    route,
+)
 from metier.errors import AbsentError, Fault, FaultsError, MetierError, RecipeError
 from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
@@ -41,8 +50,7 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
     fails leaves the others alone.
     """
     entries, work = comparison.entries(), _Work(comparison, how)
-    if (path := comparison.prompts_path) and any(entry.layout == "per-domain" for entry in entries):
-        read_prompts(path, [domain.name for domain in entries[0].recipe.domain])  # else its faults would be told last
+    _check_prompts(comparison, entries)
     stages = [stage for entry in entries if (stage := _stage(entry))]
     work.check([*stages, *(entry for entry in entries if not entry.after)])
     work.run(stages)
@@ -58,12 +66,16 @@ def run_all(comparison: Comparison, how: How, folder: Path) -> tuple[list[Line],
 
 @dataclass(frozen=True)
 class Ahead:
-    """A line before it is run: how many runs it rests on, and the recipes of those that are missing."""
+    """A line before it is run: how many runs it rests on, and the recipes of those that are missing.
+
+    Of experts also how many of their merges are to be measured.
+    """
 
     name: str
     entry: Entry
     runs: int
     missing: tuple[Recipe, ...]
+    unmerged: int
 
 
 def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
@@ -73,6 +85,7 @@ def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
     """
     work = _Work(comparison, how)
     entries = [_stage(entry) or entry for entry in comparison.entries()]
+    _check_prompts(comparison, entries)
     work.check(entries)
     names = [entry.name for entry in entries]
     return [
@@ -81,6 +94,7 @@ def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
             entry,
             len(entry.cells),
             tuple(cell.recipe for cell in entry.cells if _key(cell) in work.missing),
+            work.unmerged(entry),
         )
         for entry in work.present(entries)
         if not any(isinstance(work.done.get(_key(cell)), MetierError) for cell in entry.cells)
@@ -100,15 +114,28 @@ def _with_experts(
             for line, sent in route(experts, work.comparison, runs, offline=how.offline, listen=how.listen):
                 more.append(line)
                 routings += sent
+        except MetierError as error:
+            more.append(_not_put_together(experts.line, "routed", error))
+        try:
             merges += merged(experts, runs, offline=how.offline)
         except MetierError as error:
-            how.listen(_note(f"{experts.line.name}: is not put together: {error}"))
+            more.append(_not_put_together(experts.line, "merged", error))
         work.check(merges)
         work.run(merges)
         more += [_of_experts(each, experts) for entry in merges if (each := work.line(entry))]
         place = lines.index(experts.line) + 1
         lines[place:place] = more
     return lines, routings
+
+
+def _not_put_together(line: Line, how: str, error: MetierError) -> Line:
+    return replace(line, name=f"{line.name}, {how}", kind="", sources=(), failed=str(error))
+
+
+def _check_prompts(comparison: Comparison, entries: Sequence[Entry]) -> None:
+    """Their faults would be told last otherwise."""
+    if any(entry.layout == "per-domain" for entry in entries):
+        read_hard(comparison, entries[0].recipe)
 
 
 def _stage(entry: Entry) -> Entry | None:
@@ -212,6 +239,20 @@ class _Work:
             sources=sources,
             guard={str(name): limit for name, limit in entry.recipe.eval.guard.items()},
         )
+
+    def unmerged(self, entry: Entry) -> int:
+        """How many merges of its experts are to be measured still; all of them as long as an expert is missing."""
+        if not mergeable(entry):
+            return 0
+        if any(_key(cell) in self.missing for cell in entry.cells):
+            return len(MERGES) * len({cell.seed for cell in entry.cells})
+        line = self.line(entry)
+        if not line or line.failed:
+            return 0
+        cells = [*measured_merges(line, entry, Runs(entry.recipe.directory / "runs"))]
+        for cell in filter(None, cells):
+            self._look_for(cell)
+        return sum(cell is None or _key(cell) in self.missing for cell in cells)
 
     def why_not(self, entry: Entry) -> str:
         """Why its stage failed, or ""."""

@@ -20,6 +20,7 @@ from metier.grid import Comparison
 from metier.scores import Difference, Score
 
 FORMAT = 2
+_OF_EXPERTS = ("oracle", "router", "base-router", "merge")
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,19 @@ def _against(best: _Row, rows: Sequence[_Row], field: Field, margin: float) -> d
 
 def _tuned_or_asked(ranked: Sequence[_Row], field: Field, runs: Runs) -> tuple[str, str, Difference] | None:
     """The best tuned line beside the best that is only asked; p times the pairs of which these are one."""
-    tuned = [row for row in ranked if runs.first(row.line).facts.get("trained")]
-    asked = [row for row in ranked if runs.first(row.line).facts["method"] == "none"]
+    tuned = [row for row in ranked if _tunes(row.line, runs)]
+    asked = [row for row in ranked if not _tunes(row.line, runs) and runs.first(row.line).facts["method"] == "none"]
     if not tuned or not asked:
         return None
     found = field.contrast(tuned[0].keys, asked[0].keys, 1.0).overall
     assert found, "both are ranked"
     p = min(1.0, found.p * len(tuned) * len(asked))
     return tuned[0].line.name, asked[0].line.name, replace(found, p_adjusted=p)
+
+
+def _tunes(line: Line, runs: Runs) -> bool:
+    """Whether it rests on tuning; what stands in for a router's experts may not."""
+    return line.kind in _OF_EXPERTS or bool(runs.first(line).facts.get("trained"))
 
 
 def _told(question: tuple[str, str, Difference]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Field:
         """An entry by itself."""
         weights = [1 / len(keys)] * len(keys)
         drawn = self._weighted(dict(zip(keys, weights, strict=True)))
-        found = {name: each.allowing() for name, each in drawn.items()}
+        found = {name: each.allowing(stream) for stream, (name, each) in enumerate(drawn.items())}
         overall = Drawn.mean([*found.values()]).score(OVERALL) if len(found) == len(self.domains) else None
         values = [[self.drawn[name][key].value for name in self.domains] for key in keys] if overall else []
         seeds = tuple(float(np.mean(each)) for each in values)

@@ -86,7 +86,8 @@ def _faults(strategy: PeftStrategy) -> Iterator[Fault]:
     known = [each.name for each in fields(made) if each.name not in _FIXED]
     if "total_step" in {each.name for each in fields(made)}:
         yield Fault("strategy.method", f"{strategy.method} {_ALLOCATES}", "choose another method, such as lora")
-    if "num_virtual_tokens" in known and "num_virtual_tokens" not in strategy.peft:
+    counted = "cpt_token_ids" in strategy.peft  # by PEFT, of the tokens that stand in front
+    if "num_virtual_tokens" in known and "num_virtual_tokens" not in strategy.peft and not counted:
         yield Fault(f"{_PLACE}.num_virtual_tokens", "is missing", "say how many: num_virtual_tokens = 20")
     for key, value in strategy.peft.items():
         place = f"{_PLACE}.{key}"

@@ -30,19 +30,27 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A row a true domain, a column a domain sent to, then nowhere."""
+
+    texts: str
+    domains: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
 class Router:
-    """One router; `matrix` has a row a true domain, a column a domain sent to, then nowhere."""
+    """One router; `abstains` says when it does."""
 
     name: str
-    threshold: str
+    abstains: str
     rows: tuple[Sent, ...]
-    domains: tuple[str, ...]
-    matrix: tuple[tuple[Cell, ...], ...]
+    matrices: tuple[Matrix, ...]
 
 
 @dataclass(frozen=True)
 class Crossed:
-    """What each expert scores in each domain, of 100; `cost` is what a wrong route loses, the mean over all of them."""
+    """What each expert scores in each domain, of 100; `cost` is what a wrong route loses, over all pairs alike."""
 
     name: str
     domains: tuple[str, ...]
@@ -87,15 +95,27 @@ def _crossed(name: str, matrix: Mapping[str, Mapping[str, float]]) -> Crossed:
 
 
 def _router(found: Mapping[str, Any]) -> Router:
-    held = found["heldout"]
-    rows = [("held-out questions", held), *found["hard"].items()]
+    rows = [("held-out questions", found["heldout"]), *found["hard"].items()]
+    drawn = [(name, each) for name, each in rows if name in ("held-out questions", "all hard prompts")]
     return Router(
         name=found["line"],
-        threshold=decimal(found["threshold"], 2) if found["threshold"] else "",
+        abstains=_abstains(found["threshold"]),
         rows=tuple(_sent(name, each) for name, each in rows),
-        domains=(*held["domains"], "nowhere"),
-        matrix=tuple(read_cells(row, place) for place, row in enumerate(held["counts"])),
+        matrices=tuple(_matrix(name, each) for name, each in drawn),
     )
+
+
+def _abstains(threshold: float) -> str:
+    if not threshold:
+        return ""
+    if threshold > 1:
+        return "On validation no share was large enough to be trusted: it sends nothing."
+    return f"Below a share of {decimal(threshold, 2)}, chosen on validation, it abstains."
+
+
+def _matrix(texts: str, found: Mapping[str, Any]) -> Matrix:
+    rows = tuple(read_cells(row, place) for place, row in enumerate(found["counts"]))
+    return Matrix(texts, (*found["domains"], "nowhere"), rows)
 
 
 def _sent(name: str, found: Mapping[str, Any]) -> Sent:

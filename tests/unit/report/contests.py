@@ -236,4 +236,11 @@ def _layouts(domains: Sequence[str]) -> dict[str, Any]:
 def _router(line: str, domains: Sequence[str]) -> dict[str, Any]:
     counts = [[7 if row == column else 1 for column in range(len(domains))] + [2] for row in range(len(domains))]
     sent = {"domains": list(domains), "counts": counts, "right": 7, "wrong": 2, "abstained": 1}
-    return {"line": line, "kind": "router", "seed": 0, "threshold": 0.64, "heldout": sent, "hard": {"short": sent}}
+    return {
+        "line": line,
+        "kind": "router",
+        "seed": 0,
+        "threshold": 0.64,
+        "heldout": sent,
+        "hard": {"all hard prompts": sent, "short": sent},
+    }

@@ -57,7 +57,7 @@ def test_every_section_has_its_link_and_every_picture_its_caption(large: Made) -
     shown = [section["id"] for section in page.all("section")]
     assert [each["href"] for each in page.all("a")] == [f"#{section}" for section in shown]
     assert len(shown) == 13
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 10
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 11
 
 
 def test_the_recommended_one_s_scales_are_weighed(large: Made) -> None:
@@ -69,10 +69,18 @@ def test_the_recommended_one_s_scales_are_weighed(large: Made) -> None:
 def test_layouts_routers_and_warnings_are_told(large: Made) -> None:
     page = read(large)
     assert "interference" in page.text
-    assert "outside of it stands what a wrong route costs, −20.0 points in the mean" in page.text
+    assert "outside of it stands what a wrong route costs, −20.0 points in the mean over all pairs alike" in page.text
     assert "Below a share of 0.64, chosen on validation, it abstains" in page.text
+    assert "Held-out questions by their domain (rows)" in page.text
+    assert "All hard prompts by their domain (rows)" in page.text
     assert "the answers of one came from a model" in page.text
     assert "metier compare strategies.toml --set train.rows=50 --plan threads=1" in page.text
+
+
+def test_a_router_that_trusts_nothing_is_said_to(large: Made) -> None:
+    values, runs = deepcopy(large[0]), large[1]
+    values["table"]["routers"][0]["threshold"] = 2.0
+    assert "no share was large enough to be trusted: it sends nothing" in render(values, runs)
 
 
 def test_what_has_nothing_to_show_is_absent(tmp_path: Path) -> None:
