@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from metier import experiment
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
 from metier.inference.voices import Limits, Voice, Voices
-from metier.recipe import Recipe
 from metier.run import Run
-from tests.unit import tiny
+from tests.promises import serving
 
-_RECIPE = """
-model = "base"
-[[domain]]
-name = "mood"
-data = "mood.csv"
-prompt = "{text}"
-answer = "{label}"
-labels = ["up", "down"]
-heldout = 0.4
-[[domain]]
-name = "help"
-data = "help.csv"
-prompt = "{question}"
-answer = "{answer}"
-system = "Help."
-heldout = 0.4
-[train]
-num_train_epochs = 1
-learning_rate = 2e-2
-[eval]
-max_new_tokens = 6
-general_text = "general.csv"
-general_choices = ""
-"""
 STRATEGIES: dict[str, dict[str, Any]] = {
     "small": {"method": "lora", "peft": {"r": 2}},
     "large": {"method": "lora", "peft": {"r": 4, "lora_alpha": 16.0}},
@@ -52,22 +25,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    home = tmp_path_factory.mktemp("served")
-    tiny.save(home / "base")
-    (home / "recipe.toml").write_text(_RECIPE)
-    moods = [(f"share {n} {('rises', 'falls')[n % 2]}", ("up", "down")[n % 2]) for n in range(40)]
-    helps = [(f"how do I open the {n}th box?", f"lift lid {n % 3}") for n in range(40)]
-    general = [("The sea is calm today.",), ("Two and two make four.",)]
-    tables: dict[str, list[tuple[str, ...]]] = {
-        "mood.csv": [("text", "label"), *moods],
-        "help.csv": [("question", "answer"), *helps],
-        "general.csv": [("text",), *general],
-    }
-    for name, rows in tables.items():
-        with (home / name).open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-    recipe = Recipe.load(home / "recipe.toml")
-    return {name: experiment.train(recipe.override(strategy=strategy)) for name, strategy in STRATEGIES.items()}
+    return serving.train(tmp_path_factory.mktemp("served"), STRATEGIES)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metier.cli.common import Offline, Progress, say
 from metier.errors import MetierError
+
+if TYPE_CHECKING:
+    from metier.inference.voices import Voices
+    from metier.web.dispatch import Dispatch
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
 Host = Annotated[str, typer.Option(help="address to listen on; others than this machine's own need a key")]
@@ -46,7 +50,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
     from metier.inference.voices import Voices
     from metier.run import Run
-    from metier.web.desk import Desk
+    from metier.web.desk import AUTO, Desk
     from metier.web.serve import Address, check
     from metier.web.serve import serve as run_server
 
@@ -55,7 +59,18 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     voices = Voices(offline=offline, listen=Progress())
     for each in runs:
         voices.add(Run.open(each))
-    desk = Desk(voices)
-    say(f"models: {', '.join(desk.targets)}")
+    desk = Desk(voices, _dispatch(voices, offline=offline))
+    say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     run_server(desk, address, known, Path.cwd())
+
+
+def _dispatch(voices: Voices, *, offline: bool) -> Dispatch | None:
+    """The router in front of all, or None, and why, where there cannot be one."""
+    from metier.web.dispatch import open_dispatch
+
+    try:
+        return open_dispatch([each.run for each in voices.all.values() if each.run], offline=offline, listen=Progress())
+    except MetierError as error:
+        say(f"note  no domain is chosen by itself: {error}")
+        return None

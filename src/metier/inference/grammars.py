@@ -16,7 +16,7 @@ from torch import Tensor
 from metier.data.rendering import Renderer
 from metier.errors import MetierError
 
-_COMPACT = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
+_COMPACT: Any = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 

@@ -64,6 +64,11 @@ class Voice:
     front: Front = field(default_factory=Front)
     max_new_tokens: int = 256
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The domains that it was tuned on, or is asked in where nothing was tuned."""
+        return tuple(name for name, domain in self.questions.domains.items() if domain.trained)
+
     def shown(self, asked: Item) -> Item:
         """With what its domain, or the only one, had in front when the run was measured."""
         return self.front.of(asked.domain or self.front.only, [asked], self.ground.renderer)[0]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from metier.run import Run
 from metier.web import chat, completions
-from metier.web.desk import Desk, Target, read
+from metier.web.desk import AUTO, Desk, Target, read
 from metier.web.failures import Refusal, answer_failures
 from metier.web.guard import Guard, Rules
 from metier.web.keys import Caller, Keys
@@ -69,7 +69,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
     @routes.post("/chat/completions", responses=_STREAM)
     async def answer(body: ChatBody, request: Request, caller: Asking) -> Any:
         """A conversation's next turn, at once or as server-sent events."""
-        turn = await chat.begin(desk.target(body.model, body.domain), body, caller.name)
+        turn = await chat.begin(desk, body, caller.name)
         meters.asked(body.model, "chat")
         if body.stream:
             return _events(meters.timed(chat.streamed(turn, tells_usage=body.tells_usage)))
@@ -119,11 +119,16 @@ def _models(desk: Desk, home: Path) -> APIRouter:
     @routes.get("/models")
     async def models(_: Asking) -> dict[str, Any]:
         """Every name that may be asked, with the base on which it stands."""
-        return {"object": "list", "data": [_model(name, target) for name, target in desk.targets.items()]}
+        return {
+            "object": "list",
+            "data": [*_auto(desk), *(_model(name, target) for name, target in desk.targets.items())],
+        }
 
     @routes.get("/models/{name:path}")
     async def model(name: str, _: Asking) -> dict[str, Any]:
         """One of them."""
+        if name == AUTO and desk.dispatch:
+            return _auto(desk)[0]
         return _model(name, desk.target(name))
 
     @routes.post("/load_lora_adapter")
@@ -152,6 +157,16 @@ def _run(home: Path, name: str) -> Run:
     if not folder.is_relative_to(home.resolve()):
         raise Refusal(403, f"{name}: lies outside of the server's folder", param="run")
     return Run.open(folder)
+
+
+def _auto(desk: Desk) -> list[dict[str, Any]]:
+    """What chooses the domain by itself, with how often it was right on held-out questions."""
+    if desk.dispatch is None:
+        return []
+    found = desk.dispatch.heldout
+    measured = {"right": found.right, "wrong": found.wrong, "abstained": found.abstained}
+    told = {"id": AUTO, "object": "model", "created": 0, "owned_by": "metier", "root": AUTO, "parent": None}
+    return [{**told, "domains": [*desk.dispatch.router.domains], "heldout": measured}]
 
 
 def _model(name: str, target: Target) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from metier.data.items import Message
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
-from metier.web.desk import Piece, Target, Token, choose, grammar, read, request_of, speak
+from metier.web.desk import AUTO, Desk, Piece, Target, Token, choose, grammar, read, request_of, speak
 from metier.web.failures import told
 from metier.web.schema import AsObject, AsSchema, ChatBody
+
+_BACK = "Which of these is it about: {domains}?"
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,36 @@ class Turn:
 
     id: str
     model: str
-    target: Target
     created: int
-    prompt_tokens: int
+    target: Target | None = None
+    prompt_tokens: int = 0
     ready: str | None = None
     requests: Sequence[Request] = ()
     stops: Sequence[str] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def begin(target: Target, body: ChatBody, tenant: str) -> Turn:
+async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
     messages = [each.message for each in body.messages]
-    return await _turn(target, body, messages, tenant)
+    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
+    if body.model != AUTO:
+        return await _asked(turn, desk.target(body.model, body.domain), body, messages, tenant)
+    target, routed = desk.send(messages[-1].content)
+    turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
+    if target is None:
+        return replace(
+            turn, ready=_BACK.format(domains=", ".join(desk.dispatch.router.domains if desk.dispatch else ()))
+        )
+    return await _asked(turn, target, body, messages, tenant)
 
 
-async def _turn(target: Target, body: ChatBody, messages: Sequence[Message], tenant: str) -> Turn:
+async def _asked(turn: Turn, target: Target, body: ChatBody, messages: Sequence[Message], tenant: str) -> Turn:
     item = read(target, messages)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
-    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, target, int(time.time()), len(prompt))
-    notes: dict[str, Any] = {"domain": target.domain, "run": target.voice.name}
+    notes = {**turn.notes, "domain": target.domain, "run": target.voice.name}
+    turn = replace(turn, target=target, prompt_tokens=len(prompt))
     if item.kind in ("label", "choice") and body.response_format is None:
         found = await choose(target, item)
         shares = softmax([score for _, score in found])
@@ -113,7 +124,7 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
 
     async def listen(number: int, request: Request) -> None:
         try:
-            async for piece in speak(turn.target, request, turn.stops):
+            async for piece in speak(_target(turn), request, turn.stops):
                 news.put_nowait((number, piece))
         except Exception as error:
             news.put_nowait((number, error))
@@ -134,7 +145,7 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
 
 async def _collected(turn: Turn, request: Request) -> tuple[str, list[Token], str]:
     text, tokens, finish = "", list[Token](), ""
-    async for piece in speak(turn.target, request, turn.stops):
+    async for piece in speak(_target(turn), request, turn.stops):
         text += piece.text
         tokens += [piece.token] if piece.token else []
         finish = piece.finish
@@ -156,6 +167,11 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
+def _target(turn: Turn) -> Target:
+    assert turn.target, "only what is ready has nobody who answers"
+    return turn.target
+
+
 def _head(turn: Turn, kind: str) -> dict[str, Any]:
     notes = {"metier": dict(turn.notes)} if turn.notes else {}
     return {"id": turn.id, "object": kind, "created": turn.created, "model": turn.model, **notes}
@@ -171,7 +187,7 @@ def _logprobs(turn: Turn, tokens: Sequence[Token | None]) -> dict[str, Any] | No
     told = [token for token in tokens if token and token.logprob is not None]
     if not told:
         return None
-    renderer = turn.target.voice.ground.renderer
+    renderer = _target(turn).voice.ground.renderer
     return {
         "content": [
             {

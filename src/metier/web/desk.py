@@ -13,7 +13,10 @@ from metier.inference.grammars import JsonGrammar
 from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
+from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Piece:
 class Desk:
     """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
 
-    def __init__(self, voices: Voices) -> None:
+    def __init__(self, voices: Voices, dispatch: Dispatch | None = None) -> None:
         self.voices = voices
+        self.dispatch = dispatch
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -78,6 +82,28 @@ class Desk:
             names = ", ".join(found.voice.questions.domains) or "none"
             raise Refusal(400, f"domain: {model} has no {domain!r}", f"it has {names}", param="domain")
         return replace(found, domain=domain) if domain else found
+
+    def send(self, text: str) -> tuple[Target | None, Routed]:
+        """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
+
+        Where the router is not sure, a run that learned all of its domains answers, else the untuned base.
+        Raises `Refusal` where there is no router.
+        """
+        if self.dispatch is None:
+            problem = f"the model {AUTO!r} needs served runs with several domains, whose data is there"
+            raise Refusal(404, problem, f"choose from {', '.join(self.targets)}", param="model", code="model_not_found")
+        routed = self.dispatch.send(text)
+        if routed.domain:
+            return self._expert(routed.domain), routed
+        voices, domains = self.voices.all.values(), {*self.dispatch.router.domains}
+        shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
+        bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.bank)
+        return next(shared, next(bases, None)), routed
+
+    def _expert(self, domain: str) -> Target:
+        """The run that learned least beside this domain."""
+        known = [voice for voice in self.voices.all.values() if domain in voice.learned]
+        return Target(min(known, key=lambda voice: len(voice.learned)), domain)
 
 
 def read(target: Target, messages: Sequence[Message]) -> Item:

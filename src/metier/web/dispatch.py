@@ -1,0 +1,75 @@
+"""`model: "auto"`: which of the served domains a question belongs to, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from metier.data.asking import turns_typed
+from metier.data.dataset import DomainData
+from metier.data.items import Item
+from metier.errors import MetierError, ModelError
+from metier.events import Listener, silent
+from metier.files import digest
+from metier.job import Job, prepare
+from metier.routing import Confusion, Router, confusion
+from metier.run import Run
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Where a question is sent, None where the router abstains, with the share of the likeliest domain."""
+
+    domain: str | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """A router over the domains of served runs, with what became of the questions that were held out."""
+
+    router: Router
+    heldout: Confusion
+
+    def send(self, text: str) -> Routed:
+        ((domain, share),) = self.router.route([text])
+        return Routed(domain, share)
+
+
+def open_dispatch(runs: Sequence[Run], *, offline: bool = False, listen: Listener = silent) -> Dispatch:
+    """Fit on the training rows of the runs' domains, threshold on their validation rows; kept beside the first run.
+
+    Raises `MetierError` where there is nothing to choose between, or where the data is not there any more.
+    """
+    sides = _typed(runs, offline=offline, listen=listen)
+    if len(sides["train"]) < 2:
+        raise MetierError("auto: the runs have one domain together; there is nothing to choose", "name the model")
+    folder = runs[0].directory.parent / "routers" / digest([sides["train"], sides["validation"]])[:10]
+    try:
+        router = Router.load(folder)
+    except ModelError:
+        router = Router.fit(sides["train"]).cautious(sides["validation"])
+        router.save(folder)
+    held = [(domain, text) for domain, texts in sides["heldout"].items() for text in texts]
+    routes = router.route([text for _, text in held])
+    return Dispatch(router, confusion(routes, [[domain] for domain, _ in held], [*sides["train"]]))
+
+
+def _typed(runs: Sequence[Run], *, offline: bool, listen: Listener) -> Mapping[str, Mapping[str, list[str]]]:
+    """By side and domain what users typed last; a domain that several runs have is the first one's."""
+    sides: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}, "heldout": {}}
+    for run in runs:
+        job = prepare(run.recipe(), offline=offline, on_event=listen)
+        for each in _known(job):
+            for side, found in sides.items():
+                found.setdefault(each.domain.name, [_last(each, item) for item in getattr(each, side)])
+    return sides
+
+
+def _known(job: Job) -> list[DomainData]:
+    """Domains that the run was tuned on, or is asked in where it tunes nothing."""
+    return [each for each in job.data.domains if each.domain.trained and each.heldout[0].kind != "passage"]
+
+
+def _last(each: DomainData, item: Item) -> str:
+    return turns_typed(each.domain, each.columns, item)[-1]

@@ -1,0 +1,202 @@
+"""OpenAI's own client against a server: what it gets is what was measured, and every failure is an error it knows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from metier.inference.voices import Limits, Voices
+from metier.run import Run
+from metier.web.desk import Desk
+from metier.web.dispatch import open_dispatch
+from metier.web.keys import Keys, new_key
+from tests.promises import serving
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "small": {"method": "lora", "peft": {"r": 2}},
+    "shown": {"method": "none", "num_fewshot": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("web")
+
+
+@pytest.fixture(scope="module")
+def runs(home: Path) -> dict[str, Run]:
+    return serving.train(home, STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def desk(runs: dict[str, Run]) -> Desk:
+    voices = Voices(Limits(sequences=8, waiting=16), offline=True)
+    for name, run in runs.items():
+        voices.add(run, name)
+    return Desk(voices, open_dispatch([*runs.values()], offline=True))
+
+
+@pytest.fixture(scope="module")
+def url(desk: Desk, home: Path) -> Iterator[str]:
+    with serving.served(desk, home) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def asked(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+def test_answers_are_those_that_were_measured(client: openai.OpenAI, runs: dict[str, Run]) -> None:
+    for name, run in runs.items():
+        for row in run.answers()[::5]:
+            model, question = f"{name}/{row['domain']}", row["prompt"].rpartition("user: ")[2]
+            answer = client.chat.completions.create(model=model, messages=asked(question))
+            assert answer.choices[0].message.content == row["output"]
+            assert answer.usage
+            assert answer.usage.completion_tokens == row.get("new_tokens", 0)
+            assert (answer.model_extra or {})["metier"]["run"] == name
+
+
+def test_a_stream_is_the_same_in_pieces(client: openai.OpenAI) -> None:
+    how: dict[str, Any] = {"model": "small/help", "messages": asked("how do I open the 99th box?"), "max_tokens": 12}
+    whole = client.chat.completions.create(**how, logprobs=True, top_logprobs=3)
+    chunks = [*client.chat.completions.create(**how, stream=True, stream_options={"include_usage": True})]
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == whole.choices[0].finish_reason
+    assert whole.choices[0].logprobs
+    told = whole.choices[0].logprobs.content or []
+    assert [each.top_logprobs[0].token for each in told] == [each.token for each in told]  # the likeliest were taken
+    assert all(len(each.top_logprobs) == 3 for each in told)
+
+
+def test_auto_says_what_it_chose_and_how_sure_it_was(client: openai.OpenAI) -> None:
+    for question, domain in (("share 7 falls", "mood"), ("how do I open the 7th box?", "help")):
+        answer = client.chat.completions.create(model="auto", messages=asked(question))
+        notes = (answer.model_extra or {})["metier"]
+        assert notes["route"]["domain"] == domain == notes["domain"]
+        assert notes["route"]["share"] > 0.5
+    lost = client.chat.completions.create(model="auto", messages=asked("zebra quartz"))
+    assert (lost.model_extra or {})["metier"]["route"]["domain"] is None
+
+
+def test_every_name_stands_on_its_base(client: openai.OpenAI) -> None:
+    models = {model.id: model.model_extra or {} for model in client.models.list().data}
+    names = {"auto", "base", "small", "shown", *(f"{run}/{name}" for run in STRATEGIES for name in ("mood", "help"))}
+    assert models.keys() == names
+    assert {each["parent"] for name, each in models.items() if name not in ("auto", "base")} == {"base"}
+    assert client.models.retrieve("small/help").id == "small/help"
+    with pytest.raises(openai.NotFoundError, match="choose from"):
+        client.models.retrieve("gone")
+
+
+def test_json_follows_its_schema(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"mood": {"enum": ["good", "bad"]}, "sure": {"type": "boolean"}},
+        "required": ["mood", "sure"],
+        "additionalProperties": False,
+    }
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "mood", "schema": schema}}
+    for model in ("small/help", "small/mood", "base"):
+        answer = client.chat.completions.create(
+            model=model, messages=asked("how?"), response_format=wanted, max_tokens=80, temperature=1, seed=1
+        )
+        found = json.loads(answer.choices[0].message.content or "")
+        assert found["mood"] in ("good", "bad")
+        assert isinstance(found["sure"], bool)
+        assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_seed_gives_the_same_again(client: openai.OpenAI) -> None:
+    def drawn(seed: int) -> list[str | None]:
+        how: dict[str, Any] = {"messages": asked("how?"), "temperature": 1.5, "n": 3, "max_tokens": 8}
+        answer = client.chat.completions.create(model="small/help", seed=seed, **how)
+        return [choice.message.content for choice in answer.choices]
+
+    assert drawn(1) == drawn(1) != drawn(5)
+    assert len({*drawn(1)}) > 1
+
+
+def test_a_text_is_gone_on_with_and_weighed(client: openai.OpenAI) -> None:
+    tokens = [5, 6, 7, 8]
+    answer = client.completions.create(model="base", prompt=[tokens, tokens[:2]], echo=True, logprobs=2, max_tokens=1)
+    for given, choice in zip((tokens, tokens[:2]), answer.choices, strict=True):
+        assert choice.logprobs
+        assert choice.logprobs.token_logprobs
+        assert len(choice.logprobs.token_logprobs) == len(given) + 1
+        assert choice.logprobs.token_logprobs[0] is None
+        assert choice.logprobs.token_logprobs[-1] == max((choice.logprobs.top_logprobs or [{}])[-1].values())
+    short = answer.choices[1].logprobs
+    assert short
+    assert (short.token_logprobs or [])[1] == pytest.approx((answer.choices[0].logprobs.token_logprobs or [])[1])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "told"),
+    [
+        ({"model": "gone"}, openai.NotFoundError, "the model 'gone' is not served"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature: "),
+        ({"messages": []}, openai.BadRequestError, "messages: "),
+        ({"messages": [{"role": "user", "content": " "}]}, openai.BadRequestError, "nothing is asked"),
+        ({"messages": [{"role": "user", "content": "box " * 5000}]}, openai.BadRequestError, "shorten it"),
+        ({"tools": [{}]}, openai.BadRequestError, "calls of tools are not answered here"),
+        ({"top_logprobs": 3}, openai.BadRequestError, "needs logprobs = true"),
+        ({"domain": "none"}, openai.BadRequestError, "has no 'none'"),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}},
+            openai.BadRequestError,
+            "the schema cannot be followed",
+        ),
+    ],
+)
+def test_a_failure_says_what_to_do(client: openai.OpenAI, body: Any, error: Any, told: str) -> None:
+    usual = {"model": "small/help", "messages": asked("how do I open the 3rd box?")}
+    with pytest.raises(error, match=told) as caught:
+        client.post("/chat/completions", body={**usual, **body}, cast_to=object)
+    assert caught.value.body["message"]
+    assert caught.value.body["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_who_leaves_frees_the_place(client: openai.OpenAI, desk: Desk) -> None:
+    (worker,) = {ground.worker for ground in desk.voices.grounds}
+    how: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "max_tokens": 100_000, "logit_bias": {"2": -100}}
+    stream = client.completions.create(**how, stream=True)
+    next(iter(stream))
+    assert worker.load[0] == 1
+    stream.close()
+    with pytest.raises(openai.APITimeoutError):
+        client.completions.create(**how, timeout=0.5)
+    for _ in range(100):
+        if worker.load == (0, 0):
+            break
+        time.sleep(0.05)
+    assert worker.load == (0, 0)
+
+
+def test_without_a_key_nothing_is_told_but_that_it_is_there(desk: Desk, tmp_path: Path) -> None:
+    key = new_key(tmp_path / "keys.json", "team", "user")
+    assert key not in (tmp_path / "keys.json").read_text()
+    with serving.served(desk, tmp_path, Keys.open(tmp_path / "keys.json")) as url:
+        stranger, member = (openai.OpenAI(base_url=f"{url}/v1", api_key=each, max_retries=0) for each in ("x", key))
+        for ask in (stranger.models.list, lambda: stranger.completions.create(model="base", prompt="x")):
+            with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+                ask()
+        assert member.models.list().data
+        with pytest.raises(openai.PermissionDeniedError, match="admin"):
+            member.post("/unload_lora_adapter", body={"name": "small"}, cast_to=object)
+        assert stranger.get("/../health", cast_to=object) == {"status": "ok"}
