@@ -1,0 +1,81 @@
+"""`/v1/files`: data that clients send, kept as it came."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from metier.files import digest, read_json, write_directory, write_json
+from metier.web.failures import Refusal
+
+_ID = re.compile(r"file-[0-9a-f]{32}")
+_NAME = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file that was sent; OpenAI's own words."""
+
+    id: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    owner: str
+    object: str = "file"
+    status: str = "processed"
+
+    def told(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "owner"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Those of everybody, in one folder; each key sees its own alone."""
+
+    folder: Path
+
+    def keep(self, name: str, purpose: str, content: bytes, owner: str) -> Kept:
+        """Raises `Refusal` for an empty file."""
+        if not content:
+            raise Refusal(400, "file: is empty", "send a file with rows", param="file")
+        kept = Kept(f"file-{uuid.uuid4().hex}", len(content), int(time.time()), _plain(name), purpose, owner)
+
+        def fill(to: Path) -> None:
+            (to / kept.filename).write_bytes(content)
+            write_json(to / "file.json", asdict(kept))
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_directory(self.folder / kept.id, fill)
+        return kept
+
+    def all(self, owner: str) -> list[Kept]:
+        """Newest first."""
+        found = [Kept(**read_json(path)) for path in self.folder.glob("file-*/file.json")]
+        return sorted((each for each in found if each.owner == owner), key=lambda each: -each.created_at)
+
+    def get(self, id: str, owner: str) -> Kept:
+        """Raises `Refusal` where there is none of this key's."""
+        path = self.folder / id / "file.json"
+        kept = Kept(**read_json(path)) if _ID.fullmatch(id) and path.exists() else None
+        if kept is None or kept.owner != owner:
+            raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param="file_id")
+        return kept
+
+    def path(self, kept: Kept) -> Path:
+        return self.folder / kept.id / kept.filename
+
+    def remove(self, kept: Kept) -> None:
+        shutil.rmtree(self.folder / kept.id)
+
+
+def _plain(name: str) -> str:
+    """A file's name without anything that leads elsewhere, with an end by which its kind is known."""
+    plain = _NAME.sub("_", Path(name.replace("\\", "/")).name).strip("._")[-100:] or "data"
+    return plain if Path(plain).suffix and plain != "file.json" else f"{plain}.jsonl"

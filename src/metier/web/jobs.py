@@ -1,0 +1,178 @@
+"""`/v1/fine_tuning/jobs`: a run for each, trained in a process of its own, one at a time, and served when it is done."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from metier import child
+from metier.data.guessing import propose
+from metier.errors import MetierError
+from metier.events import Event
+from metier.files import append_line, read_json, write_json
+from metier.recipe import Recipe
+from metier.run import Run
+from metier.web.failures import Refusal
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+_ENDED = ("succeeded", "failed", "cancelled")
+_ID = re.compile(r"ftjob-[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tuning; `fine_tuned_model` is its run, by whose name it is served."""
+
+    id: str
+    created_at: int
+    owner: str
+    model: str
+    training_file: str
+    validation_file: str | None
+    hyperparameters: Mapping[str, Any]
+    suffix: str
+    seed: int
+    status: Status = "queued"
+    finished_at: int | None = None
+    fine_tuned_model: str | None = None
+    error: Mapping[str, Any] | None = None
+    trained_tokens: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """In OpenAI's words."""
+        own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix")}
+        method = {"type": "supervised", "supervised": {"hyperparameters": dict(self.hyperparameters)}}
+        return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own, "method": method}
+
+
+@dataclass
+class Jobs:
+    """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded."""
+
+    folder: Path
+    serve: Callable[[Run, str], object]
+    offline: bool = False
+    _waiting: deque[str] = field(default_factory=deque)
+    _news: threading.Condition = field(default_factory=threading.Condition)
+    _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._work, name="jobs", daemon=True).start()
+
+    def create(self, job: Job, training: Path, validation: Path | None) -> Job:
+        """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
+        recipe = self._recipe(job, training, validation)
+        folder = self.folder / job.id
+        folder.mkdir(parents=True)
+        (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        self._keep(job)
+        self._tell(job.id, "info", "the job waits for its turn")
+        with self._news:
+            self._waiting.append(job.id)
+            self._news.notify()
+        return job
+
+    def all(self, owner: str) -> list[Job]:
+        """Newest first."""
+        found = [Job(**read_json(path)) for path in self.folder.glob("ftjob-*/job.json")]
+        return sorted((each for each in found if each.owner == owner), key=lambda each: -each.created_at)
+
+    def get(self, id: str, owner: str) -> Job:
+        """Raises `Refusal` where there is none of this key's."""
+        job = self._read(id) if _ID.fullmatch(id) and (self.folder / id / "job.json").exists() else None
+        if job is None or job.owner != owner:
+            raise Refusal(404, f"there is no job {id!r}", "GET /v1/fine_tuning/jobs lists yours", param="job_id")
+        return job
+
+    def events(self, job: Job) -> list[dict[str, Any]]:
+        """Newest first."""
+        path = self.folder / job.id / "events.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in reversed(lines)]
+
+    def cancel(self, job: Job) -> Job:
+        """Stop it, or take it out of the queue. Raises `Refusal` where it has ended."""
+        with self._news:
+            job = self._read(job.id)
+            if job.status in _ENDED:
+                raise Refusal(400, f"{job.id}: has {job.status} already", param="job_id")
+            if job.id in self._waiting:
+                self._waiting.remove(job.id)
+            if stop := self._stop.get(job.id):
+                stop()
+            return self._end(job, "cancelled")
+
+    def _recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
+        domain = propose(training).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        domain |= {"name": job.suffix, "data": str(training.resolve())}
+        if validation:
+            domain["validation"] = str(validation.resolve())
+        given = {"num_train_epochs": "n_epochs", "batch_size": "batch_size"}
+        train = {ours: job.hyperparameters.get(theirs, "auto") for ours, theirs in given.items()}
+        values = {"model": job.model, "domain": [domain], "strategy": {"method": "lora"}}
+        values["train"] = {**train, "seed": job.seed, "sweep": None}
+        path = self.folder / job.id / "recipe.toml"
+        return Recipe.of({**values, "train": {k: v for k, v in values["train"].items() if v is not None}}, path)
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: bool(self._waiting))
+                job = self._read(self._waiting.popleft())
+                self._keep(job := replace(job, status="running"))
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        def heard(event: Event) -> None:
+            if event.phase == "note":
+                self._tell(job.id, "info", str(event.values["text"]))
+            else:
+                values = {"step": event.done, "total_steps": event.total, **event.values}
+                self._tell(job.id, "info", f"{event.phase} {event.done}/{event.total}", values)
+
+        self._tell(job.id, "info", "the job begins")
+        recipe = Recipe.load(self.folder / job.id / "recipe.toml")
+        try:
+            run = child.train(
+                recipe, {}, offline=self.offline, on_event=heard, started=lambda stop: self._stop.update({job.id: stop})
+            )
+            name = f"{job.suffix}-{run.name}"
+            self.serve(run, name)
+            ended = replace(job, fine_tuned_model=name)
+            why: str | None = None
+        except KeyboardInterrupt:
+            ended, why = job, "stopped"
+        except MetierError as error:
+            ended, why = job, f"{error}; {error.hint}" if error.hint else str(error)
+        finally:
+            self._stop.pop(job.id, None)
+        with self._news:
+            if self._read(job.id).status == "running":
+                problem = None if why is None else {"code": "failed", "message": why, "param": None}
+                self._end(replace(ended, error=problem), "failed" if why else "succeeded")
+
+    def _end(self, job: Job, status: Status) -> Job:
+        job = replace(job, status=status, finished_at=int(time.time()))
+        self._keep(job)
+        told = job.error["message"] if job.error else f"the job has {status}"
+        self._tell(job.id, "error" if status == "failed" else "info", told)
+        return job
+
+    def _keep(self, job: Job) -> None:
+        write_json(self.folder / job.id / "job.json", asdict(job))
+
+    def _read(self, id: str) -> Job:
+        return Job(**read_json(self.folder / id / "job.json"))
+
+    def _tell(self, id: str, level: str, message: str, data: Mapping[str, Any] | None = None) -> None:
+        event = {"object": "fine_tuning.job.event", "id": f"ftevent-{uuid.uuid4().hex}", "created_at": int(time.time())}
+        event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
+        append_line(self.folder / id / "events.jsonl", json.dumps(event, ensure_ascii=False))
