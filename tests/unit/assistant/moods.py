@@ -71,6 +71,26 @@ I've never been treated so badly
 I'm seething
 you morons charged me again
 crap service
+you have got to be kidding me
+this is the most incompetent outfit I have dealt with
+I am absolutely raging
+what a rip off
+I'm so fed up
+your lot couldn't organise a picnic
+this is beyond a joke
+I'm cancelling and telling everyone I know
+stop wasting my time
+utterly useless
+I'm really cross now
+honestly I've lost all faith in you
+you stole my money
+I will never recommend you to anyone
+this makes me so angry
+bloody useless chatbot
+complete and utter rubbish service
+get stuffed
+I want my money back and an apology, this is a disgrace
+I feel totally ignored by you people
 """.strip().splitlines()
 
 PERSON = """
@@ -138,6 +158,26 @@ let me chat with a live person
 speak to someone
 can anyone human answer
 give me a human agent
+could you get a human on the line
+I would like to be connected to an employee
+is it possible to talk with an actual person
+someone real please
+can I have a word with your boss
+I need an agent asap
+give me a phone call please
+who can I speak with
+let me have a real person
+I want to chat with support staff not AI
+please hand this to a colleague
+get me your supervisor
+can you put me thru to a person
+i need to tlk to a human
+talk to representative
+any chance of speaking to somebody
+I'd prefer a person for this
+phone me
+I want a doctor to look at this
+ask a human to answer me
 """.strip().splitlines()
 
 UNHELPED = """
@@ -204,6 +244,26 @@ your advice did nothing
 I'm no further
 you gave me that answer before
 I still don't know what to do
+that's no use to me
+didn't help one bit
+nope, still broken
+you've said that twice now
+I've already done that and it makes no odds
+not what I was asking
+you haven't answered me
+I'm asking about the fee, not the limit
+that's the same answer as before
+it's still not fixed
+same again, error
+I don't think you understood
+still nothing
+that made it worse
+we've been through this
+I need a different answer
+nothing works
+this isn't answering what I asked
+already did
+you're just repeating yourself
 """.strip().splitlines()
 
 NONE = """
@@ -298,4 +358,24 @@ how do I get rid of wasps
 ridiculous amounts of pollen today, which tablet
 my hell of a week is over, book me a massage
 for heaven's sake is a nice song, who wrote it
+can I pay by instalments
+my wife is expecting, which cover do we need
+is the branch open on Saturday
+the pain is worse at night
+I have tried ibuprofen and it takes the edge off
+what's the difference between the two plans
+my old phone was useless so I bought a new one
+how do I update my email
+thanks for being patient with me
+my boss shouted at me and I feel awful
+I need a doctor's note for work
+does a person need a visa for Japan
+can I talk about something else
+is it safe to fly with a cold
+I'd like a human touch in the letter, any wording
+where can I find an agent for renting out my flat
+the app works fine again
+sorry for being slow
+could you send me the link again
+I'm upset about my exam results
 """.strip().splitlines()
