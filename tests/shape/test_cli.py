@@ -22,6 +22,7 @@ SURFACE = {
     "compare": {"--check", "--jobs", "--csv", "--markdown", "--fail-under", "--judge"},
     "runs": {"--all"},
     "chat": {"--domain"},
+    "feedback": {"--run", "--out"},
 }
 
 

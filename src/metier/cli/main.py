@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from metier.cli import chat, check, compare, demo, evaluate, init, plan, runs, serve, train
+from metier.cli import chat, check, compare, demo, evaluate, feedback, init, plan, runs, serve, train
 from metier.errors import MetierError
 
 USER, OURS, GATE = 2, 1, 3
@@ -39,7 +39,7 @@ def _options(
 
 
 _VERBS = (demo.demo, init.init, check.check, plan.plan, train.train, evaluate.evaluate)
-for verb in (*_VERBS, compare.compare, runs.runs, chat.chat, serve.serve):
+for verb in (*_VERBS, compare.compare, runs.runs, chat.chat, serve.serve, feedback.feedback):
     app.command(name="eval" if verb is evaluate.evaluate else None)(verb)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from metier.data.items import Item
 from metier.domain import Domain
 from metier.errors import Fault
+from metier.personal import has_card, has_email, has_phone
 
 _SHOWN = 3  # places named of each kind
 _USUAL = 5  # rows of a label, on average; where there are fewer, one row says nothing
@@ -26,18 +27,6 @@ _REMAINS = (
         "the end of a web page's link",
         "cut it off: the model will end its answers so",
     ),
-)
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?!example\.)(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}")
-_CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
-# Separated as people separate them: a year, an amount or an order number is no phone number.
-_PHONE = re.compile(
-    r"""(?<![\w.,/-])(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b)(?:
-        (?:\+[1-9]\d{0,2}[ .-]?|00[ ]?[1-9]\d{0,2}[ .-])     # +44 20 7946 0958, 0049 30 901820
-          (?:\(0\)[ .-]?)?(?:\(?\d{1,5}\)?[ .-]?){1,6}\d
-      | (?:\(0\d{1,4}\)|0\d{1,4})(?:[ -]\d{2,8}){1,4}        # 020 7946 0958
-      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[.-])\d{3}[.-]\d{4}  # (212) 555-0142
-    )(?![\w-]|[.,]\d)""",
-    re.VERBOSE,
 )
 
 
@@ -109,25 +98,10 @@ def _texts(item: Item) -> tuple[str, str]:
     return item.messages[-1].content if item.messages else "", item.reference
 
 
-def _has_card(text: str) -> bool:
-    return any(_is_card(re.sub(r"\D", "", match[0])) for match in _CARD.finditer(text))
-
-
-def _is_card(digits: str) -> bool:
-    """Luhn's checksum, which one in ten other numbers passes too."""
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return 13 <= len(digits) <= 19 and (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
-
-
-def _has_phone(text: str) -> bool:
-    matches = (match[0] for match in _PHONE.finditer(text))
-    return any(9 <= sum(map(str.isdigit, match)) <= 15 and not _has_card(match) for match in matches)
-
-
 _KINDS: dict[str, Callable[[str], bool]] = {
-    "an e-mail address": lambda text: "@" in text and bool(_EMAIL.search(text)),
-    "a phone number": _has_phone,
-    "a payment card number": _has_card,
+    "an e-mail address": has_email,
+    "a phone number": has_phone,
+    "a payment card number": has_card,
 }
 
 

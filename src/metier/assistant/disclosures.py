@@ -1,0 +1,59 @@
+"""What nobody should send to anybody: card and account numbers, PINs, passwords, one-time codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from metier import personal
+from metier.assistant.rules import Secret
+from metier.personal import Found
+
+_BETWEEN = r"[^\d\n.!?]{0,25}?"  # of cue and digits
+_SAYS = r"(?:\s+(?:is|was|are|for \w+ is)\b\s*:?|\s*[:=])\s*[\"'“]?"  # of cue and word
+_ARTICLES = {"a card number": "card number", "an account number": "account number"}
+
+
+@dataclass(frozen=True)
+class Disclosures:
+    """Finds them by their shape, or by a cue beside the value."""
+
+    patterns: Sequence[tuple[Secret, re.Pattern[str]]]
+
+    @classmethod
+    def of(cls, secrets: Sequence[Secret]) -> Self:
+        return cls([(secret, _pattern(secret)) for secret in secrets])
+
+    def find(self, text: str) -> list[Found]:
+        """In order; `kind` has its article."""
+        kinds = {own: name for name, own in _ARTICLES.items()}
+        found = [Found(each.start, each.end, kinds[each.kind]) for each in personal.find(text) if each.kind in kinds]
+        for secret, pattern in self.patterns:
+            for match in pattern.finditer(text):
+                start, end = match.span(match.lastindex or 0)
+                free = all(end <= other.start or start >= other.end for other in found)
+                if free and _holds(secret, match[match.lastindex or 0]):
+                    found.append(Found(start, end, secret.name))
+        return sorted(found, key=lambda each: each.start)
+
+    def masked(self, text: str) -> str:
+        for each in reversed(self.find(text)):
+            text = f"{text[: each.start]}[{each.kind.split(' ', 1)[1]}]{text[each.end :]}"
+        return text
+
+
+def _pattern(secret: Secret) -> re.Pattern[str]:
+    cues = rf"\b(?:{'|'.join('[ -]?'.join(map(re.escape, cue.split())) for cue in secret.cues)})(?!\w)"
+    if secret.value == "word":
+        return re.compile(rf"{cues}{_SAYS}([^\s\"'”]{{4,}})", re.IGNORECASE)
+    least, most = secret.digits
+    digits = rf"(?<![\d.,:/-])(?<!\bin )(?<!\bsince )(\d(?:[ -]?\d){{{least - 1},{most - 1}}})(?![\d/:]|[.,]\d)"
+    return re.compile(rf"{cues}{_BETWEEN}{digits}|{digits}\s+(?:is|was)\s+(?:\w+\s+){{0,2}}?{cues}", re.IGNORECASE)
+
+
+def _holds(secret: Secret, value: str) -> bool:
+    """Whether it may be such a value; of digits their pattern has decided."""
+    bare = value.strip(".,;!?)").casefold()
+    return secret.value == "digits" or (len(bare) >= 4 and bare not in secret.not_values)

@@ -1,0 +1,186 @@
+"""Deterministic safety around a model: what is answered before it, what is said behind it, what is blotted out."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from metier import personal
+from metier.assistant.disclosures import Disclosures
+from metier.assistant.likeness import Learned, lines
+from metier.assistant.phrases import Lexicon, Phrases
+from metier.assistant.rules import ASSETS, Rules, read_rules
+from metier.assistant.watch import Watch
+from metier.files import digest
+
+_LEARNED = "safety"  # folder of the texts that the second layer learns from
+_LIKE = "like known emergencies"
+_FOREIGN_LETTERS = 0.4  # of a message's letters, in another script than Latin
+_FOREIGN_WORDS = 2  # function words of another language, and more than twice as many as of English
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What is said instead of a model's answer, and why: the rule and what spoke for it."""
+
+    kind: Literal["emergency", "refusal", "language"]
+    rule: str
+    because: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Flag:
+    name: str
+    answer: str
+    says: Phrases
+    unless: Sequence[Phrases]
+
+
+@dataclass(frozen=True)
+class Safety:
+    """The rules of safety.toml, ready to be asked. Safe to share between threads: nothing in it changes."""
+
+    rules: Rules
+    lexicon: Lexicon
+    flags: Sequence[_Flag]
+    denied: re.Pattern[str]
+    learned: Learned
+    disclosures: Disclosures
+    doses: Phrases
+    no_doses: Sequence[Phrases]
+    digest: str
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Self:
+        """The rules that ship, with a file of one's own laid over them. Raises `DataError` with every fault."""
+        rules = read_rules(Rules, "safety.toml", path)
+        lexicon = rules.lexicon
+        like = rules.likeness
+        speaks = [*lines(ASSETS / _LEARNED / "emergency.txt"), *like.emergency]
+        keeps = [*lines(ASSETS / _LEARNED / "harmless.txt"), *like.harmless]
+        return cls(
+            rules,
+            lexicon,
+            _flags(rules, lexicon),
+            _denied(rules.negations, lexicon),
+            Learned.fit(speaks, keeps, lexicon.normal),
+            Disclosures.of(rules.secret),
+            lexicon.phrases(rules.doses.says),
+            [lexicon.group(name) for name in rules.doses.unless],
+            digest([rules.model_dump(mode="json"), speaks, keeps]),
+        )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that the rules cover; serving names the others when it starts."""
+        return self.rules.languages
+
+    def is_medical(self, domain: str) -> bool:
+        return "medical" in self._kinds(domain)
+
+    def is_banking(self, domain: str) -> bool:
+        return "banking" in self._kinds(domain)
+
+    def before(self, said: str, domain: str, history: Sequence[str] = ()) -> Intervention | None:
+        """What to answer without asking a model, or None; `history` is what the same person said before, oldest first.
+
+        Red flags come first, in any domain; then secrets in banking; then languages that are not covered in medicine.
+        """
+        return self._emergency(said, history) or self._refusal(said, domain) or self._foreign(said, domain)
+
+    def behind(self, domain: str) -> Watch:
+        """What an answer in this domain passes through on its way to the reader."""
+        if not self.is_medical(domain):
+            return Watch()
+        return Watch(self.gives_dose, self.rules.answers.dosage, self.rules.answers.notice)
+
+    def declined(self, domains: Sequence[str]) -> str:
+        """What to say to a question that belongs to none of these."""
+        *others, last = domains
+        listed = f"{', '.join(others)} and {last}" if others else last
+        return self.rules.answers.declined.replace("{domains}", listed)
+
+    def masked(self, text: str) -> str:
+        """The text as it may be stored: secrets and personal data blotted out."""
+        return personal.masked(self.disclosures.masked(text))
+
+    def gives_dose(self, sentence: str) -> bool:
+        normal = self.lexicon.normal(sentence)
+        return bool(self.doses.within(normal)) and not any(each.within(normal) for each in self.no_doses)
+
+    def language(self, said: str) -> str:
+        """What a message is probably written in: English also where nothing speaks for another language."""
+        letters = [letter for letter in said if letter.isalpha()]
+        foreign = [letter for letter in letters if "LATIN" not in unicodedata.name(letter, "LATIN")]
+        if len(foreign) > _FOREIGN_LETTERS * len(letters):
+            return unicodedata.name(foreign[0]).split()[0].capitalize()
+        words = Counter(re.findall(r"[^\W\d_]+", said.casefold()))
+        known = {name: sum(words[word] for word in listed) for name, listed in self._function_words.items()}
+        best = max(known, key=lambda name: known[name])
+        return best if known[best] >= _FOREIGN_WORDS and known[best] > 2 * known["English"] else "English"
+
+    def _emergency(self, said: str, history: Sequence[str]) -> Intervention | None:
+        found = self._flagged(said) or self._like(said)
+        if found is None and history and not self._flagged(history[-1]):
+            found = self._flagged(f"{history[-1]}\n{said}")
+        if found is None:
+            return None
+        rule, because, answer = found
+        return Intervention("emergency", rule, because, getattr(self.rules.answers, answer).strip())
+
+    def _flagged(self, said: str) -> tuple[str, str, str] | None:
+        """The first rule that speaks, what it was by, and which text answers it."""
+        normal = self.lexicon.normal(said)
+        for flag in self.flags:
+            because = flag.says.within(normal, self.denied)
+            if because and not any(each.within(normal) for each in flag.unless):
+                return flag.name, because, flag.answer
+        return None
+
+    def _like(self, said: str) -> tuple[str, str, str] | None:
+        margin = self.learned.margin(said)
+        return (_LIKE, f"margin {margin:.2f}", "emergency") if margin > self.rules.likeness.threshold else None
+
+    def _refusal(self, said: str, domain: str) -> Intervention | None:
+        found = self.disclosures.find(said) if self.is_banking(domain) else []
+        if not found:
+            return None
+        names = " and ".join(dict.fromkeys(each.kind for each in found))
+        return Intervention("refusal", "secrets", names, self.rules.answers.secret.replace("{found}", names))
+
+    def _foreign(self, said: str, domain: str) -> Intervention | None:
+        if not self.is_medical(domain) or (language := self.language(said)) in self.languages:
+            return None
+        text = self.rules.answers.language.replace("{languages}", ", ".join(self.languages))
+        return Intervention("language", "languages", language, text)
+
+    def _kinds(self, domain: str) -> Iterator[str]:
+        yield from self.rules.domains.get(domain, ())
+        for kind, patterns in self.rules.kinds.items():
+            if any(fnmatchcase(domain.casefold(), pattern) for pattern in patterns):
+                yield kind
+
+    @cached_property
+    def _function_words(self) -> Mapping[str, frozenset[str]]:
+        return {name: frozenset(listed.split()) for name, listed in self.rules.other_languages.items()}
+
+
+def _flags(rules: Rules, lexicon: Lexicon) -> list[_Flag]:
+    return [
+        _Flag(each.name, each.answer, lexicon.phrases(each.says), [lexicon.group(name) for name in each.unless])
+        for each in rules.red_flag
+        if each.name not in rules.off
+    ]
+
+
+def _denied(negations: Sequence[str], lexicon: Lexicon) -> re.Pattern[str]:
+    """Matches what stands in front of a phrase that is denied; one word may stand between."""
+    return re.compile(rf"(?<= )(?:{'|'.join(lexicon.normal(each).strip() for each in negations)}) (?:[^\s|]+ )?$")

@@ -1,0 +1,37 @@
+"""`metier feedback`: thumbs and corrected answers → rows to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metier.cli.common import Json, emit, say
+from metier.errors import MetierError
+from metier.tables import Table
+
+
+def feedback(
+    database: Annotated[Path, typer.Argument(metavar="DATABASE", help="assistant.db of a server")],
+    run: Annotated[list[str] | None, typer.Option(help="only opinions on this run's answers; may be repeated")] = None,
+    out: Annotated[Path, typer.Option(help="folder to write to")] = Path("feedback"),
+    json: Json = False,
+) -> None:
+    """Turn thumbs and corrected answers into training rows.
+
+    Of each domain, conversations with their corrected answers, and pairs of a preferred answer and another one, each
+    with where it comes from. No file is overwritten.
+    """
+    from metier.assistant.feedback import Feedback
+
+    if not database.is_file():
+        raise MetierError(f"{database}: does not exist", "name the database that `metier serve` told when it started")
+    written = Feedback(database).export(out, run)
+    if json:
+        emit({str(path): count for path, count in written.items()})
+    elif not written:
+        say("nothing to learn from yet: no corrected answer, and no question with a liked and a disliked one")
+    else:
+        print(Table(("file", "rows"), [(str(path), str(count)) for path, count in written.items()]))
+        say(f"\nnext: metier init {next(iter(written))}")

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metier.assistant.mood import Moods
+from metier.errors import DataError
+from tests.unit.assistant import moods
+
+MOODS = Moods.open()
+
+
+def kind(*turns: str) -> str:
+    mood = MOODS.of(turns)
+    return mood.kind if mood else ""
+
+
+@pytest.mark.parametrize("said", moods.UPSET)
+def test_the_upset_are_heard(said: str) -> None:
+    assert kind(said) == "upset"
+
+
+@pytest.mark.parametrize("said", moods.PERSON)
+def test_who_asks_for_a_person_is_heard(said: str) -> None:
+    assert kind(said) == "person"
+
+
+@pytest.mark.parametrize("said", moods.UNHELPED)
+def test_who_stays_unhelped_is_heard(said: str) -> None:
+    assert kind(said) == "unhelped"
+
+
+@pytest.mark.parametrize("said", moods.NONE)
+def test_others_are_left_alone(said: str) -> None:
+    assert kind(said) == ""
+
+
+def test_enough_was_written() -> None:
+    for listed in (moods.UPSET, moods.PERSON, moods.UNHELPED, moods.NONE):
+        assert len(set(listed)) >= 60
+
+
+def test_a_question_that_is_asked_again_was_not_answered() -> None:
+    assert kind("How do I reset the PIN of my debit card?", "how do I reset my debit card PIN") == "unhelped"
+    assert kind("how do I reset my card", "is there a fee for a new one", "when will it be here") == ""
+
+
+def test_alike_at_the_third_time_only() -> None:
+    first, second, third = (
+        "my parcel from Monday is lost, where is it",
+        "the parcel that I sent on Monday is lost",
+        "lost my Monday parcel, nobody found it",
+    )
+    assert kind(first, second) == ""
+    assert kind(first, second, third) == "unhelped"
+    mood = MOODS.of([first, second, third])
+    assert mood is not None
+    assert mood.why == "asked much the same 3 times"
+
+
+def test_it_says_by_which_words() -> None:
+    mood = MOODS.of(["ok", "I AM FURIOUS"])
+    assert mood is not None
+    assert "furious" in mood.why
+    assert MOODS.of([]) is None
+
+
+def test_a_file_of_one_s_own_is_laid_over(tmp_path: Path) -> None:
+    path = tmp_path / "mood.toml"
+    path.write_text('[upset]\nsays = ["blimey"]\n')
+    own = Moods.open(path)
+    assert own.of(["Blimey!"]) is not None
+    assert own.of(["I am furious"]) is not None
+    assert own.digest != MOODS.digest
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mood.toml"
+    path.write_text('[upset]\nsays = ["<nobody> here", "a (b"]\nunless = ["elsewher"]\n')
+    with pytest.raises(DataError) as told:
+        Moods.open(path)
+    assert len(told.value.faults) == 3
+    assert "did you mean `elsewhere`" in str(told.value)

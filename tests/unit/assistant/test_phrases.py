@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from metier.assistant.phrases import Lexicon
+
+LEXICON = Lexicon(
+    {"kin": ["mother/father", "<small> child", "grandmother"], "small": ["little/young"]},
+    {"mum": "mother", "cant": "can not", "isnt": "is not", "n": "and"},
+)
+
+
+def says(phrase: str, text: str) -> bool:
+    return LEXICON.compiled(phrase).within(LEXICON.normal(text))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("not breathing", "He ISN'T  breathing!"),
+        ("can not breathe", "i cant breathe"),
+        ("can't breathe", "I can not breathe"),
+        ("blue/grey lips", "grey lips"),
+        ("faint*", "she fainted"),
+        ("[very] hot", "hot"),
+        ("is [very] hot", "is very hot"),
+        ("chest .. tight", "my chest is really so tight"),
+        ("chest ... tight", "chest has been since noon today so very tight"),
+        ("<kin> fell", "Mum fell"),
+        ("<kin> fell", "a little child fell"),
+        ("sick/<kin> here", "my father here"),
+        ("battery + swallow*", "she swallowed it. The battery, I mean."),
+        ("(can not|unable to) wake", "I am unable to wake him"),
+        ("<number> tablets", "30tablets"),
+        ("<many> tablets", "fifteen tablets"),
+        ("38.*", "it is 38.4 now"),
+        ("grandmother", "grandmothre fell"),
+        ("grandmother", "my grandmotherrr"),
+        ("baby is blue", "baby’s blue"),
+    ],
+)
+def test_what_a_phrase_finds(phrase: str, text: str) -> None:
+    assert says(phrase, text)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("chest .. tight", "chest one two three four tight"),
+        ("chest .. tight", "my chest. It is tight"),
+        ("faint", "fainted"),
+        ("blue lips", "blue eyes"),
+        ("battery + swallow*", "a battery"),
+        ("<many> tablets", "two tablets"),
+        ("mother", "another"),
+        ("<kin> fell", "the price fell"),
+    ],
+)
+def test_what_it_does_not_find(phrase: str, text: str) -> None:
+    assert not says(phrase, text)
+
+
+def test_a_phrase_that_is_denied_does_not_count_unless_it_stands_elsewhere_too() -> None:
+    denied = re.compile(r"(?<= )no $")
+    phrase = LEXICON.compiled("pain")
+    assert not phrase.within(LEXICON.normal("no pain"), denied)
+    assert phrase.within(LEXICON.normal("no pain, then pain"), denied)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "problem"),
+    [
+        ("<sister> fell", "is no list"),
+        ("a + ", "is empty"),
+        ("a ((b", "stray"),
+        ("a//b", "stray"),
+        ("...stop", "no word"),
+        ("***", "is no word"),
+        ("", "is empty"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_remedy(phrase: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as told:
+        LEXICON.compiled(phrase)
+    assert "; " in str(told.value)
+
+
+def test_a_list_that_contains_itself_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="contains itself"):
+        Lexicon({"a": ["<b>"], "b": ["<a>"]}).compiled("<a>")

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metier.assistant.safety import Intervention, Safety
+from metier.errors import DataError
+
+
+def told(safety: Safety, said: str, domain: str = "medical", *history: str) -> Intervention:
+    intervention = safety.before(said, domain, history)
+    assert intervention is not None
+    return intervention
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("my dad is not breathing", "emergency"),
+        ("I want to kill myself", "crisis"),
+        ("she took 30 paracetamol", "poison"),
+        ("he has got a knife", "danger"),
+    ],
+)
+def test_a_red_flag_has_the_answer_of_its_kind_in_any_domain(safety: Safety, said: str, answer: str) -> None:
+    for domain in ("medical", "banking", "telecom", ""):
+        assert told(safety, said, domain).kind == "emergency"
+        assert told(safety, said, domain).text == getattr(safety.rules.answers, answer).strip()
+        assert told(safety, said, domain).because
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no chest pain, just a cough",
+        "What are the signs of a stroke?",
+        "My father had a heart attack in 2012",
+        "my laptop has stopped breathing, so to speak",
+        "how do I renew my prescription",
+        "this bill is killing me",
+        "",
+        "🙂",
+    ],
+)
+def test_harmless_words_go_to_the_model(safety: Safety, said: str) -> None:
+    assert safety.before(said, "medical") is None
+
+
+def test_what_was_said_before_may_complete_a_red_flag_but_is_answered_once(safety: Safety) -> None:
+    before, now = "we had a look at the magnets of the fridge", "one was swallowed"
+    assert safety.before(now, "telecom") is None
+    assert told(safety, now, "telecom", before).kind == "emergency"
+    assert safety.before("ok, thank you", "medical", ["my dad is not breathing"]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("my card is 4111 1111 1111 1111", "a card number"),
+        ("my PIN is 4821", "a PIN"),
+        ("pin: 4821, please unblock", "a PIN"),
+        ("4821 is my pin", "a PIN"),
+        ("the one-time code is 482913", "a one-time code"),
+        ("OTP 482 913", "a one-time code"),
+        ("cvv 123", "a card's check number"),
+        ("password: hunter2!", "a password"),
+        ("my password is Sunshine42", "a password"),
+        ("account number 12345678 sort code 12-34-56", "an account number"),
+        ("iban DE89 3704 0044 0532 0130 00", "an account number"),
+    ],
+)
+def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety, said: str, found: str) -> None:
+    refusal = told(safety, said, "retail-banking")
+    assert refusal.kind == "refusal"
+    assert refusal.because == found
+    assert found in refusal.text
+    assert found.split(" ", 1)[1] in safety.masked(said)
+    assert not any(
+        secret in safety.masked(said) for secret in ("4821", "4111", "482913", "hunter2", "Sunshine", "5678")
+    )
+    assert safety.before(said, "telecom") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I typed my PIN wrong three times",
+        "I forgot my password",
+        "my password is wrong",
+        "where do I find the code",
+        "error code 404",
+        "how do I change my PIN in 2024",
+        "I paid 1,250.00 with my card on 12.03.2024",
+        "my account was opened in 2019",
+        "the code expired",
+        "password reset please",
+        "order 123456",
+    ],
+)
+def test_questions_about_secrets_are_not(safety: Safety, said: str) -> None:
+    assert safety.before(said, "banking") is None
+    assert safety.masked(said) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "language"),
+    [
+        ("Ich habe seit gestern starke Schmerzen im Knie", "German"),
+        ("J'ai mal à la tête depuis hier soir", "French"),
+        ("me duele la cabeza desde ayer y no sé qué hacer", "Spanish"),
+        ("ho mal di gola da tre giorni, che cosa posso fare", "Italian"),
+        ("ik heb pijn in mijn knie sinds gisteren", "Dutch"),
+        ("boli mnie głowa od wczoraj i nie wiem co robić", "Polish"),
+        ("başım çok ağrıyor ve ne yapmalıyım", "Turkish"),
+        ("у меня болит голова", "Cyrillic"),
+        ("أشعر بألم في صدري", "Arabic"),
+        ("我头痛", "Cjk"),
+    ],
+)
+def test_medicine_is_told_in_covered_languages_only(safety: Safety, said: str, language: str) -> None:
+    assert safety.language(said) == language
+    intervention = told(safety, said)
+    assert intervention.kind == "language"
+    assert "emergency number" in intervention.text
+    assert "English" in intervention.text
+    assert safety.before(said, "telecom") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "knee pain",
+        "my knee hurts",
+        "pain in knee since 2 day, what to do",
+        "ok",
+        "paracetamol?",
+        "ja",
+        "Dr. de la Cruz said so",
+    ],
+)
+def test_english_is_known_however_short_or_broken(safety: Safety, said: str) -> None:
+    assert safety.language(said) == "English"
+
+
+def test_a_domain_s_kind_is_known_by_its_name(safety: Safety) -> None:
+    for name in ("medical", "health-advice", "my-clinic", "Medicine"):
+        assert safety.is_medical(name)
+    for name in ("telecom", "banking", "cardiology-of-engines", ""):
+        assert not safety.is_medical(name)
+    assert safety.is_banking("retail-banking")
+    assert not safety.is_banking("cardiology")
+
+
+def test_domains_are_named_when_a_question_is_declined(safety: Safety) -> None:
+    assert "with banking and telecom." in safety.declined(["banking", "telecom"])
+    assert "with medical." in safety.declined(["medical"])
+
+
+def test_a_file_of_one_s_own_is_laid_over(safety: Safety, tmp_path: Path) -> None:
+    path = tmp_path / "safety.toml"
+    path.write_text(
+        'off = ["belly"]\n[answers]\nemergency = "Ring 144."\n'
+        '[[red_flag]]\nname = "moon"\nsays = ["the moon fell"]\n[likeness]\nthreshold = 99.0\n'
+        '[domains]\ncare-desk = ["medical"]\n'
+    )
+    own = Safety.open(path)
+    assert own.before("the Moon fell", "x") == Intervention("emergency", "moon", "the moon fell", "Ring 144.")
+    assert own.before("he is not breathing", "x") is not None
+    assert "belly" not in {flag.name for flag in own.flags}
+    assert own.digest != safety.digest
+    assert own.is_medical("care-desk")
+    assert own.languages == ("English",)
+
+
+def test_every_fault_of_a_file_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "safety.toml"
+    path.write_text(
+        'off = ["bely"]\n[[red_flag]]\nname = "moon"\nsays = ["the <mon> fell", "ok", "(a"]\nunless = ["pats"]\n'
+        '[lists]\nown = ["a//b"]\n'
+    )
+    with pytest.raises(DataError) as error:
+        Safety.open(path)
+    text = str(error.value)
+    assert len(error.value.faults) == 5
+    for part in ("red_flag 'moon': says 1", "red_flag 'moon': says 3", "`past`", "`belly`", "lists.own 1"):
+        assert part in text
+
+
+def test_unknown_keys_and_missing_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "safety.toml"
+    path.write_text("treshold = 3\n")
+    with pytest.raises(DataError, match="is not a key of a safety file"):
+        Safety.open(path)
+    with pytest.raises(DataError, match="does not exist"):
+        Safety.open(tmp_path / "none.toml")
+
+
+def test_what_is_kept_has_no_personal_data(safety: Safety) -> None:
+    kept = safety.masked("I'm jo@mail.org, born 1.2.1980, PIN 4821, 12 High Street")
+    assert kept == "I'm [e-mail address], born [date of birth], PIN [PIN], [address]"
+    assert safety.masked(kept) == kept
