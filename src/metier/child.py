@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -30,9 +30,11 @@ def train(
     offline: bool,
     on_event: Listener,
     beside_others: bool = False,
+    started: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> Run:
     """What `experiment.train` does, in a child that ends with this process. Raises `MetierError` as that does.
 
+    `started` is given what asks the child to write its checkpoint and end.
     A child that was asked to stop stops this process too: `KeyboardInterrupt`.
     """
     how = {"overrides": dict(overrides), "offline": offline, "beside_others": beside_others}
@@ -40,6 +42,7 @@ def train(
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
         _running.add(child)
+        started(child.terminate)
         assert child.stdin
         assert child.stdout
         child.stdin.write(json.dumps(asked) + "\n")

@@ -72,7 +72,7 @@ def train(home: Path, strategies: dict[str, dict[str, Any]]) -> dict[str, Run]:
 @contextmanager
 def served(desk: Desk, home: Path, keys: Keys | None = None, **rules: Any) -> Iterator[str]:
     """Its address, as long as the block lasts."""
-    app = make_app(desk, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home)
+    app = make_app(desk, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home, offline=True)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -11,8 +11,13 @@ from typing import Any
 import openai
 import pytest
 
+from metier.assistant.feedback import Feedback
+from metier.assistant.mood import Moods
+from metier.assistant.safety import Safety
+from metier.assistant.tickets import Tickets
 from metier.inference.voices import Limits, Voices
 from metier.run import Run
+from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch
 from metier.web.keys import Keys, new_key
@@ -35,11 +40,13 @@ def runs(home: Path) -> dict[str, Run]:
 
 
 @pytest.fixture(scope="module")
-def desk(runs: dict[str, Run]) -> Desk:
+def desk(runs: dict[str, Run], home: Path) -> Desk:
     voices = Voices(Limits(sequences=8, waiting=16), offline=True)
     for name, run in runs.items():
         voices.add(run, name)
-    return Desk(voices, open_dispatch([*runs.values()], offline=True))
+    safety, database = Safety.open(), home / "assistant.db"
+    care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
+    return Desk(voices, open_dispatch([*runs.values()], offline=True), care)
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +207,75 @@ def test_without_a_key_nothing_is_told_but_that_it_is_there(desk: Desk, tmp_path
         with pytest.raises(openai.PermissionDeniedError, match="admin"):
             member.post("/unload_lora_adapter", body={"name": "small"}, cast_to=object)
         assert stranger.get("/../health", cast_to=object) == {"status": "ok"}
+
+
+def notes(answer: Any) -> dict[str, Any]:
+    found: dict[str, Any] = (answer.model_extra or {})["metier"]
+    return found
+
+
+def test_an_emergency_is_answered_before_any_model(client: openai.OpenAI, desk: Desk) -> None:
+    (worker,) = {ground.worker for ground in desk.voices.grounds}
+    done = worker.do(lambda: time.sleep(2))  # whoever asks the model waits
+    answer = client.chat.completions.create(
+        model="auto", messages=asked("my dad has crushing chest pain and cannot breathe"), timeout=1.5
+    )
+    assert not done.done()
+    assert notes(answer)["safety"]["kind"] == "emergency"
+    assert answer.choices[0].message.content
+    chunks = client.chat.completions.create(model="small/help", messages=asked("he stopped breathing!!"), stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+def test_who_wants_a_person_gets_a_ticket(client: openai.OpenAI) -> None:
+    turns = [
+        *asked("how do I open the 7th box?"),
+        {"role": "assistant", "content": "lift lid 1"},
+        *asked("let me talk to a real person please, my mail is jo@example.org"),
+    ]
+    answer = client.chat.completions.create(model="small/help", messages=turns)
+    number = notes(answer)["handover"]["ticket"]
+    assert str(number) in (answer.choices[0].message.content or "")
+    (ticket,) = [each for each in client.get("/tickets", cast_to=object)["data"] if each["id"] == number]  # type: ignore[index]
+    assert ticket["mood"] == "person"
+    assert "jo@example.org" not in json.dumps(ticket)
+    client.post(f"/tickets/{number}/take", cast_to=object)
+    with pytest.raises(openai.BadRequestError, match="is taken already"):
+        client.post(f"/tickets/{number}/take", cast_to=object)
+
+
+def test_a_correction_comes_back_as_a_row(client: openai.OpenAI, home: Path, runs: dict[str, Run]) -> None:
+    body = {"model": "small/help", "messages": asked("how?"), "answer": "no", "liked": False, "correction": "lift it"}
+    client.post("/feedback", body=body, cast_to=object)
+    written = Feedback(home / "assistant.db").export(home / "learned")
+    rows = [json.loads(line) for path in written for line in path.read_text().splitlines()]
+    (row,) = [json.dumps(row) for row in rows if "lift it" in json.dumps(row)]
+    assert "small" in row
+
+
+@pytest.mark.slow
+def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path) -> None:
+    rows = [{"messages": [*asked(f"what is {n}?"), {"role": "assistant", "content": f"it is {n}"}]} for n in range(40)]
+    path = home / "tune.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = client.files.create(file=path, purpose="fine-tune")
+    assert client.files.content(file.id).read() == path.read_bytes()
+    how: Any = {"hyperparameters": {"n_epochs": 1, "batch_size": 8}}
+    job = client.fine_tuning.jobs.create(model="base", training_file=file.id, suffix="numbers", **how)
+    for _ in range(3000):
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        if job.status in ("succeeded", "failed"):
+            break
+        time.sleep(0.1)
+    told = client.fine_tuning.jobs.list_events(job.id, limit=100).data
+    assert job.status == "succeeded", (job.error, [each.message for each in told])
+    assert any(each.type == "metrics" and each.data for each in told)
+    answer = client.chat.completions.create(
+        model=job.fine_tuned_model or "", messages=asked("what is 7?"), max_tokens=4
+    )
+    assert answer.choices[0].message.content is not None
+    assert client.fine_tuning.jobs.list().data[0].id == job.id
+    with pytest.raises(openai.BadRequestError, match="has succeeded already"):
+        client.fine_tuning.jobs.cancel(job.id)
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.create(model="base", training_file="file-gone")

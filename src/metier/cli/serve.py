@@ -12,6 +12,7 @@ from metier.errors import MetierError
 
 if TYPE_CHECKING:
     from metier.inference.voices import Voices
+    from metier.web.care import Care
     from metier.web.dispatch import Dispatch
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
@@ -24,6 +25,8 @@ Origin = Annotated[
     list[str] | None, typer.Option(help="a page elsewhere that may ask, such as https://help.example.com")
 ]
 
+SafetyFile = Annotated[Path | None, typer.Option("--safety", help="rules of your own, laid over those that ship")]
+
 
 def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     runs: Runs = None,
@@ -33,6 +36,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     new_key: NewKey = None,
     admin: Admin = False,
     origin: Origin = None,
+    safety: SafetyFile = None,
     offline: Offline = False,
 ) -> None:
     """Serve runs to OpenAI's clients, exactly as they were measured.
@@ -59,10 +63,23 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     voices = Voices(offline=offline, listen=Progress())
     for each in runs:
         voices.add(Run.open(each))
-    desk = Desk(voices, _dispatch(voices, offline=offline))
+    desk = Desk(voices, _dispatch(voices, offline=offline), _care(safety))
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     run_server(desk, address, known, Path.cwd())
+
+
+def _care(path: Path | None) -> Care:
+    """Safety, mood and the database of tickets and feedback, beside where the server is started."""
+    from metier.assistant.feedback import Feedback
+    from metier.assistant.mood import Moods
+    from metier.assistant.safety import Safety
+    from metier.assistant.tickets import Tickets
+    from metier.web.care import Care
+
+    safety, database = Safety.open(path), Path("assistant.db")
+    say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
+    return Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
 
 
 def _dispatch(voices: Voices, *, offline: bool) -> Dispatch | None:

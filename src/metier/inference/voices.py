@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from metier.data.items import Item, Message
@@ -15,6 +16,7 @@ from metier.data.shots import Shots
 from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
+from metier.files import MANIFEST, file_digest
 from metier.inference.engine import Engine
 from metier.inference.loaded import Loaded, identity, open_run
 from metier.inference.questions import Questions, Said
@@ -39,9 +41,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ground:
-    """A base in memory with its engine; `bank` holds the adapters that share it, None where one run has it alone."""
+    """A base in memory with its engine, by a recipe's name for it, which may be a path from `home`.
+
+    `bank` holds the adapters that share it, None where one run has it alone.
+    """
 
     model: str
+    home: Path
     loaded: Loaded
     engine: Engine
     worker: Worker
@@ -63,6 +69,12 @@ class Voice:
     questions: Questions = field(default_factory=lambda: Questions({}, {}))
     front: Front = field(default_factory=Front)
     max_new_tokens: int = 256
+
+    @property
+    def digest(self) -> str:
+        """Of the adapter, by its manifest; "" of a base."""
+        manifest = self.run.adapter / MANIFEST if self.run else None
+        return file_digest(manifest) if manifest and manifest.exists() else ""
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -170,13 +182,14 @@ class Voices:
         alone = run.facts["method"] != "none" and not bankable(run.adapter)
         key = (run.directory.resolve(),) if alone else _same_base(run)
         if key not in self._grounds:
+            recipe = run.recipe()
             loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
             bank, limits = None if alone else Bank(loaded.forward.network), self._limits
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
             loaded = replace(loaded, tokens_per_batch=tokens, sequences=limits.sequences)
             engine = loaded.engine(bank=bank, remember=limits.remember)
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
-            self._grounds[key] = Ground(run.recipe().model, loaded, engine, worker, bank)
+            self._grounds[key] = Ground(recipe.model, recipe.directory, loaded, engine, worker, bank)
         return self._grounds[key]
 
     def _identity(self, run: Run, ground: Ground) -> Identity:

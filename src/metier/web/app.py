@@ -8,45 +8,32 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp
 
 from metier.run import Run
 from metier.web import chat, completions
+from metier.web.callers import Admin, Asking
 from metier.web.desk import AUTO, Desk, Target, read
 from metier.web.failures import Refusal, answer_failures
+from metier.web.files import Files
 from metier.web.guard import Guard, Rules
-from metier.web.keys import Caller, Keys
+from metier.web.jobs import Jobs
+from metier.web.keys import Keys
 from metier.web.meters import Meters
+from metier.web.people import people
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
+from metier.web.tunings import sent_files, tunings
 
 _DRAIN = 30.0  # seconds in which what is being said may end
 _GLANCE = 0.1  # seconds between two looks whether somebody is still there
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
-def caller_of(request: Request) -> Caller:
-    """Who asks, as the guard found."""
-    caller: Caller = request.state.caller
-    return caller
-
-
-def admin_of(request: Request) -> Caller:
-    """Raises `Refusal` where the key is no admin's."""
-    caller = caller_of(request)
-    if caller.role != "admin":
-        raise Refusal(403, "this needs an admin's key", "metier serve --new-key NAME --admin makes one")
-    return caller
-
-
-Asking = Annotated[Caller, Depends(caller_of)]
-Admin = Annotated[Caller, Depends(admin_of)]
-
-
-def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
+def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool = False) -> ASGIApp:
     """Everything that is served, behind its guard; runs that are loaded later lie in `home`."""
     meters = Meters(desk)
 
@@ -60,6 +47,11 @@ def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
     app.include_router(_answering(desk, meters))
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
+    app.include_router(people(desk))
+    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
+    files = Files(home / "files")
+    app.include_router(sent_files(files))
+    app.include_router(tunings(desk, files, jobs))
     return Guard(app, rules, keys)
 
 

@@ -7,20 +7,19 @@ import json
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from metier.data.items import Message
+from metier.assistant.watch import Watch
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
 from metier.web.desk import AUTO, Desk, Piece, Target, Token, choose, grammar, read, request_of, speak
-from metier.web.failures import told
-from metier.web.schema import AsObject, AsSchema, ChatBody
-
-_BACK = "Which of these is it about: {domains}?"
+from metier.web.failures import Refusal, told
+from metier.web.schema import AsObject, AsSchema, AsText, ChatBody
 
 
 @dataclass(frozen=True)
@@ -36,29 +35,37 @@ class Turn:
     requests: Sequence[Request] = ()
     stops: Sequence[str] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    watch: Callable[[], Watch] = Watch
 
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
     messages = [each.message for each in body.messages]
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
-    if body.model != AUTO:
-        return await _asked(turn, desk.target(body.model, body.domain), body, messages, tenant)
-    target, routed = desk.send(messages[-1].content)
-    turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
+    target: Target | None
+    if body.model == AUTO:
+        target, routed = desk.send(messages[-1].content)
+        turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
+    else:
+        target = desk.target(body.model, body.domain)
+    if said := await asyncio.to_thread(desk.care.first, messages, target.domain if target else ""):
+        return replace(turn, ready=said.text, notes={**turn.notes, **said.notes})
     if target is None:
-        return replace(
-            turn, ready=_BACK.format(domains=", ".join(desk.dispatch.router.domains if desk.dispatch else ()))
-        )
-    return await _asked(turn, target, body, messages, tenant)
+        return replace(turn, ready=desk.asks_back)
+    return await _asked(desk, turn, target, body, tenant)
 
 
-async def _asked(turn: Turn, target: Target, body: ChatBody, messages: Sequence[Message], tenant: str) -> Turn:
+async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> Turn:
+    messages = [each.message for each in body.messages]
+    watch = partial(desk.care.behind, target.domain)
+    if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
+        problem = f"response_format: answers of {target.domain} carry a notice, for which JSON has no place"
+        raise Refusal(400, problem, "ask for text", param="response_format")
     item = read(target, messages)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name}
-    turn = replace(turn, target=target, prompt_tokens=len(prompt))
+    turn = replace(turn, target=target, prompt_tokens=len(prompt), watch=watch)
     if item.kind in ("label", "choice") and body.response_format is None:
         found = await choose(target, item)
         shares = softmax([score for _, score in found])
@@ -124,7 +131,7 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
 
     async def listen(number: int, request: Request) -> None:
         try:
-            async for piece in speak(_target(turn), request, turn.stops):
+            async for piece in _watched(turn, request):
                 news.put_nowait((number, piece))
         except Exception as error:
             news.put_nowait((number, error))
@@ -145,7 +152,7 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
 
 async def _collected(turn: Turn, request: Request) -> tuple[str, list[Token], str]:
     text, tokens, finish = "", list[Token](), ""
-    async for piece in speak(_target(turn), request, turn.stops):
+    async for piece in _watched(turn, request):
         text += piece.text
         tokens += [piece.token] if piece.token else []
         finish = piece.finish
@@ -165,6 +172,14 @@ async def events(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
 
 def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def _watched(turn: Turn, request: Request) -> AsyncIterator[Piece]:
+    """The answer as people may read it."""
+    watch = turn.watch()
+    async for piece in speak(_target(turn), request, turn.stops):
+        text = watch.push(piece.text)
+        yield replace(piece, text=text + watch.end() if piece.finish else text)
 
 
 def _target(turn: Turn) -> Target:

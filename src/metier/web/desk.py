@@ -13,6 +13,7 @@ from metier.inference.grammars import JsonGrammar
 from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
+from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
 
@@ -48,9 +49,18 @@ class Piece:
 class Desk:
     """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
 
-    def __init__(self, voices: Voices, dispatch: Dispatch | None = None) -> None:
+    def __init__(self, voices: Voices, dispatch: Dispatch | None = None, care: Care | None = None) -> None:
         self.voices = voices
         self.dispatch = dispatch
+        self.care = care or Care()
+
+    @property
+    def asks_back(self) -> str:
+        """What is said to a question of which nobody knows where it belongs."""
+        domains = self.dispatch.router.domains if self.dispatch else ()
+        if self.care.safety:
+            return self.care.safety.declined(domains)
+        return f"Which of these is it about: {', '.join(domains)}?"
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -82,6 +92,14 @@ class Desk:
             names = ", ".join(found.voice.questions.domains) or "none"
             raise Refusal(400, f"domain: {model} has no {domain!r}", f"it has {names}", param="domain")
         return replace(found, domain=domain) if domain else found
+
+    def base_of(self, model: str) -> str:
+        """What a tuning starts from where clients name a model: a base, or a run that it goes on from."""
+        voice = self.target(model).voice
+        if voice.run:
+            return str(voice.run.directory.resolve())
+        path = voice.ground.home / voice.ground.model
+        return str(path.resolve()) if path.exists() else voice.ground.model
 
     def send(self, text: str) -> tuple[Target | None, Routed]:
         """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.

@@ -6,12 +6,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.files import digest, read_json, write_directory, write_json
+from metier.files import read_json, write_directory, write_json
 from metier.web.failures import Refusal
 
 _ID = re.compile(r"file-[0-9a-f]{32}")

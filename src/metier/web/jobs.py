@@ -1,4 +1,4 @@
-"""`/v1/fine_tuning/jobs`: a run for each, trained in a process of its own, one at a time, and served when it is done."""
+"""Tunings that clients ask for: a run each, trained in a process of its own, one at a time, served when it is done."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +30,13 @@ _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Job:
-    """One tuning; `fine_tuned_model` is its run, by whose name it is served."""
+    """One tuning of `base`, which clients call `model`; `fine_tuned_model` is the name by which its run is served."""
 
     id: str
     created_at: int
     owner: str
     model: str
+    base: str
     training_file: str
     validation_file: str | None
     hyperparameters: Mapping[str, Any]
@@ -48,7 +50,7 @@ class Job:
 
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix")}
+        own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix", "base")}
         method = {"type": "supervised", "supervised": {"hyperparameters": dict(self.hyperparameters)}}
         return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own, "method": method}
 
@@ -117,10 +119,8 @@ class Jobs:
             domain["validation"] = str(validation.resolve())
         given = {"num_train_epochs": "n_epochs", "batch_size": "batch_size"}
         train = {ours: job.hyperparameters.get(theirs, "auto") for ours, theirs in given.items()}
-        values = {"model": job.model, "domain": [domain], "strategy": {"method": "lora"}}
-        values["train"] = {**train, "seed": job.seed, "sweep": None}
-        path = self.folder / job.id / "recipe.toml"
-        return Recipe.of({**values, "train": {k: v for k, v in values["train"].items() if v is not None}}, path)
+        values = {"model": job.base, "domain": [domain], "strategy": {"method": "lora"}}
+        return Recipe.of({**values, "train": {**train, "seed": job.seed}}, self.folder / job.id / "recipe.toml")
 
     def _work(self) -> None:
         while True:
@@ -141,9 +141,8 @@ class Jobs:
         self._tell(job.id, "info", "the job begins")
         recipe = Recipe.load(self.folder / job.id / "recipe.toml")
         try:
-            run = child.train(
-                recipe, {}, offline=self.offline, on_event=heard, started=lambda stop: self._stop.update({job.id: stop})
-            )
+            how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
+            run = child.train(recipe, {}, **how, started=partial(self._stop.__setitem__, job.id))
             name = f"{job.suffix}-{run.name}"
             self.serve(run, name)
             ended = replace(job, fine_tuned_model=name)

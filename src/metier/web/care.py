@@ -1,0 +1,55 @@
+"""What stands around every model: safety in front and behind, and people to whom a conversation is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from metier.assistant.feedback import Feedback
+from metier.assistant.mood import Moods
+from metier.assistant.safety import Safety
+from metier.assistant.store import Turn
+from metier.assistant.tickets import Tickets
+from metier.assistant.watch import Watch
+from metier.data.items import Message
+
+_HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {number}."
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is answered instead of a model, and what a client is told of why."""
+
+    text: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Care:
+    """None of each is none of it; with none of all a model is heard as it is."""
+
+    safety: Safety | None = None
+    moods: Moods | None = None
+    tickets: Tickets | None = None
+    feedback: Feedback | None = None
+
+    def first(self, messages: Sequence[Message], domain: str) -> Said | None:
+        """What comes before any model: an emergency, a secret that must not be sent, a person who is wanted."""
+        turns = [each.content for each in messages if each.role == "user"]
+        if not turns:
+            return None
+        if self.safety and (found := self.safety.before(turns[-1], domain, turns[:-1])):
+            why = {"kind": found.kind, "rule": found.rule, "because": found.because}
+            return Said(found.text, {"safety": why})
+        mood = self.moods.of(turns) if self.moods else None
+        if mood is None or self.tickets is None:
+            return None
+        transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
+        ticket = self.tickets.open(transcript, domain, mood)
+        handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
+        return Said(_HANDED.format(number=ticket.id), {"handover": handed})
+
+    def behind(self, domain: str) -> Watch:
+        """Through which an answer passes."""
+        return self.safety.behind(domain) if self.safety else Watch()

@@ -1,0 +1,142 @@
+"""Routes of `/v1/files` and `/v1/fine_tuning/jobs`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi.responses import FileResponse
+from pydantic import Field
+
+from metier.web.callers import Admin
+from metier.web.desk import Desk
+from metier.web.files import Files
+from metier.web.jobs import Job, Jobs
+from metier.web.schema import Body, Name
+
+Auto = Literal["auto"]
+
+
+class Hyperparameters(Body):
+    """OpenAI's three; the factor of the learning rate is not one of metier's, and is left out."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
+
+
+class Supervised(Body):
+    """Settings of supervised tuning."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(Body):
+    """How it is tuned."""
+
+    type: Literal["supervised"] = "supervised"
+    supervised: Supervised = Supervised()
+
+
+class JobBody(Body):
+    """A tuning to begin."""
+
+    model: Name
+    training_file: Name
+    validation_file: Name | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: Method | None = None
+    suffix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+
+
+def sent_files(files: Files) -> APIRouter:
+    routes = APIRouter(prefix="/v1")
+
+    @routes.post("/files")
+    async def send(file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()], caller: Admin) -> Any:
+        """Keep a file."""
+        content = await file.read()
+        return (await asyncio.to_thread(files.keep, file.filename or "", purpose, content, caller.name)).told()
+
+    @routes.get("/files")
+    def listed(caller: Admin, purpose: str | None = None) -> Any:
+        """The key's files, newest first."""
+        found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
+        return {"object": "list", "data": found, "has_more": False}
+
+    @routes.get("/files/{file_id}")
+    def one(file_id: str, caller: Admin) -> Any:
+        """One of them."""
+        return files.get(file_id, caller.name).told()
+
+    @routes.get("/files/{file_id}/content", response_class=FileResponse)
+    def content(file_id: str, caller: Admin) -> FileResponse:
+        """As it was sent."""
+        return FileResponse(files.path(files.get(file_id, caller.name)), media_type="application/octet-stream")
+
+    @routes.delete("/files/{file_id}")
+    def remove(file_id: str, caller: Admin) -> Any:
+        """Remove it; what was tuned on it stays."""
+        files.remove(files.get(file_id, caller.name))
+        return {"id": file_id, "object": "file", "deleted": True}
+
+    return routes
+
+
+def tunings(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
+    routes = APIRouter(prefix="/v1")
+
+    @routes.post("/fine_tuning/jobs")
+    def create(body: JobBody, caller: Admin) -> Any:
+        """Tune a base on a file; the run is served when it is done."""
+        training = files.path(files.get(body.training_file, caller.name))
+        validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
+        own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+        job = Job(
+            id=f"ftjob-{uuid.uuid4().hex}",
+            created_at=int(time.time()),
+            owner=caller.name,
+            model=body.model,
+            base=desk.base_of(body.model),
+            training_file=body.training_file,
+            validation_file=body.validation_file,
+            hyperparameters=own.model_dump(),
+            suffix=body.suffix or "tuned",
+            seed=body.seed or 0,
+        )
+        return jobs.create(job, training, validation).told()
+
+    @routes.get("/fine_tuning/jobs")
+    def all_jobs(caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None) -> Any:
+        """The key's jobs, newest first."""
+        found = [each.told() for each in jobs.all(caller.name)]
+        return _page(found, limit, after)
+
+    @routes.get("/fine_tuning/jobs/{job_id}")
+    def job(job_id: str, caller: Admin) -> Any:
+        """One of them."""
+        return jobs.get(job_id, caller.name).told()
+
+    @routes.get("/fine_tuning/jobs/{job_id}/events")
+    def events(
+        job_id: str, caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None
+    ) -> Any:
+        """What it told, newest first."""
+        return _page(jobs.events(jobs.get(job_id, caller.name)), limit, after)
+
+    @routes.post("/fine_tuning/jobs/{job_id}/cancel")
+    def cancel(job_id: str, caller: Admin) -> Any:
+        """Stop it; what was learned so far is kept in its run."""
+        return jobs.cancel(jobs.get(job_id, caller.name)).told()
+
+    return routes
+
+
+def _page(found: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+    names = [each["id"] for each in found]
+    first = names.index(after) + 1 if after in names else 0
+    page = found[first : first + limit]
+    return {"object": "list", "data": page, "has_more": first + limit < len(found)}
