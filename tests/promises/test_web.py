@@ -231,14 +231,14 @@ def test_who_wants_a_person_gets_a_ticket(client: openai.OpenAI) -> None:
     turns = [
         *asked("how do I open the 7th box?"),
         {"role": "assistant", "content": "lift lid 1"},
-        *asked("let me talk to a real person please, my mail is jo@example.org"),
+        *asked("let me talk to a real person please, my mail is jo@mail.org"),
     ]
     answer = client.chat.completions.create(model="small/help", messages=turns)
     number = notes(answer)["handover"]["ticket"]
     assert str(number) in (answer.choices[0].message.content or "")
     (ticket,) = [each for each in client.get("/tickets", cast_to=object)["data"] if each["id"] == number]  # type: ignore[index]
     assert ticket["mood"] == "person"
-    assert "jo@example.org" not in json.dumps(ticket)
+    assert "jo@mail.org" not in json.dumps(ticket)
     client.post(f"/tickets/{number}/take", cast_to=object)
     with pytest.raises(openai.BadRequestError, match="is taken already"):
         client.post(f"/tickets/{number}/take", cast_to=object)
@@ -249,8 +249,9 @@ def test_a_correction_comes_back_as_a_row(client: openai.OpenAI, home: Path, run
     client.post("/feedback", body=body, cast_to=object)
     written = Feedback(home / "assistant.db").export(home / "learned")
     rows = [json.loads(line) for path in written for line in path.read_text().splitlines()]
-    (row,) = [json.dumps(row) for row in rows if "lift it" in json.dumps(row)]
-    assert "small" in row
+    ours = [json.dumps(row) for row in rows if "lift it" in json.dumps(row)]
+    assert len(ours) == 2  # a row to learn, and a pair
+    assert all("small" in row for row in ours)
 
 
 @pytest.mark.slow
