@@ -23,6 +23,7 @@ SURFACE = {
     "runs": {"--all"},
     "chat": {"--domain"},
     "feedback": {"--run", "--out"},
+    "serve": {"--host", "--port", "--keys", "--new-key", "--origin", "--safety"},
 }
 
 

@@ -104,7 +104,9 @@ def test_no_module_bears_the_name_of_a_function_beside_it() -> None:
 
 
 def test_nothing_catches_everything_but_the_edge() -> None:
-    reasoned = {SOURCE / "data" / "rendering.py", SOURCE / "evaluation" / "tasks.py"}  # each names its reason
+    # Each names its reason.
+    reasoned = {SOURCE / "data" / "rendering.py", SOURCE / "evaluation" / "tasks.py"}
+    reasoned |= {SOURCE / "inference" / "worker.py", SOURCE / "web" / "chat.py"}
     allowed = {SOURCE / "cli" / "main.py"} | reasoned
     for path in FILES:
         if "except Exception" in path.read_text():

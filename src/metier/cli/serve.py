@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     from metier.web.care import Care
     from metier.web.dispatch import Dispatch
 
+_NEEDED = ("fastapi", "uvicorn", "llguidance", "prometheus_client")
+
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
 Host = Annotated[str, typer.Option(help="address to listen on; others than this machine's own need a key")]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 KeyFile = Annotated[Path, typer.Option("--keys", help="file with the hashes of keys")]
-NewKey = Annotated[str | None, typer.Option(metavar="NAME", help="make a key, print it once, and end")]
-Admin = Annotated[bool, typer.Option("--admin", help="with --new-key: it may load runs and start tunings, too")]
+NewKey = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[=admin]", help="make a key, print it once, and end; an admin may load and tune"),
+]
 Origin = Annotated[
     list[str] | None, typer.Option(help="a page elsewhere that may ask, such as https://help.example.com")
 ]
@@ -34,7 +39,6 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     port: Port = 8000,
     keys: KeyFile = Path("keys.json"),
     new_key: NewKey = None,
-    admin: Admin = False,
     origin: Origin = None,
     safety: SafetyFile = None,
     offline: Offline = False,
@@ -43,11 +47,16 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 
     Runs of one base share it. A model is named by its run, by RUN/DOMAIN, or by its domain.
     """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise MetierError(f"serving needs {', '.join(missing)}", "pip install 'metier[serve]'")
     from metier.web.keys import Keys
     from metier.web.keys import new_key as make_key
 
     if new_key:
-        print(make_key(keys, new_key, "admin" if admin else "user"))
+        name, _, role = new_key.partition("=")
+        if role not in ("", "admin"):
+            raise MetierError(f"--new-key: {role!r} is no role", f"write {name}, or {name}=admin")
+        print(make_key(keys, name, "admin" if role else "user"))
         say(f"keep it: {keys} has its hash alone")
         return
     if not runs:

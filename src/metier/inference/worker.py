@@ -170,7 +170,7 @@ class Worker:
                 self._speaking[ticket.handle] = ticket
         try:
             deltas = self._engine.step()
-        except Exception as error:
+        except Exception as error:  # whoever waits must hear of it, and the thread serves the others
             self._engine.clear()
             told, self._speaking = [*self._speaking.values()], {}
             for ticket in told:
@@ -209,5 +209,5 @@ class Worker:
 def _fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
     try:
         done.set_result(work())
-    except Exception as error:
+    except Exception as error:  # raised where the result is asked for
         done.set_exception(error)

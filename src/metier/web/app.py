@@ -24,7 +24,7 @@ from metier.web.guard import Guard, Rules
 from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 from metier.web.meters import Meters
-from metier.web.people import people
+from metier.web.people import from_people
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
 from metier.web.tunings import sent_files, tunings
 
@@ -47,7 +47,7 @@ def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool 
     app.include_router(_answering(desk, meters))
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
-    app.include_router(people(desk))
+    app.include_router(from_people(desk))
     jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
     files = Files(home / "files")
     app.include_router(sent_files(files))

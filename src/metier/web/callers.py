@@ -20,7 +20,7 @@ def admin_of(request: Request) -> Caller:
     """Raises `Refusal` where the key is no admin's."""
     caller = caller_of(request)
     if caller.role != "admin":
-        raise Refusal(403, "this needs an admin's key", "metier serve --new-key NAME --admin makes one")
+        raise Refusal(403, "this needs an admin's key", "metier serve --new-key NAME=admin makes one")
     return caller
 
 

@@ -133,7 +133,7 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
         try:
             async for piece in _watched(turn, request):
                 news.put_nowait((number, piece))
-        except Exception as error:
+        except Exception as error:  # raised where the pieces are read
             news.put_nowait((number, error))
 
     tasks = [asyncio.create_task(listen(number, request)) for number, request in enumerate(turn.requests)]
@@ -165,7 +165,7 @@ async def events(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
         try:
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        except Exception as error:
+        except Exception as error:  # the head is sent: what is left is to say so in the stream
             yield f"data: {json.dumps(told(error)[1])}\n\n"
     yield "data: [DONE]\n\n"
 

@@ -33,7 +33,7 @@ class Note(Body):
     note: Annotated[str, Field(max_length=10_000)] = ""
 
 
-def people(desk: Desk) -> APIRouter:
+def from_people(desk: Desk) -> APIRouter:
     routes = APIRouter(prefix="/v1")
     care = desk.care
 
