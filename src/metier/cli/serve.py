@@ -64,11 +64,10 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     from metier.inference.voices import Voices
     from metier.run import Run
     from metier.web.desk import AUTO, Desk
-    from metier.web.serve import Address, check
-    from metier.web.serve import serve as run_server
+    from metier.web.serve import Address, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
-    check(address, known)
+    assert_safe(address, known)
     voices = Voices(offline=offline, listen=Progress())
     for each in runs:
         voices.add(Run.open(each))

@@ -43,7 +43,7 @@ class Address:
         return frozenset({*_LOCAL, self.host.lower(), *own})
 
 
-def check(address: Address, keys: Keys) -> None:
+def assert_safe(address: Address, keys: Keys) -> None:
     """Raises `MetierError` where strangers could ask without a key."""
     if not address.local and not keys.known:
         problem = f"{address.host} is reached by others, and no key is known"
@@ -54,7 +54,7 @@ def check(address: Address, keys: Keys) -> None:
             raise MetierError(f"--origin {origin}: is no origin", "write for example https://help.example.com")
 
 
-def serve(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
+def run_server(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
     """Answer until it is told to stop; then what is being said may end."""
     app = make_app(desk, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
     config = uvicorn.Config(
