@@ -21,6 +21,7 @@ from metier.trees import Example, pack
 Config = PreTrainedConfig  # for units that do not house transformers
 PROBE_CONTEXT = 8
 _TOLERANCE = 1e-3
+_probed: dict[tuple[type[PreTrainedConfig], str], str] = {}
 _EXPERTS = 16  # of a twin: no fewer than any router chooses, two in each of DeepSeek's eight groups
 
 
@@ -185,9 +186,16 @@ def probe(config: PreTrainedConfig) -> str:
     """Why a model of this kind cannot run trees, or "" where it can.
 
     Measured, not looked up: a random two-layer twin with every window, chunk and original context
-    shrunk to 8 scores a forest, and plain transformers scores each row alone. Raises `ModelError` for a
-    model that sees the future, which is no causal one.
+    shrunk to 8 scores a forest, and plain transformers scores each row alone; once a config. Raises `ModelError`
+    for a model that sees the future, which is no causal one.
     """
+    key = (type(config), config.to_json_string(use_diff=False))
+    if key not in _probed:
+        _probed[key] = _probe(config)
+    return _probed[key]
+
+
+def _probe(config: PreTrainedConfig) -> str:
     register()
     vendor_logging.set_verbosity_error()
     rows = probe_rows()
