@@ -24,9 +24,9 @@ from metier.web.guard import Guard, Rules
 from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 from metier.web.meters import Meters
-from metier.web.people import from_people
+from metier.web.people import people_routes
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
-from metier.web.tunings import sent_files, tunings
+from metier.web.tunings import file_routes, tuning_routes
 
 _DRAIN = 30.0  # seconds in which what is being said may end
 _GLANCE = 0.1  # seconds between two looks whether somebody is still there
@@ -47,11 +47,11 @@ def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool 
     app.include_router(_answering(desk, meters))
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
-    app.include_router(from_people(desk))
+    app.include_router(people_routes(desk))
     jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
     files = Files(home / "files")
-    app.include_router(sent_files(files))
-    app.include_router(tunings(desk, files, jobs))
+    app.include_router(file_routes(files))
+    app.include_router(tuning_routes(desk, files, jobs))
     return Guard(app, rules, keys)
 
 

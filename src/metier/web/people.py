@@ -33,7 +33,7 @@ class Note(Body):
     note: Annotated[str, Field(max_length=10_000)] = ""
 
 
-def from_people(desk: Desk) -> APIRouter:
+def people_routes(desk: Desk) -> APIRouter:
     routes = APIRouter(prefix="/v1")
     care = desk.care
 

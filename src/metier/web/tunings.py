@@ -52,7 +52,7 @@ class JobBody(Body):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
 
-def sent_files(files: Files) -> APIRouter:
+def file_routes(files: Files) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
     @routes.post("/files")
@@ -86,7 +86,7 @@ def sent_files(files: Files) -> APIRouter:
     return routes
 
 
-def tunings(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
+def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
     @routes.post("/fine_tuning/jobs")
