@@ -18,6 +18,7 @@ from metier.events import Listener, silent
 from metier.inference.engine import Request
 from metier.inference.loaded import open_run
 from metier.inference.questions import Questions, Said
+from metier.inference.speech import Speech
 from metier.model.adapters import disabled
 from metier.run import Run
 
@@ -61,7 +62,7 @@ class Conversation:
         prompt = tuple(self.renderer.prompt_ids(asked.asked))
         room = self._room_behind(len(prompt))
         request = Request(prompt, min(self._max_new_tokens, room), self.renderer.stop_ids)
-        handle, tokens, said = self._engine.submit(request), list[int](), ""
+        handle, speech = self._engine.submit(request), Speech(self.renderer.decode)
         try:
             finish = ""
             while not finish:
@@ -70,12 +71,8 @@ class Conversation:
                 for delta in deltas:
                     finish = delta.finish
                     if delta.token is not None:
-                        tokens.append(delta.token)
-                text = self.renderer.decode(tokens)
-                # A character of several tokens is held back until it is whole.
-                if text.startswith(said) and not text.endswith("\ufffd"):
-                    yield text[len(said) :]
-                    said = text
+                        yield speech.push(delta.token)
+            yield speech.end()
         finally:
             self._engine.cancel(handle)
 
