@@ -293,11 +293,13 @@ def test_a_score_under_the_asked_one_is_a_gate(home: Path) -> None:
 
 
 def test_a_red_guard_is_not_recommended(copy: Path) -> None:
-    harsh = '[[strategy]]\nname = "harsh"\ntrain.learning_rate = 0.5\neval.guard = { general_text = 0.0 }\n'
-    (copy / "comparison.toml").write_text(_COMPARISON + harsh)
-    outcome = compare(Comparison.load(copy / "comparison.toml"), train=train)
+    for path in (copy / "runs").glob("lora-*/answers.jsonl"):  # as if all of them had forgotten
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        worse = [row | {"logprob": 2 * row["base_logprob"]} if row["kind"] == "text" else row for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in worse))
+    outcome = compare(Comparison.load(copy / "comparison.toml", {"eval.guard": {"general_text": 0.0}}), train=refuse)
     red = {name for name, line in lines(copy).items() if not line["guards_hold"]}
-    assert red == {"harsh"}
+    assert red == {"LoRA"}
     assert str(outcome).count("a guard says no") == 1
     assert outcome.table["recommended"] not in red
 
