@@ -72,6 +72,11 @@ def interval(metric: str, low: float, high: float, *, signed: bool = False) -> s
     return f"[{figure(metric, low, signed=signed)}, {figure(metric, high, signed=signed)}]"
 
 
+def money(value: float) -> str:
+    """Two places, or two digits of what is smaller; of a currency that the user knows."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
 def as_kept(value: float) -> float:
     """To nine digits, so that another machine's last bits make no difference."""
     return float(f"{value:.9g}")

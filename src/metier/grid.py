@@ -112,8 +112,12 @@ class Comparison(Axes):
             fault = Fault(str(path), "does not exist", "`metier init --recipe strategies` writes one")
             raise RecipeError(str(path), [fault]) from None
         except IsADirectoryError:
-            what = "is a run by itself" if (path / "run.json").exists() else "is a folder"
-            fault = Fault(str(path), what, "give a comparison (toml), or two runs")
+            what, fix = "is a folder", "give a comparison (toml), or two runs"
+            if (path / "run.json").exists():
+                what = "is a run by itself"
+            elif (path / "comparison.json").exists():
+                what, fix = "is what a comparison wrote", f"recompute it with: metier compare --check {path}"
+            fault = Fault(str(path), what, fix)
             raise RecipeError(str(path), [fault]) from None
         if "domain" in raw or isinstance(raw.get("strategy"), dict):
             fault = Fault(str(path), "is a recipe, it has no [[strategy]]", f"run it with `metier train {path}`")
@@ -138,6 +142,9 @@ class Comparison(Axes):
 
     def entries(self) -> list[Entry]:
         """Every line of the table, with the recipes of the runs that it needs. Raises with the faults of all."""
+        if not (self.path.parent / self.recipe).exists():
+            fault = Fault("recipe", f"{self.recipe} does not exist", "name the recipe from which strategies differ")
+            raise RecipeError(str(self.path), [fault])
         base = Recipe.load(self.path.parent / self.recipe)
         base = _differing(base, {"train": self.train, "eval": self.eval}).override(**self.changes)
         found: list[Entry] = []

@@ -196,7 +196,7 @@ def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = Non
     data = unseen(data, seen, recipe.model)
     replay = read_replay(recipe, data, general)
     source = _merged(recipe.model, found, **how) if isinstance(found, Run) else found
-    for fault in data.skipped:
+    for fault in (*data.skipped, *data.scarce):
         on_event(Event("note", values={"text": f"note  {fault}"}))
     config = read_config(source.directory)
     objective = choose_objective(recipe, {each.domain.name: each.train[0].kind for each in learned(recipe, data)})

@@ -293,9 +293,14 @@ def test_a_score_under_the_asked_one_is_a_gate(home: Path) -> None:
 
 
 def test_a_red_guard_is_not_recommended(copy: Path) -> None:
+    for path in (copy / "runs").glob("lora-*/answers.jsonl"):  # as if all of them had forgotten
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        worse = [row | {"logprob": 2 * row["base_logprob"]} if row["kind"] == "text" else row for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in worse))
     outcome = compare(Comparison.load(copy / "comparison.toml", {"eval.guard": {"general_text": 0.0}}), train=refuse)
     red = {name for name, line in lines(copy).items() if not line["guards_hold"]}
-    assert red <= {"LoRA"}
+    assert red == {"LoRA"}
+    assert str(outcome).count("a guard says no") == 1
     assert outcome.table["recommended"] not in red
 
 
@@ -409,6 +414,15 @@ def test_a_stage_that_fails_is_told_and_nothing_goes_on_from_the_base_instead(co
     assert table["failed"] == {"later": "the stage before it failed: the card is on fire"}
 
 
+def test_an_hour_of_this_machine_prices_every_line(copy: Path) -> None:
+    (copy / "comparison.toml").write_text("price_per_hour = 3.6\n" + _COMPARISON)
+    outcome = compare(Comparison.load(copy / "comparison.toml"), train=refuse)
+    for line in outcome.table["lines"]:
+        assert line["cost"]["price"] == pytest.approx(line["cost"]["answering"] / 1000)
+    assert "price of 1,000" in outcome.report.read_text()
+    assert check(outcome) == []
+
+
 def test_a_guard_belongs_to_its_comparison(copy: Path) -> None:
     """Two comparisons share their runs, and each keeps its own report."""
     own = Outcome.open(copy / "comparisons" / "comparison")
@@ -473,6 +487,11 @@ def test_the_base_is_what_the_recipe_asks_bare(copy: Path) -> None:
     assert found[0]["against_base"]["overall"]
 
 
+def test_it_is_checked_by_the_name_of_its_file_too(home: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", "--check", str(home / "comparison.toml")])
+    assert result.exit_code == 0, result.output
+
+
 def test_it_is_checked_from_inside_its_folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy / "comparisons" / "comparison")
     assert check(Outcome.open("report.html")) == []
@@ -480,7 +499,7 @@ def test_it_is_checked_from_inside_its_folder(copy: Path, monkeypatch: pytest.Mo
 
 def test_hard_prompts_are_read_before_anything_is_trained(copy: Path) -> None:
     (copy / "comparison.toml").write_text('layout = "per-domain"\nprompts = "gone.jsonl"\n' + _COMPARISON)
-    with pytest.raises(DataError, match="gone"):
+    with pytest.raises(RecipeError, match=r"prompts: gone\.jsonl does not exist"):
         compare(Comparison.load(copy / "comparison.toml"), train=refuse)
 
 

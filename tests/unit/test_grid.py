@@ -144,6 +144,19 @@ def test_what_names_a_recipe_is_meant_as_a_comparison(tmp_path: Path) -> None:
     assert not is_comparison(tmp_path / "recipe.toml")
 
 
+def test_what_a_comparison_wrote_is_told_from_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "ways").mkdir()
+    (tmp_path / "ways" / "comparison.json").write_text("{}")
+    with pytest.raises(RecipeError, match="metier compare --check"):
+        Comparison.load(tmp_path / "ways")
+
+
+def test_a_recipe_that_is_not_there_is_told_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "ways.toml").write_text('recipe = "gone.toml"\n[[strategy]]\nname = "a"\n')
+    with pytest.raises(RecipeError, match=r"recipe: gone\.toml does not exist"):
+        Comparison.load(tmp_path / "ways.toml").entries()
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not exist; `metier init --recipe strategies` writes one"):
         Comparison.load(tmp_path / "none.toml")

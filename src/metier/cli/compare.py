@@ -107,7 +107,10 @@ def _check(target: list[Path]) -> None:
 
     if len(target) != 1:
         raise MetierError("--check takes one report", "metier compare --check comparisons/strategies")
-    outcome = Outcome.open(target[0])
+    path = target[0]
+    if path.suffix == ".toml":  # the comparison instead of what it wrote
+        path = path.parent / "comparisons" / path.stem
+    outcome = Outcome.open(path)
     if differing := check(outcome):
         raise MetierError("\n".join(differing), "the report is not what its runs give; run the comparison again")
     say(f"{target[0]}: every number follows from the answers of its runs")

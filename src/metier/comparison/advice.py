@@ -91,6 +91,13 @@ def _price(comparison: Comparison, cost: Cost, unit: Unit) -> float:
     return _seconds(comparison, cost) if unit == "time" else cost.parameters
 
 
+def price_of_1000(comparison: Comparison, cost: Cost) -> float | None:
+    """What a thousand answers cost: an endpoint's own price, or this machine's time where that has one."""
+    if cost.elsewhere or comparison.price_per_hour is None or cost.answering is None:
+        return cost.price
+    return cost.answering / 3600 * comparison.price_per_hour
+
+
 def _money(comparison: Comparison, cost: Cost) -> float | None:
     """An endpoint's own price, or this machine's time, which counts as nothing where it has no price; None where it
     is not known."""

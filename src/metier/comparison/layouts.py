@@ -16,6 +16,7 @@ from typing import Any, Self
 from metier.artifacts.merging import MERGED, Merge, merge_adapters
 from metier.data.asking import turns_typed
 from metier.data.prompts import Prompt, read_prompts
+from metier.errors import Fault, RecipeError
 from metier.evaluation.answering import Limits
 from metier.evaluation.lines import Line, Runs, Source
 from metier.evaluation.routing import WORDING, by_base
@@ -183,8 +184,11 @@ class _Sent:
 
 
 def read_hard(comparison: Comparison, recipe: Recipe) -> list[Prompt]:
-    """The hard prompts, if there are any. Raises `DataError` with every fault of their file."""
+    """The hard prompts, if there are any. Raises `FaultsError` with every fault of their file."""
     path = comparison.prompts_path
+    if path and not path.exists():
+        fault = Fault("prompts", f"{comparison.prompts} does not exist", "name a file of prompts, or sample:routing")
+        raise RecipeError(str(comparison.path), [fault])
     return read_prompts(path, [domain.name for domain in recipe.domain]) if path else []
 
 

@@ -121,7 +121,7 @@ def _with_experts(
         except MetierError as error:
             more.append(_not_put_together(experts.line, "merged", error))
         work.check(merges)
-        work.run(merges)
+        work.run(merges, "merged adapters to measure")
         more += [_of_experts(each, experts) for entry in merges if (each := work.line(entry))]
         place = lines.index(experts.line) + 1
         lines[place:place] = more
@@ -205,7 +205,7 @@ class _Work:
         kept = ((entry, tuple(cell for cell in entry.cells if _key(cell) in known)) for entry in entries)
         return [replace(entry, cells=cells) for entry, cells in kept if cells]
 
-    def run(self, entries: Sequence[Entry]) -> None:
+    def run(self, entries: Sequence[Entry], what: str = "runs") -> None:
         """What is missing of them, what tunes nothing first.
 
         Cells that turn out to need the same run wait for it: no two processes work in one directory.
@@ -213,7 +213,7 @@ class _Work:
         keys = dict.fromkeys(_key(cell) for entry in entries for cell in entry.cells)
         wanting = len(keys.keys() & self.missing.keys())
         if keys:
-            self.how.listen(_note(f"{len(keys)} runs, {len(keys) - wanting} of them there already"))
+            self.how.listen(_note(f"{len(keys)} {what}, {len(keys) - wanting} of them there already"))
         while keys.keys() & self.missing.keys():
             asked = [self.missing[key] for key in keys if key in self.missing]
             first = {directory: cell for cell, directory in reversed(asked)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metier.evaluation.standings import OVERALL
-from metier.figures import chance, decimal, duration, figure, interval, size
+from metier.figures import chance, decimal, duration, figure, interval, money, size
 from metier.report.trends import doubling
 from metier.tables import Part, Table
 
@@ -83,12 +83,16 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
         spanned(base["overall"], signed=True) if base else "–",
         base["overall"]["verdict"] if base and base["overall"] else "",
         spanned(best["overall"], signed=True) if best else "best",
-        f"{decimal(forgot['value'], 3, signed=True)}" if forgot else "–",
+        (decimal(forgot["value"], 3, signed=True) if forgot else "–") + _guard(line),
         seconds(cost["training"]),
-        seconds(cost["answering"]) + (f", {cost['price']:.2f}" if cost["price"] is not None else ""),
+        seconds(cost["answering"]) + (f", {money(cost['price'])}" if cost["price"] is not None else ""),
         size(cost["memory"]) if cost["memory"] else "–",
         parameters(cost["parameters"]),
     )
+
+
+def _guard(line: Mapping[str, Any]) -> str:
+    return "" if line["guards_hold"] else ", a guard says no"
 
 
 def _spread(value: float | None) -> str:

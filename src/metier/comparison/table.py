@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from metier.comparison.advice import Candidate, advise, answer_of
+from metier.comparison.advice import Candidate, advise, answer_of, price_of_1000
 from metier.comparison.costs import Cost, Costs
 from metier.comparison.experts import compare_layouts, describe, of_expert
 from metier.comparison.layouts import Routing
@@ -55,7 +55,9 @@ def tabulate(comparison: Comparison, lines: Sequence[Line], routings: Sequence[R
         "domains": list(field.domains),
         "metrics": {name: each.metric for name, each in field.aligned.items()},
         "margin": comparison.margin,
-        "lines": [_line(row, against_base, against_best) | {"same_as": _same_as(row, rows)} for row in rows],
+        "lines": [
+            _line(comparison, row, against_base, against_best) | {"same_as": _same_as(row, rows)} for row in rows
+        ],
         "failed": {line.name: line.failed for line in lines if line.failed},
         "best": advice.best,
         "recommended": advice.recommended,
@@ -157,7 +159,9 @@ def _told(question: tuple[str, str, Difference]) -> dict[str, Any]:
     return {"tuned": tuned, "asked": asked, **to_dict(found)}
 
 
-def _line(row: _Row, against_base: Mapping[str, Contrast], against_best: Mapping[str, Contrast]) -> dict[str, Any]:
+def _line(
+    comparison: Comparison, row: _Row, against_base: Mapping[str, Contrast], against_best: Mapping[str, Contrast]
+) -> dict[str, Any]:
     name, standing, alone = row.line.name, row.standing, len(row.line.sources[0].runs) == 1
     return {
         **row.line.to_json(),
@@ -167,7 +171,7 @@ def _line(row: _Row, against_base: Mapping[str, Contrast], against_best: Mapping
         "spread": standing.spread,
         "against_base": _contrast(against_base.get(name)),
         "against_best": _contrast(against_best.get(name)),
-        "cost": asdict(row.cost),
+        "cost": asdict(row.cost) | {"price": price_of_1000(comparison, row.cost)},
         "guards_hold": row.candidate.guarded,
         "forgetting": row.lost[0]["forgetting"] if alone else None,  # of the first seed
         "general_choices": row.lost[0]["general_choices"] if alone else None,

@@ -64,11 +64,12 @@ class DomainData:
 @dataclass(frozen=True)
 class Dataset:
     """What a recipe trains and is measured on; `notes` tell what of the files is not used, `skipped` which
-    optional domains are absent."""
+    optional domains are absent, `scarce` which have fewer rows than were asked for."""
 
     domains: tuple[DomainData, ...]
     notes: tuple[Fault, ...]
     skipped: tuple[Fault, ...] = ()
+    scarce: tuple[Fault, ...] = ()
 
     @cached_property
     def heldout_hash(self) -> str:
@@ -122,6 +123,7 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, re
     found = _Found()
     notes: list[Fault] = []
     skipped: list[Fault] = []
+    scarce: list[Fault] = []
     for domain in recipe.domain:
         with found.collecting():
             try:
@@ -136,11 +138,11 @@ def load(recipe: Recipe, *, offline: bool = False, listen: Listener = silent, re
         found.faults += [replace(fault, fix="give the data of one domain at least") for fault in skipped]
     if not found.faults:
         domains = [_apart_from_others(each, domains) for each in domains]
-        notes += [fault for each in domains for fault in _scarce(each, recipe.train.rows)]
+        scarce = [fault for each in domains for fault in _scarce(each, recipe.train.rows)]
         domains = [each.limited(recipe.train.rows, recipe.train.seed) for each in domains]
         found.faults += [fault for each in domains for fault in _emptied(each)]
     found.told(recipe)
-    return Dataset(tuple(domains), tuple(notes), tuple(skipped))
+    return Dataset(tuple(domains), tuple(notes), tuple(skipped), tuple(scarce))
 
 
 @dataclass

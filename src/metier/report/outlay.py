@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from metier.figures import count, disk, duration, size
+from metier.figures import count, disk, duration, money, size
 from metier.recipe import as_toml
 from metier.report.entrants import Entrant
 from metier.run import Run
@@ -79,7 +79,7 @@ def _columns(cost: Mapping[str, Any], *, priced: bool) -> Iterable[str]:
     yield _seconds(cost["training"])
     yield _seconds(cost["answering"])
     if priced:
-        yield _UNKNOWN if cost["price"] is None else f"{cost['price']:.2f}"
+        yield _UNKNOWN if cost["price"] is None else money(cost["price"])
     yield size(cost["memory"]) if cost["memory"] else _UNKNOWN
     yield count(cost["parameters"]) if cost["parameters"] else _NOTHING
     yield disk(cost["size"]) if cost["size"] else _NOTHING

@@ -218,8 +218,8 @@ def test_fewer_rows_than_asked_for_are_told(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", [{"question": f"what is {n}?", "answer": f"it is {n}"} for n in range(50)])
     wanted = recipe(tmp_path, {"name": "a", "data": "a.csv", "prompt": "{question}", "answer": "{answer}"})
     data = load(wanted.override(**{"train.rows": 41}))
-    assert [str(note) for note in data.notes] == ["domain a: has 40 rows to learn from, train.rows = 41; takes all"]
-    assert load(wanted.override(**{"train.rows": 40})).notes == ()
+    assert [str(note) for note in data.scarce] == ["domain a: has 40 rows to learn from, train.rows = 41; takes all"]
+    assert load(wanted.override(**{"train.rows": 40})).scarce == ()
 
 
 def test_passages_are_texts_with_their_places(tmp_path: Path) -> None:
