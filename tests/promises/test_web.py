@@ -161,6 +161,7 @@ def test_a_text_is_gone_on_with_and_weighed(client: openai.OpenAI) -> None:
         ({"messages": [{"role": "user", "content": " "}]}, openai.BadRequestError, "nothing is asked"),
         ({"messages": [{"role": "user", "content": "box " * 5000}]}, openai.BadRequestError, "shorten it"),
         ({"tools": [{}]}, openai.BadRequestError, "calls of tools are not answered here"),
+        ({"logit_bias": {"99999": 1}}, openai.BadRequestError, "99999 is no token"),
         ({"top_logprobs": 3}, openai.BadRequestError, "needs logprobs = true"),
         ({"domain": "none"}, openai.BadRequestError, "has no 'none'"),
         ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),

@@ -10,6 +10,7 @@ from typing import Any
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
+from metier.inference.sampling import Sampling
 from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
@@ -130,17 +131,20 @@ def read(target: Target, messages: Sequence[Message]) -> Item:
 
 
 def request_of(
-    target: Target, prompt: Sequence[int], most: int | None, *, tenant: str, stops: bool = True, **how: Any
+    target: Target, prompt: Sequence[int], most: int | None, *, tenant: str, sampling: Sampling, **how: Any
 ) -> Request:
-    """Raises `Refusal` where nothing fits behind the prompt."""
+    """Raises `Refusal` where nothing fits behind the prompt, or a rule names no token."""
     voice, loaded = target.voice, target.voice.ground.loaded
+    if strange := [token for token in sampling.bias if token >= loaded.vocabulary]:
+        problem = f"logit_bias: {strange[0]} is no token of {loaded.vocabulary}"
+        raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
     room = loaded.context - len(prompt)
     if room < 1:
         problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {loaded.context}"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
-    stop = loaded.renderer.stop_ids if stops else frozenset[int]()
     length = min(most or voice.max_new_tokens, room)
-    return Request(tuple(prompt), length, stop, adapter=voice.adapter, tenant=tenant, **how)
+    own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
+    return Request(tuple(prompt), length, loaded.renderer.stop_ids, **own, **how)
 
 
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:

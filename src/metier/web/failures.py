@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from metier.errors import MetierError
 from metier.inference.worker import FullError, StoppedError
 
+_log = logging.getLogger("metier")
 _AGAIN = {"Retry-After": "1"}
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -40,6 +42,7 @@ def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
             return 503, error_object(503, _whole(error), code="overloaded"), _AGAIN
         case MetierError():
             return 400, error_object(400, _whole(error)), {}
+    _log.error("a fault of metier's", exc_info=error)
     return 500, error_object(500, "the server has a fault; its log says which"), {}
 
 
