@@ -134,7 +134,7 @@ class TreeDecoder:
             for cache, source in ((self._keys, key), (self._values, value)):
                 if layer not in cache:
                     cache[layer] = source.new_zeros((0, source.shape[1], 0, source.shape[3]))
-        self._reserve(len(path), slots=slot + 1)
+        self._reserve(len(path), slots=len(self._lengths))  # of all that were admitted with it, or each would copy all
         for layer, (key, value) in capture.seen.items():
             self._keys[layer][slot, :, : len(path)] = key[0][:, path]
             self._values[layer][slot, :, : len(path)] = value[0][:, path]

@@ -20,6 +20,7 @@ from metier.model.forward import Forward
 from metier.trees import Example, pack
 
 _GREEDY = Sampling()
+_GENTLE = 4  # so many times less is read at once where somebody decodes, who would wait for it
 
 
 class Grammar(Protocol):
@@ -222,11 +223,12 @@ class Engine:
                     yield places[delta.handle], tokens[delta.handle], delta.finish
 
     def _admissible(self) -> Iterator[_Active]:
-        """Waiting requests for which there are places, as many as one forward reads."""
-        places, room = self._sequences - len(self._active), self._tokens_per_batch
+        """Waiting requests for which there are places, as many as one forward reads; fewer where others wait for it."""
+        places = self._sequences - len(self._active)
+        most = room = self._tokens_per_batch // _GENTLE if self._active else self._tokens_per_batch
         while self._waiting and places > 0:
             length = self._waiting[0].length
-            if length > room and room < self._tokens_per_batch:
+            if length > room and room < most:
                 return
             places, room = places - 1, room - length
             yield self._waiting.popleft()
