@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -183,6 +183,22 @@ class Comparison(Axes):
                 yield replace(each, name=names[each.model], base=True)
         if not any(isinstance(each.recipe.strategy, Classical) for each in found):
             yield from _entries(self, Arm(name=CLASSICAL), base.override(strategy={"method": "classical"}))
+
+
+class Named(Protocol):
+    """A line, before it is run or behind."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rows(self) -> int | float: ...
+
+
+def told_apart(lines: Sequence[Named]) -> list[str]:
+    """Their names, with the number of rows where several are called alike."""
+    names = [each.name for each in lines]
+    return [each.name if names.count(each.name) == 1 else f"{each.name}, rows = {each.rows}" for each in lines]
 
 
 @dataclass(frozen=True)

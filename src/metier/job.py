@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metier import hub
+from metier.data.asking import turns_typed
 from metier.data.classes import Head, open_renderer
 from metier.data.dataset import Dataset, DomainData, learned, learns, load, unseen
 from metier.data.general import General, read_general
@@ -178,6 +179,11 @@ class Job:
 
     def _repr_html_(self) -> str:
         return html([*self.parts(), *self.lines(), "no faults"])
+
+
+def typed_last(data: DomainData, side: str, most: int | None = None) -> list[str]:
+    """What users of a domain typed last, without the template around it, which would give the domain away."""
+    return [turns_typed(data.domain, data.columns, item)[-1] for item in getattr(data, side)[:most]]
 
 
 def prepare(recipe: Recipe, *, offline: bool = False, template: str | None = None, on_event: Listener = silent) -> Job:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from metier.artifacts.merging import MERGED, Merge, merge_adapters
-from metier.data.asking import turns_typed
 from metier.data.prompts import Prompt, read_prompts
 from metier.errors import Fault, RecipeError
 from metier.evaluation.answering import Limits
@@ -24,7 +23,7 @@ from metier.events import Listener
 from metier.files import digest, read_json, verify, write_json
 from metier.grid import Cell, Comparison, Entry
 from metier.inference.loaded import open_run
-from metier.job import Job, prepare
+from metier.job import Job, prepare, typed_last
 from metier.model.adapters import foreign_digest
 from metier.model.loading import NumberFormat, load
 from metier.recipe import Recipe
@@ -141,7 +140,10 @@ class _Asked:
     def of(cls, job: Job, comparison: Comparison) -> Self:
         limit = job.recipe.eval.limit
         cut = {"train": None, "validation": None, "heldout": limit}
-        known = {side: _typed(job, side, last) for side, last in cut.items()}
+        known = {
+            side: {each.domain.name: typed_last(each, side, last) for each in job.data.domains}
+            for side, last in cut.items()
+        }
         items = [(each.domain.name, item.id) for each in job.data.domains for item in each.heldout[:limit]]
         prompts = _of_present(read_hard(comparison, job.recipe), [each.domain.name for each in job.data.domains])
         texts = [text for each in known["heldout"].values() for text in each] + [each.turns[-1] for each in prompts]
@@ -196,14 +198,6 @@ def _of_present(prompts: Sequence[Prompt], domains: Sequence[str]) -> list[Promp
     """Without those of domains whose data is absent."""
     kept = (replace(each, allowed=tuple(name for name in each.allowed if name in domains)) for each in prompts)
     return [each for each in kept if each.domain in domains]
-
-
-def _typed(job: Job, side: str, last: int | None) -> dict[str, list[str]]:
-    """By domain what users typed last, without the templates around it, which would give the domain away."""
-    return {
-        each.domain.name: [turns_typed(each.domain, each.columns, item)[-1] for item in getattr(each, side)[:last]]
-        for each in job.data.domains
-    }
 
 
 def _sent(source: Source, routing: Routing, instead: str, seconds: float) -> Source:

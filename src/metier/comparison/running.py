@@ -23,7 +23,7 @@ from metier.comparison.layouts import (
 from metier.errors import AbsentError, Fault, FaultsError, MetierError, RecipeError
 from metier.evaluation.lines import Line, Runs, Source
 from metier.events import Event, Listener
-from metier.grid import BASE, CLASSICAL, Cell, Comparison, Entry
+from metier.grid import BASE, CLASSICAL, Cell, Comparison, Entry, told_apart
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.strategies import Tuned
@@ -87,16 +87,16 @@ def look_ahead(comparison: Comparison, how: How) -> list[Ahead]:
     entries = [_stage(entry) or entry for entry in comparison.entries()]
     _check_prompts(comparison, entries)
     work.check(entries)
-    names = [entry.name for entry in entries]
+    present = work.present(entries)
     return [
         Ahead(
-            entry.name if names.count(entry.name) == 1 else f"{entry.name}, rows = {entry.rows}",
+            name,
             entry,
             len(entry.cells),
             tuple(cell.recipe for cell in entry.cells if _key(cell) in work.missing),
             work.unmerged(entry),
         )
-        for entry in work.present(entries)
+        for name, entry in zip(told_apart(present), present, strict=True)
         if not any(isinstance(work.done.get(_key(cell)), MetierError) for cell in entry.cells)
     ]
 

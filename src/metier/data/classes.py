@@ -61,9 +61,7 @@ class TextRenderer(HeadRenderer):
         return _TEXT
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        text = self.text(messages)
-        ids: list[int] = self.tokenizer(text, split_special_tokens=True, truncation=False, verbose=False).input_ids
-        return ids
+        return self.raw_ids(self.text(messages))
 
 
 def open_renderer(directory: Path, template: str | None, head: Head | None) -> Renderer:

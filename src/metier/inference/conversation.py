@@ -10,14 +10,11 @@ from pathlib import Path
 
 from metier.data.classes import HeadRenderer
 from metier.data.items import Item
-from metier.data.retrieval import read_shelves
-from metier.data.shots import Shots
-from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.inference.engine import Request
 from metier.inference.loaded import open_run
-from metier.inference.questions import Questions, Said
+from metier.inference.questions import Questions, Said, front_of
 from metier.inference.speech import Speech
 from metier.model.adapters import disabled
 from metier.run import Run
@@ -42,10 +39,7 @@ class Conversation:
         self._forward = loaded.forward
         self._engine = loaded.engine(sequences=1)
         self._room, self._max_new_tokens = loaded.context, recipe.eval.max_new_tokens
-        self._front = Front(
-            {domain: Shots.of_json(value) for domain, value in run.shots().items()},
-            read_shelves(run.passages()) if run.passages() else {},
-        )
+        self._front = front_of(run)
         self.questions = Questions.of(run)
 
     def reply(self, asked: Item, *, base: bool = False) -> Iterator[str]:

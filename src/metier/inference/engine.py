@@ -174,11 +174,6 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._waiting or self._active)
 
-    @property
-    def load(self) -> tuple[int, int]:
-        """How many requests decode, and how many wait."""
-        return len(self._active), len(self._waiting)
-
     def forget(self, adapter: str) -> None:
         """Drop what was kept of an adapter, which is about to go."""
         if self._beginnings:

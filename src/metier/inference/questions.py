@@ -10,6 +10,9 @@ from metier.data.asking import OPEN, ask, read_back, system_column, typed
 from metier.data.items import Item, Message
 from metier.data.mappings import short
 from metier.data.replies import Replies
+from metier.data.retrieval import read_shelves
+from metier.data.shots import Shots
+from metier.data.showing import Front
 from metier.data.sources import text_of
 from metier.data.templates import closed_set, prompt_template, shared_system
 from metier.domain import Domain
@@ -18,6 +21,12 @@ from metier.run import Run
 
 Said = str | Mapping[str, object]
 """A text, or the cells of a template's columns."""
+
+
+def front_of(run: Run) -> Front:
+    """What stood in front of its questions when it was measured: examples, passages."""
+    shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
+    return Front(shots, read_shelves(run.passages()) if run.passages() else {})
 
 
 @dataclass(frozen=True)

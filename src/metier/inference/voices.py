@@ -11,15 +11,13 @@ from typing import Any
 
 from metier.data.items import Item, Message
 from metier.data.rendering import Renderer
-from metier.data.retrieval import read_shelves
-from metier.data.shots import Shots
 from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
 from metier.inference.engine import Engine
 from metier.inference.loaded import Loaded, identity, open_run
-from metier.inference.questions import Questions, Said
+from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
 from metier.model.adapters import Identity
 from metier.model.bank import BASE, Bank, bankable
@@ -149,14 +147,13 @@ class Voices:
         if ground.bank and run.facts["method"] != "none":
             adapter = name
             ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
-        shots = {domain: Shots.of_json(value) for domain, value in run.shots().items()}
         voice = Voice(
             name=name,
             ground=ground,
             run=run,
             adapter=adapter,
             questions=Questions.of(run),
-            front=Front(shots, read_shelves(run.passages()) if run.passages() else {}),
+            front=front_of(run),
             max_new_tokens=run.recipe().eval.max_new_tokens,
         )
         self._voices[name] = voice

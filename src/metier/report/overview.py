@@ -10,6 +10,7 @@ from typing import Any
 from metier.evaluation.lines import Line, Runs
 from metier.evaluation.metrics import domain_scores, to_dict
 from metier.figures import decimal, sample
+from metier.grid import told_apart
 from metier.report.calibration import draw_calibration
 from metier.report.charts import Chart, Charts
 from metier.report.choice import Group, show_answers
@@ -135,9 +136,8 @@ def _confusions(entrant: Entrant) -> tuple[Confusion, ...]:
 def _runs_of(lines: Sequence[Mapping[str, Any]], kept: Runs) -> dict[str, list[Run]]:
     """By line, with its number of examples where several lines are called alike."""
     named: dict[str, list[Run]] = {}
-    names = [each["name"] for each in lines]
-    for line in map(Line.of_json, lines):
-        name = line.name if names.count(line.name) == 1 else f"{line.name}, rows = {line.rows}"
+    known = [Line.of_json(each) for each in lines]
+    for name, line in zip(told_apart(known), known, strict=True):
         runs = dict.fromkeys(each for source in line.sources for each in source.runs)
         named[name] = [kept.run(each) for each in runs]
     return named

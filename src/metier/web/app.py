@@ -127,9 +127,8 @@ def _models(desk: Desk, home: Path) -> APIRouter:
     async def load(body: LoadBody, _: Admin) -> dict[str, Any]:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
-        await asyncio.to_thread(desk.voices.add, run, body.name or "")
-        name = body.name or run.name
-        return _model(name, desk.target(name))
+        voice = await asyncio.to_thread(desk.voices.add, run, body.name or "")
+        return _model(voice.name, desk.target(voice.name))
 
     @routes.post("/unload_lora_adapter")
     async def unload(body: UnloadBody, _: Admin) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from metier.assistant.watch import Watch
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
-from metier.web.desk import AUTO, Desk, Piece, Target, Token, choose, grammar, read, request_of, speak
+from metier.web.desk import AUTO, Desk, Piece, Target, Token, apart, choose, collected, grammar, read, request_of, speak
 from metier.web.failures import Refusal, told
 from metier.web.schema import AsObject, AsSchema, AsText, ChatBody
 
@@ -40,7 +40,7 @@ class Turn:
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
-    messages = [each.message for each in body.messages]
+    messages = body.turns
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
     target: Target | None
     if body.model == AUTO:
@@ -56,12 +56,11 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
 
 
 async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> Turn:
-    messages = [each.message for each in body.messages]
     watch = partial(desk.care.behind, target.domain)
     if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
         problem = f"response_format: answers of {target.domain} carry a notice, for which JSON has no place"
         raise Refusal(400, problem, "ask for text", param="response_format")
-    item = read(target, messages)
+    item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name}
@@ -79,8 +78,7 @@ async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant:
 
 def _own(request: Request, target: Target, body: ChatBody, number: int) -> Request:
     """One of several answers: drawn by a seed of its own, following a grammar of its own."""
-    if request.sampling.seed is not None and number:
-        request = replace(request, sampling=replace(request.sampling, seed=request.sampling.seed + number))
+    request = apart(request, number)
     match body.response_format:
         case AsSchema() as wanted:
             return replace(request, grammar=grammar(target, wanted.json_schema.schema_))
@@ -91,7 +89,7 @@ def _own(request: Request, target: Target, body: ChatBody, number: int) -> Reque
 
 async def whole(turn: Turn) -> dict[str, Any]:
     """All of it at once."""
-    answers = await asyncio.gather(*(_collected(turn, request) for request in turn.requests))
+    answers = await asyncio.gather(*(collected(_watched(turn, request)) for request in turn.requests))
     choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     if turn.ready is not None:
         choices = [_choice(turn, 0, turn.ready, [], "stop")]
@@ -148,15 +146,6 @@ async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _collected(turn: Turn, request: Request) -> tuple[str, list[Token], str]:
-    text, tokens, finish = "", list[Token](), ""
-    async for piece in _watched(turn, request):
-        text += piece.text
-        tokens += [piece.token] if piece.token else []
-        finish = piece.finish
-    return text, tokens, finish
 
 
 async def events(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
 from metier.web.chat import usage
-from metier.web.desk import Target, Token, request_of, speak
+from metier.web.desk import Target, Token, apart, collected, request_of, speak
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
 
@@ -38,7 +38,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     prompts = _prompts(target, body)
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
     requests = [
-        _seeded(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
@@ -74,14 +74,9 @@ async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
 
 
 async def _collected(asked: Continued, request: Request) -> tuple[str, list[Token], str]:
-    text, tokens, finish = "", list[Token](), "length"
     if asked.body.max_tokens == 0:
-        return text, tokens, finish
-    async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
-        text += piece.text
-        tokens += [piece.token] if piece.token else []
-        finish = piece.finish
-    return text, tokens, finish
+        return "", [], "length"
+    return await collected(speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)))
 
 
 def _spoken(asked: Continued, prompt: Sequence[int]) -> Decode:
@@ -114,11 +109,6 @@ def _prompts(target: Target, body: CompletionBody) -> list[tuple[int, ...]]:
         if strange := [token for token in prompt if token >= size]:
             raise Refusal(400, f"prompt: {strange[0]} is no token of {size}", "tokenize it again", param="prompt")
     return prompts
-
-
-def _seeded(request: Request, number: int) -> Request:
-    rules = request.sampling
-    return request if rules.seed is None else replace(request, sampling=replace(rules, seed=rules.seed + number))
 
 
 def _head(asked: Continued) -> dict[str, Any]:

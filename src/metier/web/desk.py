@@ -147,6 +147,22 @@ def request_of(
     return Request(tuple(prompt), length, loaded.renderer.stop_ids, **own, **how)
 
 
+def apart(request: Request, number: int) -> Request:
+    """One of several answers to a request, drawn by a seed of its own."""
+    rules = request.sampling
+    return request if rules.seed is None else replace(request, sampling=replace(rules, seed=rules.seed + number))
+
+
+async def collected(pieces: AsyncIterator[Piece]) -> tuple[str, list[Token], str]:
+    """A whole answer: its text, its tokens, and why it ended."""
+    text, tokens, finish = "", list[Token](), ""
+    async for piece in pieces:
+        text += piece.text
+        tokens += [piece.token] if piece.token else []
+        finish = piece.finish
+    return text, tokens, finish
+
+
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
     """Raises `MetierError` for a schema that cannot be followed."""
     ground = target.voice.ground

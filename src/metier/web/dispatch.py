@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from metier.data.asking import turns_typed
 from metier.data.dataset import DomainData
-from metier.data.items import Item
 from metier.errors import MetierError, ModelError
 from metier.events import Listener, silent
 from metier.files import digest
-from metier.job import Job, prepare
+from metier.job import Job, prepare, typed_last
 from metier.routing import Confusion, Router, confusion
 from metier.run import Run
 
@@ -62,14 +60,10 @@ def _typed(runs: Sequence[Run], *, offline: bool, listen: Listener) -> Mapping[s
         job = prepare(run.recipe(), offline=offline, on_event=listen)
         for each in _known(job):
             for side, found in sides.items():
-                found.setdefault(each.domain.name, [_last(each, item) for item in getattr(each, side)])
+                found.setdefault(each.domain.name, typed_last(each, side))
     return sides
 
 
 def _known(job: Job) -> list[DomainData]:
     """Domains that the run was tuned on, or is asked in where it tunes nothing."""
     return [each for each in job.data.domains if each.domain.trained and each.heldout[0].kind != "passage"]
-
-
-def _last(each: DomainData, item: Item) -> str:
-    return turns_typed(each.domain, each.columns, item)[-1]

@@ -37,11 +37,11 @@ def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
     match error:
         case Refusal():
             headers = _AGAIN if error.status in (429, 503) else {}
-            return error.status, error_object(error.status, _whole(error), error.param, error.code), headers
+            return error.status, error_object(error.status, whole(error), error.param, error.code), headers
         case FullError() | StoppedError():
-            return 503, error_object(503, _whole(error), code="overloaded"), _AGAIN
+            return 503, error_object(503, whole(error), code="overloaded"), _AGAIN
         case MetierError():
-            return 400, error_object(400, _whole(error)), {}
+            return 400, error_object(400, whole(error)), {}
     _log.error("a fault of metier's", exc_info=error)
     return 500, error_object(500, "the server has a fault; its log says which"), {}
 
@@ -70,7 +70,8 @@ def answer_failures(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
 
 
-def _whole(error: MetierError) -> str:
+def whole(error: MetierError) -> str:
+    """What is wrong, and how to mend it."""
     return f"{error}; {error.hint}" if error.hint else str(error)
 
 

@@ -18,10 +18,10 @@ from metier import child
 from metier.data.guessing import propose
 from metier.errors import MetierError
 from metier.events import Event
-from metier.files import append_line, read_json, write_json
+from metier.files import append_line, read_json, write_atomic, write_json
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.web.failures import Refusal
+from metier.web.failures import Refusal, whole
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
@@ -74,7 +74,7 @@ class Jobs:
         recipe = self._recipe(job, training, validation)
         folder = self.folder / job.id
         folder.mkdir(parents=True)
-        (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        write_atomic(folder / "recipe.toml", recipe.to_toml())
         self._keep(job)
         self._tell(job.id, "info", "the job waits for its turn")
         with self._news:
@@ -150,7 +150,7 @@ class Jobs:
         except KeyboardInterrupt:
             ended, why = job, "stopped"
         except MetierError as error:
-            ended, why = job, f"{error}; {error.hint}" if error.hint else str(error)
+            ended, why = job, whole(error)
         finally:
             self._stop.pop(job.id, None)
         with self._news:

@@ -139,6 +139,10 @@ class ChatBody(Rules):
         return self
 
     @property
+    def turns(self) -> list[Message]:
+        return [each.message for each in self.messages]
+
+    @property
     def most(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
