@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 import time
 from collections.abc import Iterator
@@ -19,24 +18,10 @@ from metier.web.app import make_app
 from metier.web.desk import Desk
 from metier.web.guard import Rules
 from metier.web.keys import Keys
-from tests.unit import tiny
+from tests.promises import two_domains
 
-_RECIPE = """
-model = "base"
-[[domain]]
-name = "mood"
-data = "mood.csv"
-prompt = "{text}"
-answer = "{label}"
-labels = ["up", "down"]
-heldout = 0.4
-[[domain]]
-name = "help"
-data = "help.csv"
-prompt = "{question}"
-answer = "{answer}"
+_RECIPE = f"""{two_domains.DOMAINS}
 system = "Help."
-heldout = 0.4
 [train]
 num_train_epochs = 1
 learning_rate = 2e-2
@@ -49,18 +34,8 @@ general_choices = ""
 
 def write(home: Path) -> Recipe:
     """A recipe with its data."""
-    tiny.save(home / "base")
+    two_domains.write(home)
     (home / "recipe.toml").write_text(_RECIPE)
-    moods = [(f"share {n} {('rises', 'falls')[n % 2]}", ("up", "down")[n % 2]) for n in range(40)]
-    helps = [(f"how do I open the {n}th box?", f"lift lid {n % 3}") for n in range(40)]
-    tables: dict[str, list[tuple[str, ...]]] = {
-        "mood.csv": [("text", "label"), *moods],
-        "help.csv": [("question", "answer"), *helps],
-        "general.csv": [("text",), ("The sea is calm today.",), ("Two and two make four.",)],
-    }
-    for name, rows in tables.items():
-        with (home / name).open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
     return Recipe.load(home / "recipe.toml")
 
 

@@ -34,23 +34,9 @@ from metier.events import Event, silent
 from metier.grid import Comparison
 from metier.recipe import Recipe
 from metier.run import Run
-from tests.unit import tiny
+from tests.promises import two_domains
 
-_RECIPE = """
-model = "base"
-[[domain]]
-name = "mood"
-data = "mood.csv"
-prompt = "{text}"
-answer = "{label}"
-labels = ["up", "down"]
-heldout = 0.4
-[[domain]]
-name = "help"
-data = "help.csv"
-prompt = "{question}"
-answer = "{answer}"
-heldout = 0.4
+_RECIPE = f"""{two_domains.DOMAINS}
 [strategy]
 method = "lora"
 peft.r = 2
@@ -85,20 +71,9 @@ def refuse(*_: Any, **__: Any) -> Run:
 
 
 def write(home: Path) -> None:
-    tiny.save(home / "base")
+    two_domains.write(home)
     (home / "recipe.toml").write_text(_RECIPE)
     (home / "comparison.toml").write_text(_COMPARISON)
-    moods = [(f"share {n} {('rises', 'falls')[n % 2]}", ("up", "down")[n % 2]) for n in range(40)]
-    helps = [(f"how do I open the {n}th box?", f"lift lid {n % 3}") for n in range(40)]
-    texts = [("The sea is calm today.",), ("Two and two make four.",)]
-    tables: dict[str, list[tuple[str, ...]]] = {
-        "mood.csv": [("text", "label"), *moods],
-        "help.csv": [("question", "answer"), *helps],
-        "general.csv": [("text",), *texts],
-    }
-    for name, rows in tables.items():
-        with (home / name).open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
 
 
 @pytest.fixture(scope="module")
