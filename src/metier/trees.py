@@ -121,6 +121,34 @@ def pack(
     return [_tree(examples, chunk, fork) for side in sides for chunk in _chunks(examples, side, tokens_per_batch, fork)]
 
 
+def joined(trees: Sequence[TokenTree]) -> TokenTree:
+    """Trees side by side as one, which share nothing; rows are counted on from one to the next."""
+    nodes, targets, rows, given = (
+        np.cumsum([0, *sizes])
+        for sizes in zip(*((len(t), len(t.query), len(t.rows), len(t.row_target)) for t in trees), strict=True)
+    )
+
+    def side_by_side(name: str) -> Any:
+        return np.concatenate([getattr(tree, name) for tree in trees])
+
+    def counted_on(name: str, begins: Ints) -> Any:
+        return np.concatenate([getattr(tree, name) + begin for tree, begin in zip(trees, begins[:-1], strict=True)])
+
+    starts = [tree.row_start[1:] + begin for tree, begin in zip(trees, given[:-1], strict=True)]
+    return TokenTree(
+        **{name: side_by_side(name) for name in ("tokens", "positions", "token", "weight", "row_weight")},
+        **{name: counted_on(name, nodes) for name in ("ends", "query", "branch", "row_end")},
+        rows=counted_on("rows", rows),
+        row_start=np.concatenate([[0], *starts]),
+        row_target=counted_on("row_target", targets),
+        blocks=tuple(
+            Block(block.start + begin, block.stop + begin, block.forks)
+            for tree, begin in zip(trees, nodes[:-1].tolist(), strict=True)
+            for block in tree.blocks
+        ),
+    )
+
+
 def padded(tree: TokenTree, multiple: int) -> TokenTree:
     """The tree with a last root that nobody asks about, so that its length is a multiple.
 

@@ -21,7 +21,7 @@ from metier.evaluation.tradeoff import measure_tradeoff
 from metier.events import Event, Listener, silent
 from metier.figures import habit
 from metier.files import write_directory
-from metier.inference.engine import Engine
+from metier.inference.engine import Capacity, Engine
 from metier.job import Job
 from metier.model.adapters import Adapted, attach, load, load_foreign, restore, save, state
 from metier.model.forward import Forward
@@ -262,7 +262,7 @@ def _settings(job: Job, chosen: Plan, base: Base) -> Settings:
 
 def make_engine(forward: Forward, base: Base, chosen: Plan) -> Engine:
     """The engine that evaluates, by the plan's means."""
-    return Engine(forward, boundary=base.boundary, tokens_per_batch=chosen.tokens_per_batch, sequences=chosen.sequences)
+    return Engine(forward, Capacity(chosen.tokens_per_batch, chosen.sequences), boundary=base.boundary)
 
 
 def worth_saying(job: Job, chosen: Plan) -> Iterator[str]:

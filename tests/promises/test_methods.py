@@ -21,7 +21,7 @@ from metier.events import Event
 from metier.files import write_directory
 from metier.hardware import Rates
 from metier.inference.conversation import Conversation
-from metier.inference.engine import Engine, Request
+from metier.inference.engine import Capacity, Engine, Request
 from metier.model.adapters import Identity, attach, disabled, load, restore, save
 from metier.model.forward import Forward
 from metier.model.loading import Base, NumberFormat, read_config
@@ -157,7 +157,7 @@ def saves(case: Case, folder: Path) -> None:
 def scores(case: Case, folder: Path) -> None:
     """The engine's log-probabilities, and a greedy answer that a forward of the whole confirms."""
     forward, _, _ = case.train(Store(folder / "scores"), 4)
-    engine = Engine(forward, boundary=None, tokens_per_batch=100, sequences=2)
+    engine = Engine(forward, Capacity(100, 2), boundary=None)
     alone = [sum(logprobs_of(forward, row).tolist()) for row in _ROWS]
     assert engine.score(_ROWS) == pytest.approx(alone, abs=1e-4)
     ((_, tokens, _),) = engine.run([Request((7, 8, 9), 4, frozenset())])

@@ -21,7 +21,7 @@ from metier.data.rendering import Renderer
 from metier.data.units import choose_objective, make_units
 from metier.errors import RecipeError
 from metier.experiment import train
-from metier.inference.engine import Engine
+from metier.inference.engine import Capacity, Engine
 from metier.job import prepare
 from metier.model.adapters import attach, disabled, trainable
 from metier.model.forward import Forward
@@ -60,7 +60,7 @@ def forward(tmp_path_factory: pytest.TempPathFactory) -> Forward:
 
 def reference(forward: Forward, found: Sequence[Unit]) -> Reference:
     with disabled(forward.network):
-        return read_reference(Engine(forward, boundary=None, tokens_per_batch=512, sequences=4), found)
+        return read_reference(Engine(forward, Capacity(512, 4), boundary=None), found)
 
 
 def alone(forward: Forward, row: Example) -> Tensor:

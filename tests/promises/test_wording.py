@@ -17,7 +17,7 @@ from metier.domain import Domain
 from metier.errors import Fault, RecipeError
 from metier.events import Event, silent
 from metier.experiment import train
-from metier.inference.engine import Engine
+from metier.inference.engine import Capacity, Engine
 from metier.job import prepare
 from metier.model.loading import NumberFormat, load
 from metier.recipe import Recipe
@@ -85,7 +85,7 @@ def test_the_data_is_read_once_for_all_wordings(home: Path, tmp_path: Path, monk
     base = load(copy / "base", NumberFormat("float32", "float32"), "cpu")
     job = prepare(Recipe.load(copy / "recipe.toml"))
     read.clear()
-    engine = Engine(base.forward, boundary=None, tokens_per_batch=2048, sequences=8)
+    engine = Engine(base.forward, Capacity(2048, 8), boundary=None)
     wording.choose_wordings(job, engine, silent, offline=True)
     assert read == ["x.csv"]
 
@@ -106,10 +106,7 @@ def test_it_opens_no_socket_offline_and_looks_at_no_item_that_the_job_has_not(
     job = replace(job, data=replace(job.data, domains=(replace(mood, validation=kept),)))
     asked: list[str] = []
     engine = Engine(
-        load(copy / "base", NumberFormat("float32", "float32"), "cpu").forward,
-        boundary=None,
-        tokens_per_batch=2048,
-        sequences=8,
+        load(copy / "base", NumberFormat("float32", "float32"), "cpu").forward, Capacity(2048, 8), boundary=None
     )
     answered = wording.answer
     monkeypatch.setattr(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metier.trees import Block, Example, pack, padded
+from metier.trees import Block, Example, joined, pack, padded
 
 
 def row(*tokens: int) -> Example:
@@ -76,3 +76,19 @@ def test_rows_without_targets_are_only_read() -> None:
     assert len(tree.query) == 0
     assert tree.row_sums(np.zeros(0)).tolist() == [0.0, 0.0]
     assert [tree.tokens[tree.path(place)].tolist() for place in (0, 1)] == [[1, 2], [1, 3]]
+
+
+def test_trees_side_by_side_are_what_each_was() -> None:
+    groups = [[row(1, 2, 3), Example((1, 2, 4), (0, 0.5, 2))], [row(1, 2, 4, 5), row(7, 8)], [row(1, 2, 3)]]
+    trees = [pack(group, 100)[0] for group in groups]
+    both, rows = joined(trees), [each for group in groups for each in group]
+    assert both.rows.tolist() == [0, 1, 2, 3, 4]
+    assert [tuple(both.tokens[both.path(place)].tolist()) for place in range(5)] == [each.tokens for each in rows]
+    assert both.positions.tolist() == [place for tree in trees for place in tree.positions.tolist()]
+    assert both.tokens[both.branch].tolist() == both.token.tolist()
+    assert all(both.path(place)[-2] in both.query for place in range(5))
+    assert [(block.start, block.forks) for block in both.blocks] == [(0, True), (4, False), (8, False), (10, False)]
+    values = np.random.default_rng(1).normal(size=len(both.query))
+    parts = np.split(values, np.cumsum([len(tree.query) for tree in trees])[:-1])
+    alone = [sums for tree, part in zip(trees, parts, strict=True) for sums in tree.row_sums(part).tolist()]
+    assert both.row_sums(values).tolist() == pytest.approx(alone)

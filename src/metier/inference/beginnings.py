@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
+
+from metier.trees import Ints
 
 _LEAST = 16  # tokens in common: below that, reading anew with others is as fast
 
@@ -22,6 +25,11 @@ class Beginning:
     tokens: tuple[int, ...]
     keys: Mapping[int, Tensor]
     values: Mapping[int, Tensor]
+
+    @cached_property
+    def places(self) -> Ints:
+        """The tokens, to be compared at once."""
+        return np.array(self.tokens)
 
     @property
     def size(self) -> int:
@@ -40,8 +48,9 @@ class Beginnings:
     def longest(self, key: Key, tokens: tuple[int, ...]) -> tuple[Beginning, int] | None:
         """What is kept of this key with the most tokens in common, and how many; all but the last may be."""
         best: tuple[Beginning, int] | None = None
+        asked = np.array(tokens[:-1])
         for (owner, _), each in self._kept.items():
-            if owner == key and (same := _common(each.tokens, tokens[:-1])) >= max(_LEAST, best[1] + 1 if best else 0):
+            if owner == key and (same := _common(each.places, asked)) >= max(_LEAST, best[1] + 1 if best else 0):
                 best = each, same
         if best:
             self._kept.move_to_end((key, best[0].tokens))
@@ -68,8 +77,7 @@ class Beginnings:
         self._held -= self._kept.pop(place).size
 
 
-def _common(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int:
+def _common(ours: Ints, theirs: Ints) -> int:
     length = min(len(ours), len(theirs))
-    if ours[:length] == theirs[:length]:
-        return length
-    return int(np.argmax(np.array(ours[:length]) != np.array(theirs[:length])))
+    differs = ours[:length] != theirs[:length]
+    return int(differs.argmax()) if differs.any() else length

@@ -13,25 +13,22 @@ import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginning
+from metier.inference.reading import Prompt, Reading
 from metier.kernels.blocks import fused_attention_batch
 from metier.kernels.reference import Scoring, masked_attention
 from metier.model.adapters import behind_prompt
 from metier.model.bank import Bank
-from metier.model.forward import Attention, Forward, TreeAttention
-from metier.trees import Example, pack
+from metier.model.forward import Attention, Forward
 
 _GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
+_PLACES = 16  # slots by which it grows
 
 
 class Decoder(Protocol):
     """Keeps up to some number of sequences in dense slots 0 … n - 1, each through its own adapter."""
 
-    def admit(self, prompts: Sequence[Sequence[int]], adapter: str = "") -> Tensor:
+    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
         """Read prompts into the next free slots; logits behind each, [len(prompts), V]."""
-        ...
-
-    def resume(self, beginning: Beginning, length: int, prompt: Sequence[int], adapter: str) -> Tensor:
-        """Read a prompt whose first `length` tokens were read before into the next free slot; logits, [1, V]."""
         ...
 
     def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
@@ -62,39 +59,34 @@ class TreeDecoder:
         self._keys: dict[int, Tensor] = {}  # layer -> [S, G, M, D]
         self._values: dict[int, Tensor] = {}
 
-    def admit(self, prompts: Sequence[Sequence[int]], adapter: str = "") -> Tensor:
-        rows = [Example(tuple(prompt), (0.0,) * len(prompt)) for prompt in prompts]
+    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
         first = len(self._lengths)
-        self._lengths += [len(prompt) for prompt in prompts]
+        self._lengths += [len(each.tokens) for each in prompts]
         logits: dict[int, Tensor] = {}
-        for tree in pack(rows, sum(map(len, prompts)), boundary=self._boundary):
-            capture = _Capture()
-            ends, place = torch.unique(torch.as_tensor(tree.row_end), return_inverse=True)
-            with _passing(self._bank, [adapter]):
-                behind = self._forward.logits(tree, ends, capture.around)
-            for number, row in enumerate(tree.rows.tolist()):
-                logits[row] = behind[place[number]]
-                self._fill(first + row, torch.as_tensor(tree.path(number)), capture)
-        return torch.stack([logits[row] for row in range(len(prompts))])
+        for side in self._sides(prompts):
+            reading = Reading([prompts[place] for place in side])
+            behind = self._read(reading, [first + place for place in side])
+            logits |= dict(zip(side, behind, strict=True))
+        return torch.stack([logits[place] for place in range(len(prompts))])
 
-    def resume(self, beginning: Beginning, length: int, prompt: Sequence[int], adapter: str) -> Tensor:
-        attention = _Behind(beginning, length, len(prompt) - length)
-        slot = len(self._lengths)
-        self._lengths.append(len(prompt))
-        with _passing(self._bank, [adapter]):
-            logits = self._run([prompt[length:]], attention.positions[None], attention)
-        self._reserve(len(prompt), slots=slot + 1)
-        for layer, seen in attention.seen.items():
-            for cache, past, new in zip(
-                (self._keys, self._values), (beginning.keys, beginning.values), seen, strict=True
-            ):
-                cache[layer][slot, :, :length] = past[layer][:, :length]
-                cache[layer][slot, :, length : len(prompt)] = new[0]
-        return logits
+    def _sides(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Numbers of those that may be read together: LongRoPE picks its factors by the longest position of all."""
+        long = [self._boundary is not None and len(each.tokens) > self._boundary for each in prompts]
+        sides = [[place for place, found in enumerate(long) if found == side] for side in (False, True)]
+        return [side for side in sides if side]
+
+    def _read(self, reading: Reading, slots: Sequence[int]) -> Tensor:
+        """Logits behind each prompt, whose keys and values are then in its slot."""
+        tree, ends = self._forward.padded(reading.tree, reading.ends)
+        more = len(tree) - len(reading.tree)
+        with _passing(self._bank, [*reading.adapters, *reading.adapters[-1:] * more], ends):
+            behind = self._forward.logits(tree, ends, reading.around)
+        self._fill(reading, slots)
+        return reading.behind_each(behind)
 
     def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
         attention = _Step(self._keys, self._values, torch.tensor(slots), [self._lengths[slot] for slot in slots])
-        self._reserve(max(self._lengths[slot] for slot in slots) + 1)
+        self._reserve(max(self._lengths) + 1, len(self._lengths))
         with _passing(self._bank, adapters):
             logits = self._run([[token] for token in tokens], attention.positions[:, None], attention)
         for slot in slots:
@@ -125,46 +117,40 @@ class TreeDecoder:
         last = len(self._lengths) - 1
         for cache in (self._keys, self._values):
             for rows in cache.values():
-                rows[slot] = rows[last]
+                rows[slot, :, : self._lengths[last]] = rows[last, :, : self._lengths[last]]
         self._lengths[slot] = self._lengths[last]
         self._lengths.pop()
 
-    def _fill(self, slot: int, path: Tensor, capture: _Capture) -> None:
-        for layer, (key, value) in capture.seen.items():
-            for cache, source in ((self._keys, key), (self._values, value)):
+    def _fill(self, reading: Reading, slots: Sequence[int]) -> None:
+        for layer, seen in reading.seen.items():
+            for cache, new in zip((self._keys, self._values), seen, strict=True):
                 if layer not in cache:
-                    cache[layer] = source.new_zeros((0, source.shape[1], 0, source.shape[3]))
-        self._reserve(len(path), slots=len(self._lengths))  # of all that were admitted with it, or each would copy all
-        for layer, (key, value) in capture.seen.items():
-            self._keys[layer][slot, :, : len(path)] = key[0][:, path]
-            self._values[layer][slot, :, : len(path)] = value[0][:, path]
+                    cache[layer] = new.new_zeros((0, new.shape[1], 0, new.shape[3]))
+        self._reserve(max(self._lengths), len(self._lengths))
+        for number, path in reading.paths():
+            slot, prompt = slots[number], reading.prompts[number]
+            for layer, seen in reading.seen.items():
+                for cache, new in zip((self._keys, self._values), seen, strict=True):
+                    cache[layer][slot, :, prompt.known : len(prompt.tokens)] = new[0][:, path]
+            if prompt.past:
+                self._resume(slot, prompt.past, prompt.known)
 
-    def _reserve(self, positions: int, slots: int = 0) -> None:
-        """Grow every layer's cache to hold that many positions and slots."""
+    def _resume(self, slot: int, past: Beginning, known: int) -> None:
+        for cache, kept in ((self._keys, past.keys), (self._values, past.values)):
+            for layer, rows in kept.items():
+                cache[layer][slot, :, :known] = rows[:, :known]
+
+    def _reserve(self, positions: int, slots: int) -> None:
+        """Make every layer's cache hold that many positions and slots; one that grows lets go of what nobody needs."""
         for cache in (self._keys, self._values):
             for layer, rows in cache.items():
-                more = max(0, positions - rows.shape[2])
-                extra = max(0, slots - rows.shape[0])
-                if more or extra:
-                    held = rows.shape[2] + -(-more // _GROWTH) * _GROWTH
-                    grown = rows.new_zeros((rows.shape[0] + extra, rows.shape[1], held, rows.shape[3]))
-                    grown[: rows.shape[0], :, : rows.shape[2]] = rows
-                    cache[layer] = grown
-
-
-class _Capture:
-    """Tree attention that also keeps every layer's keys and values, [1, G, T, D]."""
-
-    def __init__(self) -> None:
-        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def around(self, attention: TreeAttention) -> _Capture:
-        self._attention = attention
-        return self
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
-        self.seen[layer] = (k, v)
-        return self._attention.attend(layer, q, k, v, scoring)
+                if rows.shape[0] >= slots and rows.shape[2] >= positions:
+                    continue
+                held, places = (-(-positions // _GROWTH) * _GROWTH, -(-slots // _PLACES) * _PLACES)
+                grown = rows.new_zeros((places, rows.shape[1], held, rows.shape[3]))
+                kept = slice(min(places, rows.shape[0])), slice(None), slice(min(held, rows.shape[2]))
+                grown[kept] = rows[kept]
+                cache[layer] = grown
 
 
 class _Step:
@@ -194,30 +180,6 @@ class _Step:
         return masked_attention(q, past[0], past[1], mask, scoring)
 
 
-class _Behind:
-    """New tokens of one sequence attend to what was read before and, causally, to themselves, [1, H, T, D]."""
-
-    def __init__(self, past: Beginning, length: int, new: int) -> None:
-        self._past, self._length = past, length
-        self.positions = torch.arange(length, length + new)
-        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
-        self.seen[layer] = (k, v)
-        behind = [
-            torch.cat([past[layer][None, :, : self._length], new], dim=2)
-            for past, new in ((self._past.keys, k), (self._past.values, v))
-        ]
-        positions = self.positions.to(q.device)[:, None]
-        place = torch.arange(behind[0].shape[2], device=q.device)
-        seen = place <= positions
-        if scoring.window is not None:
-            seen &= positions - place < scoring.window
-        if scoring.plain:
-            return fused_attention_batch(q, behind[0], behind[1], seen[None, None], scoring.scale)
-        return masked_attention(q, behind[0], behind[1], seen[None, None], scoring)
-
-
 class AloneDecoder:
     """For models that cannot fork: every sequence by itself, with the cache that transformers gives it."""
 
@@ -226,13 +188,10 @@ class AloneDecoder:
         self._bank = bank
         self._pasts: list[Any] = []
 
-    def admit(self, prompts: Sequence[Sequence[int]], adapter: str = "") -> Tensor:
+    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
+        first = len(self._pasts)
         self._pasts += [None] * len(prompts)
-        first = len(self._pasts) - len(prompts)
-        return torch.stack([self._run(first + index, prompt, adapter) for index, prompt in enumerate(prompts)])
-
-    def resume(self, beginning: Beginning, length: int, prompt: Sequence[int], adapter: str) -> Tensor:
-        raise NotImplementedError("no beginning is kept of such a model")
+        return torch.stack([self._run(first + n, each.tokens, each.adapter) for n, each in enumerate(prompts)])
 
     def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
         each = zip(slots, tokens, adapters or [""] * len(slots), strict=True)
@@ -258,5 +217,5 @@ class AloneDecoder:
         return logits
 
 
-def _passing(bank: Bank | None, adapters: Sequence[str]) -> AbstractContextManager[None]:
-    return bank.passing(adapters) if bank else nullcontext()
+def _passing(bank: Bank | None, adapters: Sequence[str], asked: Tensor | None = None) -> AbstractContextManager[None]:
+    return bank.passing(adapters, asked) if bank else nullcontext()

@@ -12,7 +12,7 @@ from metier.data.classes import HeadRenderer
 from metier.data.items import Item
 from metier.errors import MetierError
 from metier.events import Listener, silent
-from metier.inference.engine import Request
+from metier.inference.engine import Capacity, Request
 from metier.inference.loaded import open_run
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.speech import Speech
@@ -37,7 +37,7 @@ class Conversation:
         recipe, loaded = run.finished().recipe(), open_run(run, offline=offline, listen=on_event)
         self.renderer = loaded.renderer
         self._forward = loaded.forward
-        self._engine = loaded.engine(sequences=1)
+        self._engine = loaded.engine(Capacity(loaded.tokens_per_batch, 1))
         self._room, self._max_new_tokens = loaded.context, recipe.eval.max_new_tokens
         self._front = front_of(run)
         self.questions = Questions.of(run)

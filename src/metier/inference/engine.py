@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from metier.inference.beginnings import Beginning, Beginnings, Key
+from metier.inference.beginnings import Beginnings, Key
 from metier.inference.cache import decoder
+from metier.inference.reading import Prompt
 from metier.inference.sampling import Sampler, Sampling
 from metier.model.bank import BASE, Bank
 from metier.model.forward import Forward
@@ -79,6 +79,20 @@ class Read:
     top: tuple[tuple[int, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine may take: rows and prompts are read in trees of at most `tokens_per_batch` nodes.
+
+    At most `sequences` requests decode together, fewer where their keys and values would need more than `positions`
+    places. Beginnings that were read are kept in `remember` bytes.
+    """
+
+    tokens_per_batch: int
+    sequences: int
+    remember: int = 0
+    positions: int | None = None
+
+
 @dataclass
 class _Active:
     handle: int
@@ -94,31 +108,32 @@ class _Active:
     def length(self) -> int:
         return len(self.request.prompt) + len(self.tokens)
 
+    @property
+    def most(self) -> int:
+        """Positions that it may come to."""
+        return len(self.request.prompt) + self.request.max_new_tokens
+
 
 class Engine:
     """`score` rows, or `submit` requests and `step` until they finish.
 
-    At most `sequences` requests decode together, whatever adapters of `bank` they go through; rows and prompts are
-    read in trees of at most `tokens_per_batch` nodes. Beginnings that were read are kept in `remember` bytes.
+    Requests decode together whatever adapters of `bank` they go through.
     """
 
     def __init__(
         self,
         forward: Forward,
+        capacity: Capacity,
         *,
         boundary: int | None,
-        tokens_per_batch: int,
-        sequences: int,
         bank: Bank | None = None,
-        remember: int = 0,
     ) -> None:
         self._forward = forward
         self._boundary = boundary
-        self._tokens_per_batch = tokens_per_batch
-        self._sequences = sequences
+        self._capacity = capacity
         self._bank = bank
         self._decoder = decoder(forward, boundary, bank)
-        self._beginnings = Beginnings(remember) if remember and forward.forks else None
+        self._beginnings = Beginnings(capacity.remember) if capacity.remember and forward.forks else None
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
         self._handles = 0
@@ -128,7 +143,7 @@ class Engine:
     def score(self, rows: Sequence[Example], adapter: str = BASE) -> list[float]:
         """The weighted log-probability of each row, in nats."""
         scores = [0.0] * len(rows)
-        trees = pack(rows, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary)
+        trees = pack(rows, self._capacity.tokens_per_batch, fork=self._forward.forks, boundary=self._boundary)
         for tree in trees:
             with self._passing(adapter):
                 logprobs = self._forward.logprobs(tree)
@@ -142,7 +157,7 @@ class Engine:
         """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
         found: dict[int, list[Read]] = {}
         examples = [Example(tuple(row), (0.0,) * len(row)) for row in rows]
-        for tree in pack(examples, self._tokens_per_batch, fork=self._forward.forks, boundary=self._boundary):
+        for tree in pack(examples, self._capacity.tokens_per_batch, fork=self._forward.forks, boundary=self._boundary):
             with self._passing(adapter):
                 logits_TV = self._forward.logits(tree, torch.arange(len(tree.tokens)))
             for number, row in enumerate(tree.rows.tolist()):
@@ -185,12 +200,12 @@ class Engine:
 
         Who decodes is never kept waiting by two readings in a row.
         """
-        fresh = list(self._admissible()) if not (self._has_read and self._active) else []
+        fresh, prompts = self._admissible() if not (self._has_read and self._active) else ([], [])
         self._has_read = bool(fresh)
         if fresh:
-            first = len(self._active)
-            logits = self._read(fresh)
-            slots = list(range(first, len(self._active)))
+            slots = list(range(len(self._active), len(self._active) + len(fresh)))
+            self._active += fresh
+            logits = self._decoder.admit(prompts)
         elif self._active:
             slots = self._one_side()
             active = [self._active[slot] for slot in slots]
@@ -217,36 +232,34 @@ class Engine:
                 if delta.finish:
                     yield places[delta.handle], tokens[delta.handle], delta.finish
 
-    def _admissible(self) -> Iterator[_Active]:
+    def _admissible(self) -> tuple[list[_Active], list[Prompt]]:
         """Waiting requests for which there are places, as many as one forward reads; fewer where others wait for it."""
-        places = self._sequences - len(self._active)
-        most = room = self._tokens_per_batch // _GENTLE if self._active else self._tokens_per_batch
-        while self._waiting and places > 0:
-            length = self._waiting[0].length
-            if length > room and room < most:
-                return
-            places, room = places - 1, room - length
-            yield self._waiting.popleft()
+        admitted, prompts = list[_Active](), list[Prompt]()
+        most = room = self._capacity.tokens_per_batch // (_GENTLE if self._active else 1)
+        while self._waiting and self._fits([*self._active, *admitted], self._waiting[0]):
+            prompt = self._prompt(self._waiting[0])
+            if prompt.new > room and room < most:
+                break
+            room -= prompt.new
+            admitted.append(self._waiting.popleft())
+            prompts.append(prompt)
+        return admitted, prompts
 
-    def _read(self, fresh: Sequence[_Active]) -> Tensor:
-        """Logits behind each, [len(fresh), V], which are active now; what is whose is read apart."""
-        known = {each.handle: self._known(each) for each in fresh}
-        logits = []
-        for each in fresh:
-            if found := known[each.handle]:
-                logits.append(self._decoder.resume(*found, each.read, each.request.adapter))
-                self._active.append(each)
-        rest = sorted((each for each in fresh if not known[each.handle]), key=lambda each: each.request.key)
-        for (_, adapter), group in groupby(rest, key=lambda each: each.request.key):
-            alike = list(group)
-            logits.append(self._decoder.admit([each.read for each in alike], adapter))
-            self._active += alike
-        return torch.cat(logits)
+    def _fits(self, others: Sequence[_Active], another: _Active) -> bool:
+        """Whether there is a place for one more, with as many positions for everybody as the longest may come to."""
+        if not others:
+            return True
+        places, longest = len(others) + 1, max(each.most for each in (*others, another))
+        most = self._capacity.positions
+        return places <= self._capacity.sequences and (most is None or places * longest <= most)
 
-    def _known(self, active: _Active) -> tuple[Beginning, int] | None:
-        if not self._beginnings or self._side(active.length):
-            return None
-        return self._beginnings.longest(active.request.key, active.read)
+    def _prompt(self, active: _Active) -> Prompt:
+        """What is to be read of it, behind what was read before."""
+        key = active.request.key
+        known = None
+        if self._beginnings and not self._side(active.length):
+            known = self._beginnings.longest(key, active.read)
+        return Prompt(active.read, key, *known or ())
 
     def _keep(self, slot: int) -> None:
         """What a finished request read, for those that go on from it."""

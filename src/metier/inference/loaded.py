@@ -14,13 +14,15 @@ from metier.errors import ModelError
 from metier.events import Listener, silent
 from metier.hardware import padding, probe
 from metier.hub import Source
-from metier.inference.engine import Engine
+from metier.inference.engine import Capacity, Engine
 from metier.model.adapters import Identity, foreign_why_rows, read_head
 from metier.model.adapters import load as load_adapter
+from metier.model.bank import Bank
 from metier.model.forward import Forward
 from metier.model.heads import open_base as with_head
 from metier.model.heads import put
-from metier.model.loading import NumberFormat, context, load, read_config
+from metier.model.loading import Config, NumberFormat, context, load, read_config
+from metier.model.outline import cache_width
 from metier.model.trials import why_rows
 from metier.run import Run
 from metier.stages import find_base
@@ -47,10 +49,21 @@ class Loaded:
         """How many tokens it chooses among."""
         return int(self.forward.network.config.vocab_size)  # type: ignore[union-attr, arg-type]
 
-    def engine(self, *, sequences: int | None = None, **how: Any) -> Engine:
-        """`how` goes to the engine."""
-        limits: dict[str, Any] = {"boundary": self.boundary, "tokens_per_batch": self.tokens_per_batch}
-        return Engine(self.forward, **limits, sequences=sequences or self.sequences, **how)
+    @property
+    def position_bytes(self) -> int:
+        """What the keys and values of one position take in all layers."""
+        config: Config = self.forward.network.config  # type: ignore[assignment]
+        return int(config.num_hidden_layers) * cache_width(config) * self.forward.network.dtype.itemsize  # type: ignore[operator, return-value]
+
+    @property
+    def free(self) -> int:
+        """Memory that is free where it computes, in bytes."""
+        return probe().room(self.forward.device.type)
+
+    def engine(self, capacity: Capacity | None = None, bank: Bank | None = None) -> Engine:
+        """With what the plan allows, or another capacity."""
+        capacity = capacity or Capacity(self.tokens_per_batch, self.sequences)
+        return Engine(self.forward, capacity, boundary=self.boundary, bank=bank)
 
 
 def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tuned: bool = True) -> Loaded:

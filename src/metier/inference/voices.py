@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
-from metier.inference.engine import Engine
+from metier.inference.engine import Capacity, Engine
 from metier.inference.loaded import Loaded, identity, open_run
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
@@ -24,6 +24,7 @@ from metier.model.bank import BASE, Bank, bankable
 from metier.run import Run
 from metier.stages import find_base
 
+_CACHE = 0.3  # of the memory that is free once a base is loaded, for keys and values of what is being answered
 _PATIENCE = 60.0  # seconds in which a run that is unloaded may finish what it says
 
 
@@ -183,8 +184,8 @@ class Voices:
             loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
             bank, limits = None if alone else Bank(loaded.forward.network), self._limits
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
-            loaded = replace(loaded, tokens_per_batch=tokens, sequences=limits.sequences)
-            engine = loaded.engine(bank=bank, remember=limits.remember)
+            positions = int(_CACHE * loaded.free) // loaded.position_bytes
+            engine = loaded.engine(Capacity(tokens, limits.sequences, limits.remember, positions), bank)
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
             self._grounds[key] = Ground(recipe.model, recipe.directory, loaded, engine, worker, bank)
         return self._grounds[key]

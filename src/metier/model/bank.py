@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,6 +70,7 @@ class Bank:
     _hooked: set[str] = field(default_factory=set)
     _places: dict[str, int] = field(default_factory=dict)
     _passing: str | Tensor = BASE  # one name, or everybody's place
+    _asked: Tensor | None = None  # of which places the head alone speaks
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,24 +89,25 @@ class Bank:
         self._arrange()
 
     @contextmanager
-    def passing(self, names: Sequence[str]) -> Iterator[None]:
-        """For one forward: whose each sequence of the batch is; one name alone stands for all of its tokens."""
-        if len({*names}) == 1:
-            self._passing = names[0]
-        else:
-            self._passing = torch.tensor([self._places[name] for name in names])
+    def passing(self, names: Sequence[str], asked: Tensor | None = None) -> Iterator[None]:
+        """For one forward: whose each sequence of the batch is, or each token of its only one.
+
+        One name alone stands for all. With `asked` the output head runs at these tokens alone.
+        """
+        same = len({*names}) == 1
+        self._passing = names[0] if same else torch.tensor([self._places[name] for name in names])
+        self._asked = asked
         try:
             yield
         finally:
-            self._passing = BASE
+            self._passing, self._asked = BASE, None
 
     def _arrange(self) -> None:
         self._places = {BASE: -1, **{name: place for place, name in enumerate(self._adapters)}}
         layers = dict.fromkeys(layer for each in self._adapters.values() for layer in each)
         self._layers = {layer: self._side_by_side(layer) for layer in layers}
         for layer in layers.keys() - self._hooked:
-            module = self.network.get_submodule(layer)
-            module.register_forward_hook(lambda _, inputs, output, layer=layer: self._added(layer, inputs[0], output))
+            self.network.get_submodule(layer).register_forward_hook(partial(self._hook, layer))
             self._hooked.add(layer)
 
     def _side_by_side(self, layer: str) -> _Layer:
@@ -121,7 +124,7 @@ class Bank:
             {name: slice(end - rank, end) for name, rank, end in zip(own, ranks, ends, strict=True)},
         )
 
-    def _added(self, name: str, inputs: Tensor, output: Tensor) -> Tensor:
+    def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's output with what the adapters add, in the numbers in which they were trained."""
         layer, passing = self._layers.get(name), self._passing
         if layer is None or (isinstance(passing, str) and passing == BASE):
@@ -131,8 +134,11 @@ class Bank:
             scale = layer.scale_R[own]
         else:
             own = slice(None)
-            scale = ((passing.to(layer.place_R.device)[:, None] == layer.place_R) * layer.scale_R)[:, None]
-        low = (inputs.to(layer.down_RI.dtype) @ layer.down_RI[own].T) * scale
+            if self._asked is not None and module is self.network.get_output_embeddings():  # type: ignore[operator]
+                passing = passing[self._asked]
+            of_R = (passing.to(layer.place_R.device)[:, None] == layer.place_R) * layer.scale_R
+            scale = of_R.view(*inputs[0].shape[:-1], -1)
+        low = (inputs[0].to(layer.down_RI.dtype) @ layer.down_RI[own].T) * scale
         return (output + low @ layer.up_OR[:, own].T).to(output.dtype)
 
 

@@ -147,10 +147,8 @@ class Forward:
         """
         if not self.forks:
             return self._logits_of_blocks(tree, nodes)
-        tree = padded(tree, self._multiple)
+        tree, asked = self.padded(tree, nodes)
         attention = TreeAttention(tree, self.device, reference=self._reference)
-        more = -len(nodes) % self._multiple
-        asked = torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
         device = self.device
         output = self.network(
             input_ids=torch.as_tensor(tree.tokens, device=device)[None],
@@ -161,6 +159,11 @@ class Forward:
         )
         logits: Tensor = output.logits[0, : len(nodes)]
         return logits
+
+    def padded(self, tree: TokenTree, nodes: Tensor) -> tuple[TokenTree, Tensor]:
+        """What is computed in place of a tree and nodes that are asked: lengths of which there are few."""
+        more = -len(nodes) % self._multiple
+        return padded(tree, self._multiple), torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
 
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""

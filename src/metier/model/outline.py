@@ -18,8 +18,6 @@ def base_shape(
 ) -> Shape:
     """What the headers and the config tell of the base, and what small twins of it do."""
     parameters, file_bytes = extent(source, config, head)
-    heads = getattr(config, "num_attention_heads", None) or 1
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     trial = Trial(foreign_why_rows(foreign) if foreign else "")
     if isinstance(strategy, Tuned):
         trial = tried(config, strategy, head)
@@ -31,7 +29,7 @@ def base_shape(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        cache_width=2 * width * (getattr(config, "num_key_value_heads", None) or heads),
+        cache_width=cache_width(config),
         vocabulary=config.vocab_size,
         context=context(config),
         forks=not why_rows,
@@ -51,3 +49,10 @@ def base_shape(
         scored_tokens=0,
         validation_items=0,
     )
+
+
+def cache_width(config: Config) -> int:
+    """Key and value numbers that a layer keeps for one position."""
+    heads = getattr(config, "num_attention_heads", None) or 1
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * width * (getattr(config, "num_key_value_heads", None) or heads))

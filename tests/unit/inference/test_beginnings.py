@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metier.inference.beginnings import Beginning, Beginnings, Key
-from metier.inference.engine import Engine, Request
+from metier.inference.engine import Capacity, Engine, Request
 from metier.model.forward import ATTENTION, Forward
 from tests.unit.inference.test_engine import CONFIGS, STOP, network
 
@@ -14,8 +14,8 @@ LONG = tuple(3 + number % 40 for number in range(30))
 
 
 def engine(name: str, remember: int) -> Engine:
-    how: dict[str, Any] = {"boundary": 16 if name == "longrope" else None, "tokens_per_batch": 64, "sequences": 4}
-    return Engine(Forward(network(name, ATTENTION), forks=True), **how, remember=remember)
+    boundary = 16 if name == "longrope" else None
+    return Engine(Forward(network(name, ATTENTION), forks=True), Capacity(64, 4, remember), boundary=boundary)
 
 
 def said(made: Engine, *requests: Request) -> list[list[int]]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
-from metier.inference.engine import Engine, Request
+from metier.inference.engine import Capacity, Engine, Request
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
 
@@ -54,9 +54,7 @@ def network(name: str, attention: str) -> nn.Module:
 
 def engine(name: str, *, sequences: int = 4, tokens: int = 64) -> Engine:
     limit = 16 if name == "longrope" else None
-    return Engine(
-        Forward(network(name, ATTENTION), forks=True), boundary=limit, tokens_per_batch=tokens, sequences=sequences
-    )
+    return Engine(Forward(network(name, ATTENTION), forks=True), Capacity(tokens, sequences), boundary=limit)
 
 
 @torch.no_grad()
@@ -109,6 +107,21 @@ def test_it_says_why_an_answer_ended() -> None:
     assert ended == (0, [], "stop")
 
 
+def test_no_more_decode_together_than_their_longest_leaves_positions_for() -> None:
+    made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 8, positions=40), boundary=None)
+    requests = [Request(PROMPTS[0], 6, frozenset()), *[Request(PROMPTS[2], 4, frozenset())] * 3]
+    long = Request(PROMPTS[4], 50, frozenset())  # more than there are, and alone for that
+    together, found = list[int](), dict[int, int]()
+    places = {made.submit(request): request.max_new_tokens for request in (*requests, long, *requests)}
+    while made.busy:
+        for delta in made.step():
+            found[delta.handle] = found.get(delta.handle, 0) + 1
+        together.append(len(made._active))
+    assert found == places
+    assert max(together) == 4
+    assert sum(each == 1 for each in together) >= 50
+
+
 def test_scores_are_each_rows_own() -> None:
     rows = [Example(prompt, (0.0, *[1.0] * (len(prompt) - 1))) for prompt in PROMPTS]
     plain = network("llama", "eager")
@@ -124,7 +137,7 @@ def test_a_model_that_cannot_fork_decodes_alone() -> None:
     bloom = (
         AutoModelForCausalLM.from_config(BloomConfig(vocab_size=48, hidden_size=32, n_head=4, n_layer=2)).float().eval()
     )
-    made = Engine(Forward(bloom, forks=False), boundary=None, tokens_per_batch=64, sequences=3)
+    made = Engine(Forward(bloom, forks=False), Capacity(64, 3), boundary=None)
     found = {index: tokens for index, tokens, _ in made.run([Request(prompt, 8, STOP) for prompt in PROMPTS])}
     assert found == {index: alone(bloom, prompt, 8) for index, prompt in enumerate(PROMPTS)}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metier.inference.engine import Delta, Engine, Request
+from metier.inference.engine import Capacity, Delta, Engine, Request
 from metier.inference.worker import FullError, StoppedError, Worker
 from metier.model.forward import ATTENTION, Forward
 from metier.trees import Example
@@ -17,7 +17,7 @@ from tests.unit.inference.test_engine import PROMPTS, STOP, network
 
 def engine(sequences: int = 2) -> Engine:
     forward = Forward(network("llama", ATTENTION), forks=True)
-    return Engine(forward, boundary=None, tokens_per_batch=64, sequences=sequences)
+    return Engine(forward, Capacity(64, sequences), boundary=None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from metier.files import write_directory
-from metier.inference.engine import Engine, Request
+from metier.inference.engine import Capacity, Engine, Request
 from metier.model.adapters import Identity, load, save
 from metier.model.bank import BASE, Bank, bankable
 from metier.model.forward import ATTENTION, Forward
@@ -21,6 +21,7 @@ CONFIGS = {
     "small": LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "v_proj"]),
     "large": LoraConfig(r=6, lora_alpha=6, target_modules="all-linear", rank_pattern={"down_proj": 3}),
     "stable": LoraConfig(r=4, lora_alpha=4, use_rslora=True, target_modules=["down_proj", "o_proj"]),
+    "head": LoraConfig(r=3, lora_alpha=3, target_modules=["lm_head", "q_proj"]),
 }
 
 
@@ -63,8 +64,7 @@ def plain(folder: Path | None) -> nn.Module:
 
 
 def engine(over: nn.Module, laid: Bank | None = None, remember: int = 0) -> Engine:
-    how = {"boundary": None, "tokens_per_batch": 64, "sequences": 8}
-    return Engine(Forward(over, forks=True), **how, bank=laid, remember=remember)  # type: ignore[arg-type]
+    return Engine(Forward(over, forks=True), Capacity(64, 8, remember), boundary=None, bank=laid)
 
 
 def test_everybody_in_a_batch_answers_as_if_alone(folders: dict[str, Path]) -> None:
@@ -93,12 +93,12 @@ def test_what_is_removed_leaves_the_others_and_the_base_as_they_were(folders: di
     made = engine(laid.network, laid)
     before = {name: made.score(rows, name) for name in (BASE, *CONFIGS)}
     laid.remove("small")
-    assert laid.names == ("large", "stable")
-    for name in (BASE, "large", "stable"):
+    assert laid.names == ("large", "stable", "head")
+    for name in (BASE, *laid.names):
         assert made.score(rows, name) == before[name]
     laid.add("small", folders["small"], IDENTITY)
     assert made.score(rows, "small") == before["small"]
-    for name in ("large", "small", "stable"):
+    for name in laid.names:
         laid.remove(name)
     assert made.score(rows) == before[BASE]
 

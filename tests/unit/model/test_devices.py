@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from metier.inference.cache import decoder
+from metier.inference.reading import Prompt
 from metier.model.forward import ATTENTION, Forward, register
 from metier.training.objectives import likelihood, row_logprobs
 from metier.trees import pack
@@ -32,7 +33,7 @@ def test_no_tensor_is_left_behind(family: Family, reference: bool) -> None:
     row_logprobs(forward, trees).sum().backward()
     with torch.no_grad():
         slots = decoder(forward, None)
-        assert slots.admit([[1, 2, 3], [1, 2, 4, 5]]).device.type == "meta"
+        assert slots.admit([Prompt((1, 2, 3), ("", "")), Prompt((1, 2, 4, 5), ("", ""))]).device.type == "meta"
         assert slots.advance([0, 1], [3, 4]).device.type == "meta"
         slots.release(0)
         assert slots.advance([0], [3]).shape == (1, family.config.vocab_size)

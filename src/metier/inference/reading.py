@@ -1,0 +1,121 @@
+"""Prompts of many requests in one forward: what is whose is read apart, and goes on from what was read before.
+
+Shapes: T nodes, H query heads, G key-value heads, M keys, D head size, U distinct ends, N prompts, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from metier.inference.beginnings import Beginning, Key
+from metier.kernels.blocks import fused_attention
+from metier.kernels.reference import Scoring, masked_attention
+from metier.model.forward import TreeAttention
+from metier.trees import Example, TokenTree, joined, pack
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens to be read through the adapter of `key`; the first `known` of them are in `past`."""
+
+    tokens: tuple[int, ...]
+    key: Key
+    past: Beginning | None = None
+    known: int = 0
+
+    @property
+    def adapter(self) -> str:
+        return self.key[1]
+
+    @property
+    def new(self) -> int:
+        """How many tokens have to be read."""
+        return len(self.tokens) - self.known
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Nodes `start … stop - 1`, a path, that go on from what was read before."""
+
+    start: int
+    stop: int
+    prompt: Prompt
+
+    def attend(self, layer: int, q_HTD: Tensor, k_GTD: Tensor, v_GTD: Tensor, scoring: Scoring) -> Tensor:
+        assert self.prompt.past
+        known, past = self.prompt.known, self.prompt.past
+        keys = torch.cat([past.keys[layer][:, :known], k_GTD], dim=1)
+        values = torch.cat([past.values[layer][:, :known], v_GTD], dim=1)
+        place = torch.arange(keys.shape[1], device=q_HTD.device)
+        position = place[known:, None]
+        seen_TM = place <= position
+        if scoring.window is not None:
+            seen_TM &= position - place < scoring.window
+        if scoring.plain:
+            return fused_attention(q_HTD, keys, values, seen_TM, scoring.scale)
+        return masked_attention(q_HTD[None], keys[None], values[None], seen_TM, scoring)[0]
+
+
+class Reading:
+    """A forest of prompts, and attention that keeps every layer's keys and values of it, [1, G, T, D]."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts = prompts
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        trees, self._behind, self._prompts, self.adapters = [], list[_Behind](), list[int](), list[str]()
+        for tree, alike in _apart(prompts):
+            first, start = prompts[alike[0]], len(self.adapters)
+            if first.known:
+                self._behind.append(_Behind(start, start + len(tree), first))
+            trees.append(tree)
+            self._prompts += [alike[row] for row in tree.rows.tolist()]
+            self.adapters += [first.adapter] * len(tree)
+        self.tree = joined(trees)
+        self.ends, self._place = torch.unique(torch.as_tensor(self.tree.row_end), return_inverse=True)
+
+    def around(self, attention: TreeAttention) -> Reading:
+        self._attention = attention
+        return self
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+        self.seen[layer] = (k, v)
+        output = self._attention.attend(layer, q, k, v, scoring)
+        for each in self._behind:
+            own = slice(each.start, each.stop)
+            output[0, :, own] = each.attend(layer, q[0, :, own], k[0, :, own], v[0, :, own], scoring)
+        return output
+
+    def behind_each(self, logits_UV: Tensor) -> Tensor:
+        """Logits behind the ends as those behind the prompts in their order, [N, V]."""
+        order = torch.empty(len(self.prompts), dtype=torch.long)
+        order[self._prompts] = self._place
+        return logits_UV[order.to(logits_UV.device)]
+
+    def paths(self) -> Iterator[tuple[int, Tensor]]:
+        """Each prompt's number with the nodes that were read for it."""
+        for row, prompt in enumerate(self._prompts):
+            yield prompt, torch.as_tensor(self.tree.path(row))
+
+
+def _apart(prompts: Sequence[Prompt]) -> Iterator[tuple[TokenTree, list[int]]]:
+    """Trees with the numbers of their prompts: one of what is read anew for a key, and a path of each that goes on."""
+    fresh = sorted(
+        (place for place, each in enumerate(prompts) if not each.known), key=lambda place: prompts[place].key
+    )
+    for _, group in groupby(fresh, key=lambda place: prompts[place].key):
+        alike = list(group)
+        yield _tree([prompts[place].tokens for place in alike]), alike
+    for place, each in enumerate(prompts):
+        if each.known:
+            path = _tree([each.tokens[each.known :]])
+            yield replace(path, positions=path.positions + each.known), [place]
+
+
+def _tree(rows: Sequence[tuple[int, ...]]) -> TokenTree:
+    (tree,) = pack([Example(row, (0.0,) * len(row)) for row in rows], sum(map(len, rows)))
+    return tree
