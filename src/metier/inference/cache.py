@@ -158,6 +158,7 @@ class _Step:
 
     def __init__(self, keys: dict[int, Tensor], values: dict[int, Tensor], slots: Tensor, lengths: list[int]) -> None:
         self._keys, self._values, self._slots = keys, values, slots
+        self._masks: dict[int | None, Tensor] = {}
         self._dense = slots.tolist() == list(range(len(slots)))
         self.positions = torch.tensor(lengths)
         # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
@@ -170,14 +171,20 @@ class _Step:
             cache[slots, :, positions] = new[:, :, 0]
             rows = cache[: len(slots)] if self._dense else cache[slots]
             past.append(rows[:, :, : self._span])
-        place = torch.arange(self._span, device=q.device)
-        seen = place <= positions[:, None]
-        if scoring.window is not None:
-            seen &= positions[:, None] - place < scoring.window
-        mask = seen[:, None, None]
+        mask = self._seen(positions, scoring.window)
         if scoring.plain:
             return fused_attention_batch(q, past[0], past[1], mask, scoring.scale)
         return masked_attention(q, past[0], past[1], mask, scoring)
+
+    def _seen(self, positions: Tensor, window: int | None) -> Tensor:
+        """Which cached positions each sequence sees, [B, 1, 1, M]: the same in all layers of a window."""
+        if window not in self._masks:
+            place = torch.arange(self._span, device=positions.device)
+            seen = place <= positions[:, None]
+            if window is not None:
+                seen &= positions[:, None] - place < window
+            self._masks[window] = seen[:, None, None]
+        return self._masks[window]
 
 
 class AloneDecoder:

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from metier.model.adapters import HEAD, Adapted, Identity, load
 
+Pattern = tuple[tuple[str, int, float], ...]
+"""What lies side by side in a layer: each adapter with its rank and its scale."""
+
 BASE = ""
 """Who passes through no adapter."""
 
@@ -58,6 +61,7 @@ class _Layer:
     scale_R: Tensor
     place_R: Tensor
     of: Mapping[str, slice]
+    pattern: Pattern
 
 
 @dataclass
@@ -71,6 +75,7 @@ class Bank:
     _places: dict[str, int] = field(default_factory=dict)
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
+    _worked_out: dict[tuple[Pattern, bool], Tensor] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,6 +106,7 @@ class Bank:
             yield
         finally:
             self._passing, self._asked = BASE, None
+            self._worked_out.clear()
 
     def _arrange(self) -> None:
         self._places = {BASE: -1, **{name: place for place, name in enumerate(self._adapters)}}
@@ -122,6 +128,7 @@ class Bank:
             torch.tensor([each.scale for each in own.values()], device=device)[each_R.to(device)],
             torch.tensor([self._places[name] for name in own], device=device)[each_R.to(device)],
             {name: slice(end - rank, end) for name, rank, end in zip(own, ranks, ends, strict=True)},
+            tuple((name, rank, each.scale) for (name, each), rank in zip(own.items(), ranks, strict=True)),
         )
 
     def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -134,12 +141,19 @@ class Bank:
             scale = layer.scale_R[own]
         else:
             own = slice(None)
-            if self._asked is not None and module is self.network.get_output_embeddings():  # type: ignore[operator]
-                passing = passing[self._asked]
-            of_R = (passing.to(layer.place_R.device)[:, None] == layer.place_R) * layer.scale_R
-            scale = of_R.view(*inputs[0].shape[:-1], -1)
+            head = self._asked is not None and module is self.network.get_output_embeddings()  # type: ignore[operator]
+            scale = self._scales(layer, passing[self._asked] if head else passing, head=head)
+            scale = scale.view(*inputs[0].shape[:-1], -1)
         low = (inputs[0].to(layer.down_RI.dtype) @ layer.down_RI[own].T) * scale
         return (output + low @ layer.up_OR[:, own].T).to(output.dtype)
+
+    def _scales(self, layer: _Layer, passing_N: Tensor, *, head: bool) -> Tensor:
+        """By what each rank counts for each that passes, [N, R]: worked out once a forward for all layers alike."""
+        key = layer.pattern, head
+        if key not in self._worked_out:
+            mine_NR = passing_N.to(layer.place_R.device)[:, None] == layer.place_R
+            self._worked_out[key] = mine_NR * layer.scale_R
+        return self._worked_out[key]
 
 
 def _matrices(adapted: Adapted) -> dict[str, _LowRank]:
