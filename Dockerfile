@@ -7,7 +7,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 # torch as it comes for a CPU: other builds bring gigabytes that a CPU has no use for.
 RUN pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url https://download.pytorch.org/whl/cpu ".[sentencepiece]"
+    --extra-index-url https://download.pytorch.org/whl/cpu ".[sentencepiece,serve]"
 
 # Whoever runs it: models are kept in /cache, a writable home that a volume can hold.
 RUN useradd --create-home metier && mkdir --mode 1777 /cache /work

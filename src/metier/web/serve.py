@@ -30,11 +30,8 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """Whether nobody outside of this machine reaches it."""
-        try:
-            return self.host == "localhost" or ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Whether nobody outside of this machine reaches it, nor a page of elsewhere through a proxy."""
+        return all(_loops(each) for each in (self.host, *(str(urlsplit(each).hostname) for each in self.origins)))
 
     @property
     def names(self) -> frozenset[str]:
@@ -43,15 +40,22 @@ class Address:
         return frozenset({*_LOCAL, self.host.lower(), *own})
 
 
+def _loops(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def assert_safe(address: Address, keys: Keys) -> None:
     """Raises `MetierError` where strangers could ask without a key."""
-    if not address.local and not keys.known:
-        problem = f"{address.host} is reached by others, and no key is known"
-        raise MetierError(problem, "make one: metier serve --new-key NAME")
     for origin in address.origins:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:
             raise MetierError(f"--origin {origin}: is no origin", "write for example https://help.example.com")
+    if not address.local and not keys.known:
+        problem = f"{', '.join([address.host, *address.origins])}: others reach it, and no key is known"
+        raise MetierError(problem, "make one: metier serve --new-key NAME")
 
 
 def run_server(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
