@@ -19,7 +19,7 @@ from metier.inference.voices import Limits, Voices
 from metier.run import Run
 from metier.web.care import Care
 from metier.web.desk import Desk
-from metier.web.dispatch import open_dispatch
+from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from tests.promises import serving
 
@@ -46,7 +46,7 @@ def desk(runs: dict[str, Run], home: Path) -> Desk:
         voices.add(run, name)
     safety, database = Safety.open(), home / "assistant.db"
     care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
-    return Desk(voices, open_dispatch([*runs.values()], offline=True), care)
+    return Desk(voices, open_dispatch(typed([*runs.values()], offline=True), home / "routers"), care)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,11 @@ from metier.cli.common import Offline, Progress, say
 from metier.errors import MetierError
 
 if TYPE_CHECKING:
-    from metier.inference.voices import Voices
+    from metier.assistant.safety import Safety
+    from metier.assistant.scope import Scope
+    from metier.run import Run
     from metier.web.care import Care
-    from metier.web.dispatch import Dispatch
+    from metier.web.dispatch import Dispatch, Typed
 
 _NEEDED = ("fastapi", "uvicorn", "llguidance", "prometheus_client")
 
@@ -68,16 +71,17 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
-    voices = Voices(offline=offline, listen=Progress())
-    for each in runs:
-        voices.add(Run.open(each))
-    desk = Desk(voices, _dispatch(voices, offline=offline), _care(safety))
+    voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
+    for run in opened:
+        voices.add(run)
+    sides = _typed(opened, offline=offline)
+    desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     run_server(desk, address, known, Path.cwd())
 
 
-def _care(path: Path | None) -> Care:
+def _care(path: Path | None, sides: Typed) -> Care:
     """Safety, mood and the database of tickets and feedback, beside where the server is started."""
     from metier.assistant.feedback import Feedback
     from metier.assistant.mood import Moods
@@ -87,15 +91,44 @@ def _care(path: Path | None) -> Care:
 
     safety, database = Safety.open(path), Path("assistant.db")
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
-    return Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
+    tickets, feedback = Tickets(database, safety.masked), Feedback(database, safety.masked)
+    return Care(safety, Moods.open(), tickets, feedback, _scope(sides, safety))
 
 
-def _dispatch(voices: Voices, *, offline: bool) -> Dispatch | None:
-    """The router in front of all, or None, and why, where there cannot be one."""
+def _scope(sides: Typed, safety: Safety) -> Scope | None:
+    """What the served runs are there for, and how often that is told wrongly."""
+    from metier.assistant.scope import Scope, elsewhere
+
+    train, validation, heldout = (
+        [text for texts in sides[side].values() for text in texts] for side in ("train", "validation", "heldout")
+    )
+    if not train:
+        return None
+    domains, others = [*sides["train"]], elsewhere()[1]
+    medical = any(map(safety.is_medical, domains))
+    scope = Scope.fit(domains, train, validation, safety.lexicon.normal, medical=medical)
+    told = f"{scope.declined(heldout)} of {len(heldout)} held-out questions"
+    say(f"what belongs to no domain is declined: {told}, {scope.declined(others)} of {len(others)} of no trade at all")
+    return scope
+
+
+def _typed(runs: Sequence[Run], *, offline: bool) -> Typed:
+    """What users typed in the data of the served runs; nothing, and why, where it is not there any more."""
+    from metier.web.dispatch import typed
+
+    try:
+        return typed(runs, offline=offline, listen=Progress())
+    except MetierError as error:
+        say(f"note  neither is a domain chosen by itself nor a question declined: {error}")
+        return {side: {} for side in ("train", "validation", "heldout")}
+
+
+def _dispatch(sides: Typed, runs: Path) -> Dispatch | None:
+    """The router in front of all, kept below `runs`, or None, and why, where there cannot be one."""
     from metier.web.dispatch import open_dispatch
 
     try:
-        return open_dispatch([each.run for each in voices.all.values() if each.run], offline=offline, listen=Progress())
+        return open_dispatch(sides, runs / "routers")
     except MetierError as error:
         say(f"note  no domain is chosen by itself: {error}")
         return None

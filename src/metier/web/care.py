@@ -9,6 +9,7 @@ from typing import Any
 from metier.assistant.feedback import Feedback
 from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
+from metier.assistant.scope import Scope
 from metier.assistant.store import Turn
 from metier.assistant.tickets import Tickets
 from metier.assistant.watch import Watch
@@ -33,6 +34,7 @@ class Care:
     moods: Moods | None = None
     tickets: Tickets | None = None
     feedback: Feedback | None = None
+    scope: Scope | None = None
 
     def first(self, messages: Sequence[Message], domain: str) -> Said | None:
         """What comes before any model: an emergency, a secret that must not be sent, a person who is wanted."""
@@ -49,6 +51,14 @@ class Care:
         ticket = self.tickets.open(transcript, domain, mood)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
+
+    def declined(self, messages: Sequence[Message], domain: str, *, chosen: bool) -> Said | None:
+        """What is said to a question that belongs to no domain: in medicine, and where nobody chose who is asked."""
+        if self.scope is None or self.safety is None or (chosen and not self.safety.is_medical(domain)):
+            return None
+        if self.scope.covers([each.content for each in messages if each.role == "user"]):
+            return None
+        return Said(self.safety.declined(self.scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
 
     def behind(self, domain: str) -> Watch:
         """Through which an answer passes."""

@@ -48,7 +48,9 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
         turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
     else:
         target = desk.target(body.model, body.domain)
-    if said := await asyncio.to_thread(desk.care.first, messages, target.domain if target else ""):
+    domain = target.domain if target else ""
+    said = await asyncio.to_thread(desk.care.first, messages, domain)
+    if said := said or desk.care.declined(messages, domain, chosen=body.model != AUTO):
         return replace(turn, ready=said.text, notes={**turn.notes, **said.notes})
     if target is None:
         return replace(turn, ready=desk.asks_back)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from metier.data.dataset import DomainData
 from metier.errors import MetierError, ModelError
@@ -12,6 +13,9 @@ from metier.files import digest
 from metier.job import Job, prepare, typed_last
 from metier.routing import Confusion, Router, confusion
 from metier.run import Run
+
+Typed = Mapping[str, Mapping[str, list[str]]]
+"""Questions by side (train, validation, heldout) and domain."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,14 @@ class Dispatch:
         return Routed(domain, share)
 
 
-def open_dispatch(runs: Sequence[Run], *, offline: bool = False, listen: Listener = silent) -> Dispatch:
-    """Fit on the training rows of the runs' domains, threshold on their validation rows; kept beside the first run.
+def open_dispatch(sides: Typed, routers: Path) -> Dispatch:
+    """Fit on training questions, threshold on validation questions; kept below `routers`.
 
-    Raises `MetierError` where there is nothing to choose between, or where the data is not there any more.
+    Raises `MetierError` where there is nothing to choose between.
     """
-    sides = _typed(runs, offline=offline, listen=listen)
     if len(sides["train"]) < 2:
         raise MetierError("auto: the runs have one domain together; there is nothing to choose", "name the model")
-    folder = runs[0].directory.parent / "routers" / digest([sides["train"], sides["validation"]])[:10]
+    folder = routers / digest([sides["train"], sides["validation"]])[:10]
     try:
         router = Router.load(folder)
     except ModelError:
@@ -53,8 +56,11 @@ def open_dispatch(runs: Sequence[Run], *, offline: bool = False, listen: Listene
     return Dispatch(router, confusion(routes, [[domain] for domain, _ in held], [*sides["train"]]))
 
 
-def _typed(runs: Sequence[Run], *, offline: bool, listen: Listener) -> Mapping[str, Mapping[str, list[str]]]:
-    """By side and domain what users typed last; a domain that several runs have is the first one's."""
+def typed(runs: Sequence[Run], *, offline: bool = False, listen: Listener = silent) -> Typed:
+    """What users typed last in the data of runs; a domain that several have is the first one's.
+
+    Raises `MetierError` where the data is not there any more.
+    """
     sides: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}, "heldout": {}}
     for run in runs:
         job = prepare(run.recipe(), offline=offline, on_event=listen)

@@ -1,0 +1,70 @@
+"""What an assistant is there for: questions that belong to none of its domains are declined politely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from metier.assistant.likeness import Learned, lines
+from metier.assistant.rules import ASSETS
+
+_ELSEWHERE = (ASSETS / "elsewhere.txt",)
+_HEALTH = (ASSETS / "safety" / "emergency.txt", ASSETS / "safety" / "harmless.txt")
+_LOST = 0.02  # of messages that do belong here, at most so many are declined
+_TENTH = 10  # of the messages on health, every so many is kept for the threshold
+_FEWEST = 3  # words; of shorter messages, such as a greeting, nothing can be said
+_MOST = 5000  # questions that are learned from
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Tells whether somebody asks what `domains` are there for."""
+
+    domains: tuple[str, ...]
+    learned: Learned
+    threshold: float
+
+    @classmethod
+    def fit(
+        cls,
+        domains: Sequence[str],
+        train: Sequence[str],
+        validation: Sequence[str],
+        prepared: Callable[[str], str],
+        *,
+        medical: bool,
+    ) -> Self:
+        """Learn from what users of the domains asked, and from messages of our own that belong to no trade.
+
+        The threshold is the highest that declines next to none of the validation questions. People tell of their
+        health in more ways than any data set knows: where one domain is `medical`, all that the safety rules learn from
+        belongs here, too. The same texts give the same scope.
+        """
+        every, health = max(1, len(train) // _MOST), _lines(_HEALTH) if medical else []
+        ours = [*train[::every], *(text for place, text in enumerate(health) if place % _TENTH)]
+        learned = Learned.fit(ours, elsewhere()[0], prepared)
+        belong = [texts for texts in (validation or train, health[::_TENTH]) if texts]
+        lowest = [float(np.sort(learned.margins(texts))[int(_LOST * len(texts))]) for texts in belong]
+        return cls(tuple(domains), learned, min(0.0, *lowest))
+
+    def covers(self, turns: Sequence[str]) -> bool:
+        """Whether any of what somebody said belongs here, or is too short to tell."""
+        return any(len(turn.split()) < _FEWEST for turn in turns) or max(self.learned.margins(turns)) >= self.threshold
+
+    def declined(self, texts: Sequence[str]) -> int:
+        """How many of these would be, each by itself."""
+        return sum(not self.covers([text]) for text in texts)
+
+
+def elsewhere() -> tuple[list[str], list[str]]:
+    """Messages that belong to no trade: those that are learned from, and those that are kept to count."""
+    found = _lines(_ELSEWHERE)
+    return found[0::2], found[1::2]
+
+
+def _lines(paths: Sequence[Path]) -> list[str]:
+    return [text for path in paths for text in lines(path)]
