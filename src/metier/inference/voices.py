@@ -16,7 +16,7 @@ from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
 from metier.inference.engine import Capacity, Engine
-from metier.inference.loaded import Loaded, identity, open_run
+from metier.inference.loaded import Loaded, identity, open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
 from metier.model.adapters import Identity
@@ -182,6 +182,7 @@ class Voices:
         if key not in self._grounds:
             recipe = run.recipe()
             loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
+            warn_forgeable(recipe.model, loaded.renderer, self._listen)
             bank, limits = None if alone else Bank(loaded.forward.network), self._limits
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
             positions = int(_CACHE * loaded.free) // loaded.position_bytes
