@@ -14,7 +14,7 @@ from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
 from metier.web.chat import usage
-from metier.web.desk import Target, Token, apart, collected, request_of, speak
+from metier.web.desk import Target, Token, apart, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
 
@@ -36,6 +36,9 @@ class Continued:
 def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     """Raises `Refusal` for what cannot be read."""
     prompts = _prompts(target, body)
+    count, most = len(prompts) * (body.n or 1), target.voice.ground.worker.capacity
+    if count > most:
+        raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
     requests = [
         apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
@@ -48,7 +51,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
 async def whole(asked: Continued) -> dict[str, Any]:
     """All of it at once."""
     given = await _given(asked)
-    answers = await asyncio.gather(*(_collected(asked, request) for request in asked.requests))
+    answers = await together(_collected(asked, request) for request in asked.requests)
     count = len(asked.requests) // len(asked.prompts)
     choices = [_choice(asked, place, given[place // count], *answer) for place, answer in enumerate(answers)]
     said = sum(len(tokens) for _, tokens, _ in answers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
@@ -19,6 +19,7 @@ from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
 
 AUTO = "auto"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,16 @@ async def collected(pieces: AsyncIterator[Piece]) -> tuple[str, list[Token], str
         tokens += [piece.token] if piece.token else []
         finish = piece.finish
     return text, tokens, finish
+
+
+async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results; where one fails, or nobody waits any more, the others are not gone on with."""
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        return [*await asyncio.gather(*tasks)]
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
