@@ -18,8 +18,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """By name; the recipe with its base and data lies beside their folder."""
-    return serving.train(tmp_path_factory.mktemp("served"), STRATEGIES)
+    """By name, in float32, where no batch changes an answer; recipe, base and data lie beside their folder."""
+    return serving.train(tmp_path_factory.mktemp("served"), STRATEGIES, compute="float32")
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,13 @@ def write(home: Path) -> Recipe:
     return Recipe.load(home / "recipe.toml")
 
 
-def train(home: Path, strategies: dict[str, dict[str, Any]]) -> dict[str, Run]:
+def train(home: Path, strategies: dict[str, dict[str, Any]], **plan: Any) -> dict[str, Run]:
+    """Runs by name; `plan` forces choices of their plans."""
     recipe = write(home)
-    return {name: experiment.train(recipe.override(strategy=strategy)) for name, strategy in strategies.items()}
+    return {
+        name: experiment.train(recipe.override(strategy=strategy), overrides=plan)
+        for name, strategy in strategies.items()
+    }
 
 
 @contextmanager

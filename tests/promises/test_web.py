@@ -150,6 +150,20 @@ def test_a_text_is_gone_on_with_and_weighed(client: openai.OpenAI) -> None:
     assert (short.token_logprobs or [])[1] == pytest.approx((answer.choices[0].logprobs.token_logprobs or [])[1])  # type: ignore[union-attr]
 
 
+def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.OpenAI) -> None:
+    """As lm-evaluation-harness asks: it takes one token behind its own for granted."""
+    how: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "logit_bias": {"0": 100}, "max_tokens": 5}
+    answer = client.completions.create(**how, echo=True, logprobs=1)
+    choice = answer.choices[0]
+    assert choice.logprobs
+    assert len(choice.logprobs.token_logprobs or []) == 4
+    assert (choice.finish_reason, answer.usage and answer.usage.completion_tokens) == ("stop", 1)
+    bare = client.completions.create(**how)
+    assert (bare.choices[0].text, bare.choices[0].finish_reason) == ("", "stop")
+    (*_, last) = client.completions.create(**how, logprobs=1, stream=True)
+    assert (last.choices[0].finish_reason, len(last.choices[0].logprobs.tokens or [])) == ("stop", 1)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("body", "error", "told"),
     [

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,8 +40,10 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     if count > most:
         raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
+    # With likelihoods the token that ends an answer is told as well, as clients that count tokens expect.
+    ends = {} if body.logprobs is None else {"stop": frozenset[int]()}
     requests = [
-        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        replace(apart(request_of(target, prompt, body.max_tokens or 1, **how), number), **ends)
         for prompt in prompts
         for number in range(body.n or 1)
     ]

@@ -85,7 +85,7 @@ class Jobs:
     def all(self, owner: str) -> list[Job]:
         """Newest first."""
         found = [Job(**read_json(path)) for path in self.folder.glob("ftjob-*/job.json")]
-        return sorted((each for each in found if each.owner == owner), key=lambda each: -each.created_at)
+        return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
 
     def get(self, id: str, owner: str) -> Job:
         """Raises `Refusal` where there is none of this key's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, UploadFile
@@ -15,7 +14,7 @@ from metier.web import answers
 from metier.web.answers import told
 from metier.web.callers import Admin
 from metier.web.desk import Desk
-from metier.web.files import Files
+from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
 from metier.web.schema import Auto, Body, Name
 
@@ -96,7 +95,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
         own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
         job = Job(
-            id=f"ftjob-{uuid.uuid4().hex}",
+            id=new_id("ftjob"),
             created_at=int(time.time()),
             owner=caller.name,
             model=body.model,
