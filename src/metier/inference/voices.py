@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,8 +173,9 @@ class Voices:
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
+        end = time.monotonic() + timeout
         for ground in self.grounds:
-            ground.worker.stop(timeout)
+            ground.worker.stop(max(0.0, end - time.monotonic()))
 
     def _ground(self, run: Run) -> Ground:
         """What it stands on: with others where its base is the same and its adapter adds up with theirs."""

@@ -29,18 +29,17 @@ from metier.web.people import people_routes
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
 from metier.web.tunings import file_routes, tuning_routes
 
-_DRAIN = 30.0  # seconds in which what is being said may end
-_GLANCE = 0.1  # seconds between two looks whether somebody is still there
+DRAIN = 30  # seconds in which what is being said may end
 
 
-def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool = False) -> ASGIApp:
+def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
     """Everything that is served, behind its guard; runs that are loaded later lie in `home`."""
     meters = Meters(desk)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.voices.stop(_DRAIN)
+        await asyncio.gather(asyncio.to_thread(jobs.stop, DRAIN), asyncio.to_thread(desk.voices.stop, DRAIN))
 
     app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan, responses=REFUSED)
     answer_failures(app)
@@ -48,7 +47,6 @@ def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool 
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
     app.include_router(people_routes(desk))
-    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
     files = Files(home / "files")
     app.include_router(file_routes(files))
     app.include_router(tuning_routes(desk, files, jobs))
@@ -101,8 +99,8 @@ async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[
 
 
 async def _disconnected(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(_GLANCE)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _models(desk: Desk, home: Path) -> APIRouter:
