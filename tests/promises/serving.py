@@ -17,6 +17,7 @@ from metier.run import Run
 from metier.web.app import make_app
 from metier.web.desk import Desk
 from metier.web.guard import Rules
+from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 from tests.promises import two_domains
 
@@ -39,15 +40,20 @@ def write(home: Path) -> Recipe:
     return Recipe.load(home / "recipe.toml")
 
 
-def train(home: Path, strategies: dict[str, dict[str, Any]]) -> dict[str, Run]:
+def train(home: Path, strategies: dict[str, dict[str, Any]], **plan: Any) -> dict[str, Run]:
+    """Runs by name; `plan` forces choices of their plans."""
     recipe = write(home)
-    return {name: experiment.train(recipe.override(strategy=strategy)) for name, strategy in strategies.items()}
+    return {
+        name: experiment.train(recipe.override(strategy=strategy), overrides=plan)
+        for name, strategy in strategies.items()
+    }
 
 
 @contextmanager
 def served(desk: Desk, home: Path, keys: Keys | None = None, **rules: Any) -> Iterator[str]:
     """Its address, as long as the block lasts."""
-    app = make_app(desk, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home, offline=True)
+    jobs = Jobs(home / "jobs", desk.voices.add, offline=True)
+    app = make_app(desk, jobs, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

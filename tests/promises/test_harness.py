@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -25,11 +26,13 @@ from tests.unit.local_tasks import SHAPES
 NEAR = 1e-3  # nats; two predictions nearer than this are a tie
 
 
-def both(model: Path, tasks: list[Path], **arguments: Any) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def both(
+    model: Path, tasks: list[Path], through: LM | None = None, **arguments: Any
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(task, lm-eval's own result, ours) for every item."""
     register()
     common = {"pretrained": str(model), "dtype": "float32", "device": "cpu", **arguments}
-    models = (HFLM(**common, batch_size=8), MetierLM.create_from_arg_obj(common))
+    models = (HFLM(**common, batch_size=8), through or MetierLM.create_from_arg_obj(common))
     manager = TaskManager(include_defaults=False)
     results = []
     for model_ in models:
@@ -42,10 +45,10 @@ def both(model: Path, tasks: list[Path], **arguments: Any) -> Iterator[tuple[str
             yield name, theirs, ours
 
 
-def assert_same(model: Path, tasks: list[Path], **arguments: Any) -> dict[str, int]:
+def assert_same(model: Path, tasks: list[Path], through: LM | None = None, **arguments: Any) -> dict[str, int]:
     """Equal log-likelihoods, greedy flags, predictions and texts; how many items of each task were compared."""
     seen: dict[str, int] = {}
-    for name, theirs, ours in both(model, tasks, **arguments):
+    for name, theirs, ours in both(model, tasks, through, **arguments):
         seen[name] = seen.get(name, 0) + 1
         assert theirs["arguments"] == ours["arguments"]
         answers = theirs["filtered_resps"], ours["filtered_resps"]

@@ -23,20 +23,15 @@ from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from tests.promises import serving
 
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "small": {"method": "lora", "peft": {"r": 2}},
-    "shown": {"method": "none", "num_fewshot": 2},
-}
+
+@pytest.fixture(scope="module")
+def home(served_home: Path) -> Path:
+    return served_home
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("web")
-
-
-@pytest.fixture(scope="module")
-def runs(home: Path) -> dict[str, Run]:
-    return serving.train(home, STRATEGIES)
+def runs(served_runs: dict[str, Run]) -> dict[str, Run]:
+    return served_runs
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +53,9 @@ def url(desk: Desk, home: Path) -> Iterator[str]:
 @pytest.fixture
 def client(url: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+RUNS = ("small", "shown")
 
 
 def asked(text: str) -> list[Any]:
@@ -102,7 +100,7 @@ def test_auto_says_what_it_chose_and_how_sure_it_was(client: openai.OpenAI) -> N
 
 def test_every_name_stands_on_its_base(client: openai.OpenAI) -> None:
     models = {model.id: model.model_extra or {} for model in client.models.list().data}
-    names = {"auto", "base", "small", "shown", *(f"{run}/{name}" for run in STRATEGIES for name in ("mood", "help"))}
+    names = {"auto", "base", "small", "shown", *(f"{run}/{name}" for run in RUNS for name in ("mood", "help"))}
     assert models.keys() == names
     assert {each["parent"] for name, each in models.items() if name not in ("auto", "base")} == {"base"}
     assert client.models.retrieve("small/help").id == "small/help"
@@ -150,6 +148,20 @@ def test_a_text_is_gone_on_with_and_weighed(client: openai.OpenAI) -> None:
     short = answer.choices[1].logprobs
     assert short
     assert (short.token_logprobs or [])[1] == pytest.approx((answer.choices[0].logprobs.token_logprobs or [])[1])  # type: ignore[union-attr]
+
+
+def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.OpenAI) -> None:
+    """As lm-evaluation-harness asks: it takes one token behind its own for granted."""
+    how: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "logit_bias": {"0": 100}, "max_tokens": 5}
+    answer = client.completions.create(**how, echo=True, logprobs=1)
+    choice = answer.choices[0]
+    assert choice.logprobs
+    assert len(choice.logprobs.token_logprobs or []) == 4
+    assert (choice.finish_reason, answer.usage and answer.usage.completion_tokens) == ("stop", 1)
+    bare = client.completions.create(**how)
+    assert (bare.choices[0].text, bare.choices[0].finish_reason) == ("", "stop")
+    (*_, last) = client.completions.create(**how, logprobs=1, stream=True)
+    assert (last.choices[0].finish_reason, len(last.choices[0].logprobs.tokens or [])) == ("stop", 1)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

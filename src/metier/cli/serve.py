@@ -78,7 +78,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
-    run_server(desk, address, known, Path.cwd())
+    run_server(desk, address, known, Path.cwd(), offline=offline)
 
 
 def _care(path: Path | None, sides: Typed) -> Care:

@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -71,11 +72,16 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template: str = template or tokenizer.chat_template or self._default()
         self._backend: Tokenizer = tokenizer.backend_tokenizer
+        self._backend.no_truncation()  # some tokenizers are saved so that they cut
+        self._backend.no_padding()
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-        # phi-2 adds runs of spaces, ChatGLM the word sop: what people write by chance controls nothing.
-        self._controls = sorted((each for each in added if each.strip() and not each.isalnum()), key=len, reverse=True)
+        # phi-2 adds runs of spaces: what people write by chance controls nothing, unless, as ChatGLM's sop, the
+        # template writes it too.
+        controls = (each for each in added if each.strip() and (not each.isalnum() or each in self.template))
+        self._controls = sorted(controls, key=len, reverse=True)
         self._labels: dict[tuple[tuple[str, ...], tuple[int, ...]], list[_Reply]] = {}
-        self._control_pattern = re.compile("|".join(map(re.escape, self._controls)) or r"(?!)")
+        self._control_pattern = _any_of(self._controls)
+        self._normal_pattern = _any_of([self._normal(each) for each in self._controls])
 
     @classmethod
     def load(cls, directory: Path, template: str | None = None) -> Renderer:
@@ -120,6 +126,17 @@ class Renderer:
         """Tokens that end a turn: the template's, and the tokenizer's end token."""
         ids = {self.encode(self.ending.end.strip())[-1]}
         return frozenset(ids | {each for each in [self.tokenizer.eos_token_id] if each is not None})
+
+    @cached_property
+    def forgeable(self) -> tuple[str, ...]:
+        """What begins an answer, or ends the system's words, where the template writes it as plain text: whoever types
+        it can forge a turn. Control tokens cannot be typed."""
+        question = {"role": "user", "content": "ping"}
+        seams = [self._text([question], open_turn=True).rpartition("ping")[2]]
+        with suppress(ModelError):  # some templates know no system prompt
+            whole = self._text([{"role": "system", "content": "pang"}, question])
+            seams += [whole.partition("pang")[2].partition("ping")[0]]
+        return tuple(each.strip() for each in seams if each.strip() and not self._control_pattern.search(each))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids behind which the assistant's next answer is generated."""
@@ -215,7 +232,9 @@ class Renderer:
 
     def raw_ids(self, text: str) -> list[int]:
         """Ids of text that stands in no template, as the tokenizer begins one; no text becomes a control token."""
-        ids: list[int] = self.tokenizer(text, split_special_tokens=True, truncation=False, verbose=False).input_ids
+        # Not by `split_special_tokens`: that leaves the tokenizer so for whoever uses it next.
+        encoder = self._twin[0] if self._forged(text) else self._backend
+        ids: list[int] = self._backend.post_process(encoder.encode(text, add_special_tokens=False)).ids
         return ids
 
     def spoken(self, ids: Sequence[int], *, shown: bool = True) -> str:
@@ -255,7 +274,7 @@ class Renderer:
         """What encodes, and in its spelling: the conversation, the answer (a user's text), the template's end."""
         plain = [{"role": message.role, "content": message.content} for message in messages]
         end = self.ending.end if answer else ""
-        if not any(self._control_pattern.search(text) for text in (*(each.content for each in messages), answer)):
+        if not any(self._forged(text) for text in (*(each.content for each in messages), answer)):
             return self._backend, (self._text(plain, open_turn=open_turn), answer, end)
         # With the twin: typed control strings hide while the template's own are renamed.
         twin, names = self._twin
@@ -275,10 +294,18 @@ class Renderer:
 
     def _alone(self, text: str) -> list[int]:
         """Ids of a user's text by itself, free of control tokens."""
-        if not self._control_pattern.search(text):
+        if not self._forged(text):
             return self.encode(text)
         ids: list[int] = self._twin[0].encode(text, add_special_tokens=False).ids
         return ids
+
+    def _forged(self, text: str) -> bool:
+        """Whether a user's text would be read as a control token, as it is typed or once it is normalised."""
+        return bool(self._control_pattern.search(text) or self._normal_pattern.search(self._normal(text)))
+
+    def _normal(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return normalizer.normalize_str(text) if normalizer else text
 
     @cached_property
     def _twin(self) -> tuple[Tokenizer, dict[str, str]]:
@@ -323,6 +350,10 @@ def _told_apart(replies: list[_Reply]) -> list[_Reply]:
     bare = [_Reply(each.ids[: each.last], each.first, each.last) for each in replies]
     nested = any(one.ids != two.ids and two.ids[: one.last] == one.ids for one in bare for two in bare)
     return replies if nested else bare
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(each) for each in texts if each) or r"(?!)")
 
 
 def _tokenizer(directory: Path) -> PreTrainedTokenizerBase:

@@ -13,7 +13,7 @@ from metier.data.items import Item
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.inference.engine import Capacity, Request
-from metier.inference.loaded import open_run
+from metier.inference.loaded import open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.speech import Speech
 from metier.model.adapters import disabled
@@ -36,6 +36,7 @@ class Conversation:
             raise MetierError(f"{run.directory}: cannot chat: {run.why_shut}", "choose a run from `metier runs`")
         recipe, loaded = run.finished().recipe(), open_run(run, offline=offline, listen=on_event)
         self.renderer = loaded.renderer
+        warn_forgeable(recipe.model, loaded.renderer, on_event)
         self._forward = loaded.forward
         self._engine = loaded.engine(Capacity(loaded.tokens_per_batch, 1))
         self._room, self._max_new_tokens = loaded.context, recipe.eval.max_new_tokens

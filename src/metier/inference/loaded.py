@@ -11,7 +11,7 @@ import torch
 from metier.data.classes import open_renderer
 from metier.data.rendering import Renderer
 from metier.errors import ModelError
-from metier.events import Listener, silent
+from metier.events import Event, Listener, silent
 from metier.hardware import padding, probe
 from metier.hub import Source
 from metier.inference.engine import Capacity, Engine
@@ -104,6 +104,14 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
         tokens_per_batch=plan["tokens_per_batch"],
         sequences=plan["sequences"],
     )
+
+
+def warn_forgeable(model: str, renderer: Renderer, listen: Listener) -> None:
+    """Say so where whoever asks can type what marks a turn; `listen` hears a note."""
+    if marks := renderer.forgeable:
+        told = " and ".join(map(repr, marks))
+        text = f"warning: {model} marks turns by plain text ({told}): whoever types that can forge one"
+        listen(Event("note", values={"text": text}))
 
 
 def open_base(name: str, number_format: NumberFormat, device: str, *, offline: bool = False) -> Loaded:

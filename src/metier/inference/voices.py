@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
 from metier.inference.engine import Capacity, Engine
-from metier.inference.loaded import Loaded, identity, open_run
+from metier.inference.loaded import Loaded, identity, open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
 from metier.model.adapters import Identity
@@ -172,8 +173,9 @@ class Voices:
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
+        end = time.monotonic() + timeout
         for ground in self.grounds:
-            ground.worker.stop(timeout)
+            ground.worker.stop(max(0.0, end - time.monotonic()))
 
     def _ground(self, run: Run) -> Ground:
         """What it stands on: with others where its base is the same and its adapter adds up with theirs."""
@@ -182,6 +184,7 @@ class Voices:
         if key not in self._grounds:
             recipe = run.recipe()
             loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
+            warn_forgeable(recipe.model, loaded.renderer, self._listen)
             bank, limits = None if alone else Bank(loaded.forward.network), self._limits
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
             positions = int(_CACHE * loaded.free) // loaded.position_bytes

@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, engine: Engine, *, sequences: int, capacity: int) -> None:
         self._engine = engine
         self._sequences = sequences
-        self._capacity = capacity
+        self.capacity = capacity
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._scoring: deque[_Scoring] = deque()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -123,8 +123,8 @@ class Worker:
     def _assert_open(self) -> None:
         if self._draining:
             raise StoppedError("the server is being stopped", "ask again in a moment")
-        if self.load[1] >= self._capacity:
-            raise FullError(f"{self._capacity} requests wait already", "ask again in a moment")
+        if self.load[1] >= self.capacity:
+            raise FullError(f"{self.capacity} requests wait already", "ask again in a moment")
 
     def _run(self) -> None:
         while True:

@@ -15,7 +15,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp
 
 from metier.run import Run
-from metier.web import chat, completions
+from metier.web import answers, chat, completions
+from metier.web.answers import BUSY, REFUSED, told
 from metier.web.callers import Admin, Asking
 from metier.web.desk import AUTO, Desk, Target, read
 from metier.web.failures import Refusal, answer_failures
@@ -28,27 +29,24 @@ from metier.web.people import people_routes
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
 from metier.web.tunings import file_routes, tuning_routes
 
-_DRAIN = 30.0  # seconds in which what is being said may end
-_GLANCE = 0.1  # seconds between two looks whether somebody is still there
-_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+DRAIN = 30  # seconds in which what is being said may end
 
 
-def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool = False) -> ASGIApp:
+def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
     """Everything that is served, behind its guard; runs that are loaded later lie in `home`."""
     meters = Meters(desk)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.voices.stop(_DRAIN)
+        await asyncio.gather(asyncio.to_thread(jobs.stop, DRAIN), asyncio.to_thread(desk.voices.stop, DRAIN))
 
-    app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan, responses=REFUSED)
     answer_failures(app)
     app.include_router(_answering(desk, meters))
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
     app.include_router(people_routes(desk))
-    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
     files = Files(home / "files")
     app.include_router(file_routes(files))
     app.include_router(tuning_routes(desk, files, jobs))
@@ -58,7 +56,7 @@ def make_app(desk: Desk, rules: Rules, keys: Keys, *, home: Path, offline: bool 
 def _answering(desk: Desk, meters: Meters) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/chat/completions", responses=_STREAM)
+    @routes.post("/chat/completions", responses=told(answers.ChatAnswer, streams=True) | BUSY)
     async def answer(body: ChatBody, request: Request, caller: Asking) -> Any:
         """A conversation's next turn, at once or as server-sent events."""
         turn = await chat.begin(desk, body, caller.name)
@@ -67,7 +65,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
             return _events(meters.timed(chat.streamed(turn, tells_usage=body.tells_usage)))
         return await _told(request, meters, body.model, chat.whole(turn))
 
-    @routes.post("/completions", responses=_STREAM)
+    @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
         """A text, or tokens, gone on with."""
         asked = completions.begin(desk.target(body.model), body, caller.name)
@@ -101,37 +99,37 @@ async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[
 
 
 async def _disconnected(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(_GLANCE)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _models(desk: Desk, home: Path) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.get("/models")
-    async def models(_: Asking) -> dict[str, Any]:
+    @routes.get("/models", responses=told(answers.Models))
+    async def models(_: Asking) -> Any:
         """Every name that may be asked, with the base on which it stands."""
         return {
             "object": "list",
             "data": [*_auto(desk), *(_model(name, target) for name, target in desk.targets.items())],
         }
 
-    @routes.get("/models/{name:path}")
-    async def model(name: str, _: Asking) -> dict[str, Any]:
+    @routes.get("/models/{name:path}", responses=told(answers.Model))
+    async def model(name: str, _: Asking) -> Any:
         """One of them."""
         if name == AUTO and desk.dispatch:
             return _auto(desk)[0]
         return _model(name, desk.target(name))
 
-    @routes.post("/load_lora_adapter")
-    async def load(body: LoadBody, _: Admin) -> dict[str, Any]:
+    @routes.post("/load_lora_adapter", responses=told(answers.Model))
+    async def load(body: LoadBody, _: Admin) -> Any:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
         voice = await asyncio.to_thread(desk.voices.add, run, body.name or "")
         return _model(voice.name, desk.target(voice.name))
 
-    @routes.post("/unload_lora_adapter")
-    async def unload(body: UnloadBody, _: Admin) -> dict[str, Any]:
+    @routes.post("/unload_lora_adapter", responses=told(answers.Deleted))
+    async def unload(body: UnloadBody, _: Admin) -> Any:
         """Serve a run no more."""
         if body.name not in desk.voices:
             raise Refusal(404, f"{body.name}: no run of this name is served", param="name", code="model_not_found")
@@ -142,9 +140,12 @@ def _models(desk: Desk, home: Path) -> APIRouter:
 
 
 def _run(home: Path, name: str) -> Run:
-    """Raises `Refusal` for what lies elsewhere."""
-    folder = (home / name).resolve()
-    folder = folder if folder.is_dir() else (home / "runs" / name).resolve()
+    """Raises `Refusal` for what is no name, or lies elsewhere."""
+    try:
+        folder = (home / name).resolve()
+        folder = folder if folder.is_dir() else (home / "runs" / name).resolve()
+    except (OSError, ValueError):  # longer than a name may be, or with a NUL
+        raise Refusal(404, f"{name!r}: is no run's name", param="run") from None
     if not folder.is_relative_to(home.resolve()):
         raise Refusal(403, f"{name}: lies outside of the server's folder", param="run")
     return Run.open(folder)
@@ -170,8 +171,8 @@ def _model(name: str, target: Target) -> dict[str, Any]:
 def _state(desk: Desk, meters: Meters) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/health")
-    async def health() -> dict[str, str]:
+    @routes.get("/health", responses=told(answers.Health))
+    async def health() -> Any:
         """Whether it answers."""
         return {"status": "ok"}
 
@@ -180,8 +181,8 @@ def _state(desk: Desk, meters: Meters) -> APIRouter:
         """Counts and times, for Prometheus."""
         return PlainTextResponse(meters.text(), media_type="text/plain; version=0.0.4")
 
-    @routes.post("/tokenize")
-    async def tokenize(body: TokenizeBody, _: Asking) -> dict[str, Any]:
+    @routes.post("/tokenize", responses=told(answers.Tokens))
+    async def tokenize(body: TokenizeBody, _: Asking) -> Any:
         """A text, or a conversation with all that stands around it, as tokens."""
         target = desk.target(body.model)
         renderer = target.voice.ground.renderer

@@ -17,7 +17,21 @@ from metier.assistant.watch import Watch
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
-from metier.web.desk import AUTO, Desk, Piece, Target, Token, apart, choose, collected, grammar, read, request_of, speak
+from metier.web.desk import (
+    AUTO,
+    Desk,
+    Piece,
+    Target,
+    Token,
+    apart,
+    choose,
+    collected,
+    grammar,
+    read,
+    request_of,
+    speak,
+    together,
+)
 from metier.web.failures import Refusal, told
 from metier.web.schema import AsObject, AsSchema, AsText, ChatBody
 
@@ -91,7 +105,7 @@ def _own(request: Request, target: Target, body: ChatBody, number: int) -> Reque
 
 async def whole(turn: Turn) -> dict[str, Any]:
     """All of it at once."""
-    answers = await asyncio.gather(*(collected(_watched(turn, request)) for request in turn.requests))
+    answers = await together(collected(_watched(turn, request)) for request in turn.requests)
     choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     if turn.ready is not None:
         choices = [_choice(turn, 0, turn.ready, [], "stop")]

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
 from metier.web.chat import usage
-from metier.web.desk import Target, Token, apart, collected, request_of, speak
+from metier.web.desk import Target, Token, apart, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
 
@@ -36,9 +36,14 @@ class Continued:
 def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     """Raises `Refusal` for what cannot be read."""
     prompts = _prompts(target, body)
+    count, most = len(prompts) * (body.n or 1), target.voice.ground.worker.capacity
+    if count > most:
+        raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
+    # With likelihoods the token that ends an answer is told as well, as clients that count tokens expect.
+    ends = {} if body.logprobs is None else {"stop": frozenset[int]()}
     requests = [
-        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        replace(apart(request_of(target, prompt, body.max_tokens or 1, **how), number), **ends)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
@@ -48,7 +53,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
 async def whole(asked: Continued) -> dict[str, Any]:
     """All of it at once."""
     given = await _given(asked)
-    answers = await asyncio.gather(*(_collected(asked, request) for request in asked.requests))
+    answers = await together(_collected(asked, request) for request in asked.requests)
     count = len(asked.requests) // len(asked.prompts)
     choices = [_choice(asked, place, given[place // count], *answer) for place, answer in enumerate(answers)]
     said = sum(len(tokens) for _, tokens, _ in answers)

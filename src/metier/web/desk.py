@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
@@ -19,6 +19,7 @@ from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
 
 AUTO = "auto"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,16 @@ async def collected(pieces: AsyncIterator[Piece]) -> tuple[str, list[Token], str
     return text, tokens, finish
 
 
+async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results; where one fails, or nobody waits any more, the others are not gone on with."""
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        return [*await asyncio.gather(*tasks)]
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
     """Raises `MetierError` for a schema that cannot be followed."""
     ground = target.voice.ground
@@ -172,11 +183,18 @@ def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
 async def speak(
     target: Target, request: Request, stops: Sequence[str], decode: Decode | None = None
 ) -> AsyncIterator[Piece]:
-    """The answer as it comes. Whoever stops listening frees its place at the next token."""
+    """The answer as it comes. Whoever stops listening frees its place at the next token.
+
+    A token that ends turns, but does not end this request, comes with the last piece.
+    """
     ground = target.voice.ground
+    ends = ground.renderer.stop_ids - request.stop
     speech = Speech(decode or ground.renderer.decode, stops)
     async for delta in _deltas(ground.worker, request):
         token = None if delta.token is None else Token(delta.token, delta.logprob, delta.top)
+        if delta.token in ends:
+            yield Piece(speech.end(), token, "stop")
+            return
         text = "" if delta.token is None else speech.push(delta.token)
         if speech.stopped:
             yield Piece(text, token, "stop")

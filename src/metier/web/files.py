@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import time
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Files:
         """Raises `Refusal` for an empty file."""
         if not content:
             raise Refusal(400, "file: is empty", "send a file with rows", param="file")
-        kept = Kept(f"file-{uuid.uuid4().hex}", len(content), int(time.time()), _plain(name), purpose, owner)
+        kept = Kept(new_id("file"), len(content), int(time.time()), _plain(name), purpose, owner)
 
         def fill(to: Path) -> None:
             (to / kept.filename).write_bytes(content)
@@ -57,7 +57,7 @@ class Files:
     def all(self, owner: str) -> list[Kept]:
         """Newest first."""
         found = [Kept(**read_json(path)) for path in self.folder.glob("file-*/file.json")]
-        return sorted((each for each in found if each.owner == owner), key=lambda each: -each.created_at)
+        return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
 
     def get(self, id: str, owner: str) -> Kept:
         """Raises `Refusal` where there is none of this key's."""
@@ -72,6 +72,11 @@ class Files:
 
     def remove(self, kept: Kept) -> None:
         shutil.rmtree(self.folder / kept.id)
+
+
+def new_id(kind: str) -> str:
+    """Nobody guesses it, and those of one kind sort by when they were made."""
+    return f"{kind}-{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def _plain(name: str) -> str:

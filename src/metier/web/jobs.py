@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from metier import child
 from metier.data.guessing import propose
-from metier.errors import MetierError
 from metier.events import Event
 from metier.files import append_line, read_json, write_atomic, write_json
 from metier.recipe import Recipe
 from metier.run import Run
-from metier.web.failures import Refusal, whole
+from metier.web.failures import Refusal, told
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
@@ -57,7 +56,10 @@ class Job:
 
 @dataclass
 class Jobs:
-    """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded."""
+    """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded.
+
+    What waited, or ran, when the server was stopped is taken up again.
+    """
 
     folder: Path
     serve: Callable[[Run, str], object]
@@ -65,9 +67,13 @@ class Jobs:
     _waiting: deque[str] = field(default_factory=deque)
     _news: threading.Condition = field(default_factory=threading.Condition)
     _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
+    _halted: bool = False
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._work, name="jobs", daemon=True).start()
+        found = (self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json")))
+        self._waiting.extend(job.id for job in found if job.status not in _ENDED)
+        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+        self._thread.start()
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
@@ -85,7 +91,7 @@ class Jobs:
     def all(self, owner: str) -> list[Job]:
         """Newest first."""
         found = [Job(**read_json(path)) for path in self.folder.glob("ftjob-*/job.json")]
-        return sorted((each for each in found if each.owner == owner), key=lambda each: -each.created_at)
+        return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
 
     def get(self, id: str, owner: str) -> Job:
         """Raises `Refusal` where there is none of this key's."""
@@ -112,6 +118,19 @@ class Jobs:
                 stop()
             return self._end(job, "cancelled")
 
+    def halt(self) -> None:
+        """Begin no other, and ask the one that runs to write its checkpoint and end; it goes on at the next start."""
+        with self._news:
+            self._halted = True
+            for stop in self._stop.values():
+                stop()
+            self._news.notify()
+
+    def stop(self, timeout: float) -> None:
+        """Halt, and wait so many seconds for that."""
+        self.halt()
+        self._thread.join(timeout)
+
     def _recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
         domain = propose(training).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         domain |= {"name": job.suffix, "data": str(training.resolve())}
@@ -125,7 +144,9 @@ class Jobs:
     def _work(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: bool(self._waiting))
+                self._news.wait_for(lambda: self._waiting or self._halted)
+                if self._halted:
+                    return
                 job = self._read(self._waiting.popleft())
                 self._keep(job := replace(job, status="running"))
             self._run(job)
@@ -139,24 +160,34 @@ class Jobs:
                 self._tell(job.id, "info", f"{event.phase} {event.done}/{event.total}", values)
 
         self._tell(job.id, "info", "the job begins")
-        recipe = Recipe.load(self.folder / job.id / "recipe.toml")
+        status: Status
         try:
+            recipe = Recipe.load(self.folder / job.id / "recipe.toml")
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
-            run = child.train(recipe, {}, **how, started=partial(self._stop.__setitem__, job.id))
+            run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
             name = f"{job.suffix}-{run.name}"
             self.serve(run, name)
-            ended = replace(job, fine_tuned_model=name)
-            why: str | None = None
+            ended, status = replace(job, fine_tuned_model=name), "succeeded"
         except KeyboardInterrupt:
-            ended, why = job, "stopped"
-        except MetierError as error:
-            ended, why = job, whole(error)
+            ended, status = job, "queued"
+        except Exception as error:  # the others are tuned all the same
+            ended, status = replace(job, error={"code": "failed", "message": _why(error), "param": None}), "failed"
         finally:
             self._stop.pop(job.id, None)
         with self._news:
-            if self._read(job.id).status == "running":
-                problem = None if why is None else {"code": "failed", "message": why, "param": None}
-                self._end(replace(ended, error=problem), "failed" if why else "succeeded")
+            if self._read(job.id).status != "running":
+                return  # it was cancelled
+            if status == "queued":
+                self._keep(replace(job, status=status))
+                self._tell(job.id, "info", "the job was stopped; it goes on when the server is started again")
+            else:
+                self._end(ended, status)
+
+    def _started(self, id: str, stop: Callable[[], None]) -> None:
+        with self._news:
+            self._stop[id] = stop
+            if self._halted or self._read(id).status != "running":
+                stop()
 
     def _end(self, job: Job, status: Status) -> Job:
         job = replace(job, status=status, finished_at=int(time.time()))
@@ -175,3 +206,8 @@ class Jobs:
         event = {"object": "fine_tuning.job.event", "id": f"ftevent-{uuid.uuid4().hex}", "created_at": int(time.time())}
         event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
         append_line(self.folder / id / "events.jsonl", json.dumps(event, ensure_ascii=False))
+
+
+def _why(error: Exception) -> str:
+    message: str = told(error)[1]["error"]["message"]
+    return message

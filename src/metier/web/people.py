@@ -10,6 +10,8 @@ from pydantic import Field
 
 from metier.assistant.feedback import Model
 from metier.assistant.store import Turn
+from metier.web import answers
+from metier.web.answers import told
 from metier.web.callers import Admin, Asking
 from metier.web.desk import Desk
 from metier.web.failures import Refusal
@@ -40,8 +42,8 @@ def people_routes(desk: Desk) -> APIRouter:
     if care.feedback is not None:
         feedback = care.feedback
 
-        @routes.post("/feedback")
-        def thumb(body: Thumb, _: Asking) -> dict[str, Any]:
+        @routes.post("/feedback", responses=told(answers.Thanks))
+        def thumb(body: Thumb, _: Asking) -> Any:
             """Keep what somebody thinks of an answer; `metier feedback` makes training rows of it."""
             voice = desk.target(body.model).voice if body.model in desk.targets else None
             turns = [Turn(each.message.role, each.message.content) for each in body.messages]
@@ -52,18 +54,18 @@ def people_routes(desk: Desk) -> APIRouter:
     if care.tickets is not None:
         tickets = care.tickets
 
-        @routes.get("/tickets")
-        def listed(_: Admin, state: Literal["open", "taken", "closed"] | None = None) -> dict[str, Any]:
+        @routes.get("/tickets", responses=told(answers.TicketList))
+        def listed(_: Admin, state: Literal["open", "taken", "closed"] | None = None) -> Any:
             """The conversations that were handed over, the oldest first."""
             return {"object": "list", "data": [asdict(each) for each in tickets.listed(state)]}
 
-        @routes.post("/tickets/{number}/take")
-        def take(number: int, caller: Admin) -> dict[str, Any]:
+        @routes.post("/tickets/{number}/take", responses=told(answers.TicketAnswer))
+        def take(number: int, caller: Admin) -> Any:
             """Take one for oneself."""
             return asdict(tickets.take(_known(number), caller.name))
 
-        @routes.post("/tickets/{number}/close")
-        def close(number: int, body: Note, _: Admin) -> dict[str, Any]:
+        @routes.post("/tickets/{number}/close", responses=told(answers.TicketAnswer))
+        def close(number: int, body: Note, _: Admin) -> Any:
             """Done with it."""
             return asdict(tickets.close(_known(number), body.note))
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from metier.data.items import Message
 from metier.inference.sampling import Sampling
 
+Auto = Literal["auto"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -17,9 +18,9 @@ Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
 
 
 class Body(BaseModel):
-    """Numbers that are none, or without end, are faults."""
+    """Numbers that are none, or without end, or written as a text, are faults."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
 
 
 class Part(Body):

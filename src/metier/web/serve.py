@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
 
 from metier.errors import MetierError
-from metier.web.app import make_app
+from metier.web.app import DRAIN, make_app
 from metier.web.desk import Desk
 from metier.web.guard import Rules
+from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -58,9 +63,28 @@ def assert_safe(address: Address, keys: Keys) -> None:
         raise MetierError(problem, "make one: metier serve --new-key NAME")
 
 
-def run_server(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
+class Server(uvicorn.Server):
+    """Told to stop, it takes nothing new, has tunings write their checkpoints, and lets answers end; told twice, it
+    ends at once."""
+
+    def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
+        super().__init__(config)
+        self._jobs = jobs
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)  # tunings end with this process
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._jobs.halt()
+        await super().shutdown(sockets)
+
+
+def run_server(desk: Desk, address: Address, keys: Keys, home: Path, *, offline: bool = False) -> None:
     """Answer until it is told to stop; then what is being said may end."""
-    app = make_app(desk, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
+    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
+    app = make_app(desk, jobs, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
     config = uvicorn.Config(
         app,
         host=address.host,
@@ -70,6 +94,8 @@ def run_server(desk: Desk, address: Address, keys: Keys, home: Path) -> None:
         server_header=False,
         h11_max_incomplete_event_size=_HEADER,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=DRAIN,
     )
-    uvicorn.Server(config).run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the server raises its signal again once it has stopped, as it should
+    Server(config, jobs).run()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from metier.web import answers
+from metier.web.answers import told
 from metier.web.callers import Admin
 from metier.web.desk import Desk
-from metier.web.files import Files
+from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
-from metier.web.schema import Body, Name
-
-Auto = Literal["auto"]
+from metier.web.schema import Auto, Body, Name
 
 
 class Hyperparameters(Body):
@@ -55,19 +54,19 @@ class JobBody(Body):
 def file_routes(files: Files) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/files")
+    @routes.post("/files", responses=told(answers.FileAnswer))
     async def send(file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()], caller: Admin) -> Any:
         """Keep a file."""
         content = await file.read()
         return (await asyncio.to_thread(files.keep, file.filename or "", purpose, content, caller.name)).told()
 
-    @routes.get("/files")
+    @routes.get("/files", responses=told(answers.FileList))
     def listed(caller: Admin, purpose: str | None = None) -> Any:
         """The key's files, newest first."""
         found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
         return {"object": "list", "data": found, "has_more": False}
 
-    @routes.get("/files/{file_id}")
+    @routes.get("/files/{file_id}", responses=told(answers.FileAnswer))
     def one(file_id: str, caller: Admin) -> Any:
         """One of them."""
         return files.get(file_id, caller.name).told()
@@ -77,7 +76,7 @@ def file_routes(files: Files) -> APIRouter:
         """As it was sent."""
         return FileResponse(files.path(files.get(file_id, caller.name)), media_type="application/octet-stream")
 
-    @routes.delete("/files/{file_id}")
+    @routes.delete("/files/{file_id}", responses=told(answers.Deleted))
     def remove(file_id: str, caller: Admin) -> Any:
         """Remove it; what was tuned on it stays."""
         files.remove(files.get(file_id, caller.name))
@@ -89,14 +88,14 @@ def file_routes(files: Files) -> APIRouter:
 def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/fine_tuning/jobs")
+    @routes.post("/fine_tuning/jobs", responses=told(answers.JobAnswer))
     def create(body: JobBody, caller: Admin) -> Any:
         """Tune a base on a file; the run is served when it is done."""
         training = files.path(files.get(body.training_file, caller.name))
         validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
         own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
         job = Job(
-            id=f"ftjob-{uuid.uuid4().hex}",
+            id=new_id("ftjob"),
             created_at=int(time.time()),
             owner=caller.name,
             model=body.model,
@@ -109,25 +108,25 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         )
         return jobs.create(job, training, validation).told()
 
-    @routes.get("/fine_tuning/jobs")
+    @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
     def all_jobs(caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None) -> Any:
         """The key's jobs, newest first."""
         found = [each.told() for each in jobs.all(caller.name)]
         return _page(found, limit, after)
 
-    @routes.get("/fine_tuning/jobs/{job_id}")
+    @routes.get("/fine_tuning/jobs/{job_id}", responses=told(answers.JobAnswer))
     def job(job_id: str, caller: Admin) -> Any:
         """One of them."""
         return jobs.get(job_id, caller.name).told()
 
-    @routes.get("/fine_tuning/jobs/{job_id}/events")
+    @routes.get("/fine_tuning/jobs/{job_id}/events", responses=told(answers.EventList))
     def events(
         job_id: str, caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None
     ) -> Any:
         """What it told, newest first."""
         return _page(jobs.events(jobs.get(job_id, caller.name)), limit, after)
 
-    @routes.post("/fine_tuning/jobs/{job_id}/cancel")
+    @routes.post("/fine_tuning/jobs/{job_id}/cancel", responses=told(answers.JobAnswer))
     def cancel(job_id: str, caller: Admin) -> Any:
         """Stop it; what was learned so far is kept in its run."""
         return jobs.cancel(jobs.get(job_id, caller.name)).told()
