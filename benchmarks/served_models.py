@@ -19,6 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 import metier
 from metier.artifacts.gguf import write_adapter, write_base
 from metier.data.rendering import Renderer
+from metier.planning import Plan
+from metier.run import save_plan
 
 ADAPTERS = 4
 _NANO = Path(metier.__file__).parent / "assets" / "nano"
@@ -41,7 +43,7 @@ class Models:
         return Renderer.load(self.base)
 
 
-def make(shape: str, folder: Path, *, data: Path | None, merged: int) -> Models:
+def make(shape: str, folder: Path, *, data: Path | None, merged: int, threads: int) -> Models:
     """What lies in `folder` already is taken as it is. `shape` is nano, or a folder of `data`/models/configs."""
     base = folder / "base"
     if not base.exists():
@@ -55,7 +57,7 @@ def make(shape: str, folder: Path, *, data: Path | None, merged: int) -> Models:
         if not to.exists():
             write_adapter(adapter, base, to)
     plain = [_merged(base, adapters[number], folder / f"merged-{number}") for number in range(merged)]
-    return Models(base, _runs(base, adapters, folder), base_gguf, tuple(ggufs), tuple(plain))
+    return Models(base, _runs(base, adapters, folder, threads), base_gguf, tuple(ggufs), tuple(plain))
 
 
 def _make_base(shape: str, to: Path, data: Path | None) -> None:
@@ -125,7 +127,7 @@ def _merged(base: Path, adapter: Path, to: Path) -> Path:
     return to
 
 
-def _runs(base: Path, adapters: list[Path], folder: Path) -> tuple[Path, ...]:
+def _runs(base: Path, adapters: list[Path], folder: Path, threads: int) -> tuple[Path, ...]:
     """Each adapter measured on a few rows, for a run is what metier serves."""
     rows = folder / "rows.jsonl"
     turns = [
@@ -146,5 +148,7 @@ def _runs(base: Path, adapters: list[Path], folder: Path) -> tuple[Path, ...]:
                 "path": folder / "recipe.toml",
             }
         )
-        found.append(metier.evaluate(recipe, offline=True).directory)
+        run = metier.evaluate(recipe, offline=True)
+        save_plan(run, Plan(**{**run.plan(), "threads": threads}))  # a server takes as many as the plan says
+        found.append(run.directory)
     return tuple(found)

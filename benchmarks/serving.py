@@ -24,14 +24,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import psutil
 from served_models import ADAPTERS, Models, make
 
 from metier.data.items import Message
@@ -67,7 +69,6 @@ class Served:
     path: str
     body: Body
     apart: bool = False
-    threads: int = 0
 
 
 @dataclass
@@ -81,17 +82,23 @@ class Heard:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one cell: tokens a second in all, first token and gaps in seconds."""
+    """Of one cell: tokens a second in all, and a second of CPU; first token and gaps in seconds; how busy others were.
+
+    What others take of the machine slows whoever waits for all of its threads more than it costs CPU.
+    """
 
     rate: float
+    lean: float
     first: float
     gap: float
     worst: float
+    others: float
 
 
 def main() -> None:
     options = _options()
-    models = make(options.shape, options.folder / options.shape, data=options.data, merged=options.merged)
+    folder = options.folder.resolve() / options.shape
+    models = make(options.shape, folder, data=options.data, merged=options.merged, threads=options.threads)
     cells = [Cell(streams, adapters) for streams in options.streams for adapters in (1, ADAPTERS) if adapters <= streams]
     servers = [_metier(models), *_transformers(models, options), *_llama(models, options)]
     found: dict[tuple[str, Cell], list[Result]] = {}
@@ -99,7 +106,8 @@ def main() -> None:
         for server in servers[number % len(servers) :] + servers[: number % len(servers)]:
             for cell, result in _round(server, models, cells, number, options):
                 found.setdefault((server.name, cell), []).append(result)
-                print(f"# round {number + 1}, {server.name:<12} {cell}: {result.rate:8.1f} tokens/s", flush=True)
+                told = f"{result.rate:8.1f} tokens/s, {result.lean:8.1f} a CPU second, others {result.others:.0%}"
+                print(f"# round {number + 1}, {server.name:<12} {cell}: {told}", flush=True)
     _show(options, servers, cells, found)
 
 
@@ -111,6 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, default=64, help="of every answer")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every server")
     parser.add_argument("--merged", type=int, default=ADAPTERS, help="of how many adapters transformers gets a base")
     parser.add_argument("--transformers", default=shutil.which("transformers", path=Path(sys.executable).parent))
     parser.add_argument("--llama-server", default=shutil.which("llama-server"))
@@ -151,7 +160,7 @@ def _llama(models: Models, options: argparse.Namespace) -> list[Served]:
         return []
     slots, room = max(options.streams), 256 + options.tokens
     how = ["-m", str(models.base_gguf), "--lora", ",".join(map(str, models.ggufs)), "--lora-init-without-apply"]
-    how += ["-np", str(slots), "-c", str(slots * room), "-t", str(os.cpu_count()), "-tb", str(os.cpu_count())]
+    how += ["-np", str(slots), "-c", str(slots * room), "-t", str(options.threads)]
 
     def body(ids: Sequence[int], text: str, adapter: int, tokens: int) -> dict[str, Any]:
         lora = [{"id": each, "scale": float(each == adapter)} for each in range(ADAPTERS)]
@@ -172,24 +181,41 @@ def _round(
             continue
         ports = [_PORT + each for each in range(processes if server.apart else 1)]
         with ExitStack() as running:
+            children = []
             for adapter, port in enumerate(ports):
-                log = options.folder / f"{server.name}-{port}.log"
-                running.enter_context(_running(server.command(adapter, port), port, len(ports), log))
+                log, threads = options.folder / f"{server.name}-{port}.log", max(1, options.threads // len(ports))
+                children.append(running.enter_context(_running(server.command(adapter, port), port, threads, log)))
             for cell in own:
                 asyncio.run(_burst(server, models, cell, number=-1, tokens=4, ports=ports))  # warms up
-                yield cell, asyncio.run(_burst(server, models, cell, number=number, tokens=options.tokens, ports=ports))
+                measured = partial(_burst, server, models, cell, number=number, tokens=options.tokens, ports=ports)
+                yield cell, _metered(measured, children)
+
+
+def _metered(burst: Callable[[], Coroutine[Any, Any, Result]], children: Sequence[psutil.Process]) -> Result:
+    """With what its servers took of the processors, and others beside them."""
+    own, before, begun = _taken(children), psutil.cpu_times(), time.perf_counter()
+    result = asyncio.run(burst())
+    seconds, own, after = time.perf_counter() - begun, _taken(children) - own, psutil.cpu_times()
+    room = (psutil.cpu_count() or 1) * seconds
+    busy = room - (after.idle - before.idle) - (after.iowait - before.iowait)
+    return replace(result, lean=result.rate * seconds / own, others=max(0.0, busy - own) / room)
+
+
+def _taken(children: Sequence[psutil.Process]) -> float:
+    """CPU seconds, those of their own children too."""
+    whole = [each for child in children for each in (child, *child.children(recursive=True))]
+    return sum(each.cpu_times().user + each.cpu_times().system for each in whole)
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, beside: int, log: Path) -> Iterator[None]:
-    """A server, with its share of the cores, until it is left."""
-    threads = max(1, (os.cpu_count() or 1) // beside)
+def _running(command: Sequence[str], port: int, threads: int, log: Path) -> Iterator[psutil.Process]:
+    """A server until it is left."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with log.open("wb") as output:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
         try:
             _wait(child, port, log)
-            yield
+            yield psutil.Process(child.pid)
         finally:
             child.terminate()
             try:
@@ -229,7 +255,7 @@ async def _burst(
         raise SystemExit(f"{server.name}: answers of {short} tokens where {tokens} were asked for")
     gaps = sorted(gap for each in heard for gap in each.gaps) or [0.0]
     firsts = sorted(each.first for each in heard)
-    return Result(cell.streams * tokens / seconds, _high(firsts), statistics.median(gaps), _high(gaps))
+    return Result(cell.streams * tokens / seconds, 0.0, _high(firsts), statistics.median(gaps), _high(gaps), 0.0)
 
 
 def _high(ordered: Sequence[float]) -> float:
@@ -288,18 +314,27 @@ def _show(
 ) -> None:
     hardware = probe()
     print(f"\n{options.shape}, bfloat16, {options.tokens} tokens an answer, medians of {options.rounds} rounds")
-    print(f"{hardware.system}, {hardware.cores} cores; metier {version('metier')}, torch {version('torch')}, {_peers(options)}")
-    print(f"{'':<22} {'server':<12} {'tokens/s':>9} {'first p99':>10} {'gap p50':>9} {'gap p99':>9}  metier is")
+    print(f"{hardware.system}, {hardware.cores} cores, {options.threads} threads each, torch {version('torch')}")
+    print(f"metier {version('metier')}, {_peers(options)}; others on the machine took {_others(found):.0%} of it")
+    print(f"{'':<22} {'server':<12} {'tokens/s':>9} {'a CPU s':>8} {'first p99':>10} {'gap p50':>8} {'gap p99':>8}  metier is")
     for cell in cells:
-        ours = statistics.median(each.rate for each in found["metier", cell])
+        ours = _median(found["metier", cell])
         for server in servers:
             if not (results := found.get((server.name, cell))):
                 continue
-            rate, first, gap, worst = (
-                statistics.median(getattr(each, name) for each in results) for name in ("rate", "first", "gap", "worst")
-            )
-            ratio = "" if server.name == "metier" else f"{ours / rate:5.2f} times as fast"
-            print(f"{cell!s:<22} {server.name:<12} {rate:9.1f} {first:9.2f}s {gap * 1e3:7.0f}ms {worst * 1e3:7.0f}ms  {ratio}")
+            one = _median(results)
+            ratio = f"{ours.rate / one.rate:6.2f} times as fast, {ours.lean / one.lean:6.2f} by CPU"
+            times = f"{one.first:9.2f}s {one.gap * 1e3:6.0f}ms {one.worst * 1e3:6.0f}ms"
+            told = f"{cell!s:<22} {server.name:<12} {one.rate:9.1f} {one.lean:8.1f} {times}"
+            print(told if server.name == "metier" else f"{told}  {ratio}")
+
+
+def _median(results: Sequence[Result]) -> Result:
+    return Result(*(statistics.median(getattr(each, one.name) for each in results) for one in fields(Result)))
+
+
+def _others(found: dict[tuple[str, Cell], list[Result]]) -> float:
+    return statistics.mean(each.others for results in found.values() for each in results)
 
 
 def _peers(options: argparse.Namespace) -> str:
