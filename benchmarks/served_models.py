@@ -114,7 +114,7 @@ def _adapter(base: Path, to: Path, seed: int) -> Path:
             for name, weight in adapted.named_parameters()
             if "lora_" in name
         }
-        adapted.save_pretrained(to, state_dict=drawn)
+        adapted.save_pretrained(str(to), state_dict=drawn)
     return to
 
 

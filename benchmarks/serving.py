@@ -41,7 +41,7 @@ from metier.hardware import probe
 
 _PORT = 8310
 _STARTS = 240.0  # seconds in which a server has to answer
-_TOPICS = "a blocked card,a late parcel,a cough at night,a slow line,a double charge,a lost password".split(",")
+_TOPICS = ["a blocked card", "a late parcel", "a cough at night", "a slow line", "a double charge", "a lost password"]
 Body = Callable[[Sequence[int], str, int, int], dict[str, Any]]
 
 
@@ -99,7 +99,9 @@ def main() -> None:
     options = _options()
     folder = options.folder.resolve() / options.shape
     models = make(options.shape, folder, data=options.data, merged=options.merged, threads=options.threads)
-    cells = [Cell(streams, adapters) for streams in options.streams for adapters in (1, ADAPTERS) if adapters <= streams]
+    cells = [
+        Cell(streams, adapters) for streams in options.streams for adapters in (1, ADAPTERS) if adapters <= streams
+    ]
     servers = [_metier(models), *_transformers(models, options), *_llama(models, options)]
     found: dict[tuple[str, Cell], list[Result]] = {}
     for number in range(options.rounds):
@@ -177,7 +179,7 @@ def _round(
     """All cells of one server, which is started anew for each number of processes that it needs."""
     for processes in (1, ADAPTERS) if server.apart else (ADAPTERS,):
         own = [each for each in cells if not server.apart or each.adapters == processes]
-        if server.apart and processes > len(models.merged) or not own:
+        if (server.apart and processes > len(models.merged)) or not own:
             continue
         ports = [_PORT + each for each in range(processes if server.apart else 1)]
         with ExitStack() as running:
@@ -204,7 +206,7 @@ def _metered(burst: Callable[[], Coroutine[Any, Any, Result]], children: Sequenc
 def _taken(children: Sequence[psutil.Process]) -> float:
     """CPU seconds, those of their own children too."""
     whole = [each for child in children for each in (child, *child.children(recursive=True))]
-    return sum(each.cpu_times().user + each.cpu_times().system for each in whole)
+    return float(sum(each.cpu_times().user + each.cpu_times().system for each in whole))
 
 
 @contextmanager
@@ -316,7 +318,8 @@ def _show(
     print(f"\n{options.shape}, bfloat16, {options.tokens} tokens an answer, medians of {options.rounds} rounds")
     print(f"{hardware.system}, {hardware.cores} cores, {options.threads} threads each, torch {version('torch')}")
     print(f"metier {version('metier')}, {_peers(options)}; others on the machine took {_others(found):.0%} of it")
-    print(f"{'':<22} {'server':<12} {'tokens/s':>9} {'a CPU s':>8} {'first p99':>10} {'gap p50':>8} {'gap p99':>8}  metier is")
+    head = f"{'tokens/s':>9} {'a CPU s':>8} {'first p99':>10} {'gap p50':>8} {'gap p99':>8}"
+    print(f"{'':<22} {'server':<12} {head}  metier is")
     for cell in cells:
         ours = _median(found["metier", cell])
         for server in servers:
@@ -341,7 +344,9 @@ def _peers(options: argparse.Namespace) -> str:
     told = [f"transformers {version('transformers')}"]
     if options.llama_server:
         answer = subprocess.run([options.llama_server, "--version"], capture_output=True, text=True, check=False)
-        told.append("llama.cpp " + next(iter((answer.stdout + answer.stderr).splitlines()), "?").removeprefix("version: "))
+        told.append(
+            "llama.cpp " + next(iter((answer.stdout + answer.stderr).splitlines()), "?").removeprefix("version: ")
+        )
     return ", ".join(told)
 
 

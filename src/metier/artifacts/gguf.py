@@ -1,4 +1,4 @@
-"""A base and its low-rank adapters as GGUF, the format of llama.cpp: a file each, in the numbers that they are stored in.
+"""A base and its low-rank adapters as GGUF, the format of llama.cpp: a file each, in the numbers as they are stored.
 
 The layout is that of llama.cpp's own converters: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Shapes:
 I inputs, O outputs, R ranks.
@@ -17,7 +17,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, MODEL_ARCH, RopeScalingType, TokenType
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType, RopeScalingType, TokenType
 from safetensors import safe_open
 from torch import Tensor
 
@@ -51,15 +51,13 @@ _STORED = {
     torch.bfloat16: (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
 }
 # How words are cut before bytes are merged, by the pattern in tokenizer.json; GPT-2's own has none.
-_CUTS = {
-    "": "gpt-2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
-}
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CUTS = {"": "gpt-2", rf"{_WORDS}\p{{N}}{_SIGNS}": "qwen2", rf"{_WORDS}\p{{N}}{{1,3}}{_SIGNS}": "llama-bpe"}
 
 
 def write_base(directory: Path, renderer: Renderer, to: Path) -> None:
-    """Write a base with its tokenizer and chat template. Raises `ModelError` for what GGUF, or this, has no form for."""
+    """Write a base with its tokenizer and chat template. Raises `ModelError` for what this has no form for."""
     config = read_config(directory)
     family = _family(config)
     writer = GGUFWriter(to, gguf.MODEL_ARCH_NAMES[family.arch])
@@ -133,7 +131,7 @@ def _names(config: Config, family: _Family) -> Any:
 def _tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():
+            for name in opened.offset_keys():
                 yield name, opened.get_tensor(name)
 
 

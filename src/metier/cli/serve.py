@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metier.cli.common import Offline, Progress, say
+from metier.cli.common import Offline, PlanSet, Progress, overrides, say
 from metier.errors import MetierError
 
 if TYPE_CHECKING:
     from metier.assistant.safety import Safety
     from metier.assistant.scope import Scope
+    from metier.inference.voices import Elsewhere, Voices
     from metier.run import Run
     from metier.web.care import Care
     from metier.web.dispatch import Dispatch, Typed
 
+_ENGINES = "native, llamacpp or vllm"
 _NEEDED = ("fastapi", "uvicorn", "llguidance", "prometheus_client")
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
@@ -44,11 +48,13 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     new_key: NewKey = None,
     origin: Origin = None,
     safety: SafetyFile = None,
+    plan: PlanSet = None,
     offline: Offline = False,
 ) -> None:
     """Serve runs to OpenAI's clients, exactly as they were measured.
 
-    Runs of one base share it. A model is named by its run, by RUN/DOMAIN, or by its domain.
+    Runs of one base share it. A model is named by its run, by RUN/DOMAIN, or by its domain. With --plan
+    engine=llamacpp, or engine=vllm, another engine answers, near what was measured.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise MetierError(f"serving needs {', '.join(missing)}", "pip install 'metier[serve]'")
@@ -72,13 +78,44 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
-    for run in opened:
-        voices.add(run)
+    _add(voices, opened, plan)
     sides = _typed(opened, offline=offline)
     desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     run_server(desk, address, known, Path.cwd(), offline=offline)
+
+
+def _add(voices: Voices, runs: Sequence[Run], plan: list[str] | None) -> None:
+    """Have runs answered by metier's own engine, or the one that is named."""
+    from metier.inference.voices import NATIVE
+
+    chosen = overrides(plan)
+    engine = chosen.pop("engine", NATIVE)
+    if chosen:
+        raise MetierError(f"--plan {next(iter(chosen))}: is no choice of serving", f"the one is engine = {_ENGINES}")
+    if engine == NATIVE:
+        for run in runs:
+            voices.add(run)
+        return
+    # What ends metier while the other engine starts ends that too; later the server sees to it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    voices.add_elsewhere({run.name: run for run in runs}, _elsewhere(engine))
+    say(f"note  {engine} answers: what is served is near what was measured, not equal to it")
+
+
+def _elsewhere(engine: Any) -> Elsewhere:
+    """What opens runs on another engine."""
+    match engine:
+        case "llamacpp":
+            from metier.inference.llamacpp import open_llamacpp
+
+            return open_llamacpp
+        case "vllm":
+            from metier.inference.vllm import open_vllm
+
+            return open_vllm
+    raise MetierError(f"--plan engine={engine}: there is no such engine", f"choose {_ENGINES}")
 
 
 def _care(path: Path | None, sides: Typed) -> Care:

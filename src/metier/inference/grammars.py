@@ -28,7 +28,8 @@ class JsonGrammar:
 
     def __init__(self, renderer: Renderer, vocabulary: int, schema: Mapping[str, Any] | None) -> None:
         tokenizer = _tokenizer(renderer, vocabulary)
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema or _ANY_OBJECT), _COMPACT)
+        self.schema = schema or _ANY_OBJECT
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(self.schema), _COMPACT)
         if faulty := LLMatcher.validate_grammar(grammar, tokenizer):
             problem = f"response_format: the schema cannot be followed: {faulty.splitlines()[0]}"
             raise MetierError(problem, "give a schema that says what the answer is")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,16 @@ from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
-from metier.inference.engine import Capacity, Engine
-from metier.inference.loaded import Loaded, identity, open_run, warn_forgeable
+from metier.inference.engine import Capacity
+from metier.inference.loaded import identity, open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
 from metier.model.adapters import Identity
 from metier.model.bank import BASE, Bank, bankable
 from metier.run import Run
 from metier.stages import find_base
+
+NATIVE = "native"
 
 _CACHE = 0.3  # of the memory that is free once a base is loaded, for keys and values of what is being answered
 _PATIENCE = 60.0  # seconds in which a run that is unloaded may finish what it says
@@ -41,21 +43,31 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ground:
-    """A base in memory with its engine, by a recipe's name for it, which may be a path from `home`.
+    """A base that answers, by a recipe's name for it, which may be a path from `home`.
 
-    `bank` holds the adapters that share it, None where one run has it alone.
+    `context` is the longest row in tokens. `bank` holds the adapters that share metier's own engine; without one, a run
+    has it alone, or another `engine` answers, which `close` ends.
     """
 
     model: str
     home: Path
-    loaded: Loaded
-    engine: Engine
+    renderer: Renderer
+    vocabulary: int
+    context: int
     worker: Worker
-    bank: Bank | None
+    bank: Bank | None = None
+    engine: str = NATIVE
+    close: Callable[[], None] = lambda: None
 
     @property
-    def renderer(self) -> Renderer:
-        return self.loaded.renderer
+    def shared(self) -> bool:
+        """Whether several runs stand on it, and the untuned base can be asked too."""
+        return self.bank is not None or self.engine != NATIVE
+
+    def stop(self, timeout: float) -> None:
+        """Take nothing new, and end once all is answered, or after so many seconds."""
+        self.worker.stop(timeout)
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,10 @@ class Voice:
         return cells if isinstance(cells, dict) else message.content
 
 
+Elsewhere = Callable[[Mapping[str, Run], Limits, bool, Listener], Ground]
+"""Runs of one base by name → what answers for them; told whether it may fetch, and who hears of it."""
+
+
 class Voices:
     """Every run that is served, by name, and the bases that they stand on."""
 
@@ -141,14 +157,33 @@ class Voices:
         adapter have changed.
         """
         name = name or run.name
-        if name in self._voices:
-            raise MetierError(f"{name}: is served already", "give it another name, or unload that one first")
-        if run.finished().why_shut:
-            raise MetierError(f"{run.directory}: cannot be served: {run.why_shut}", "choose a run from `metier runs`")
+        self._assert_free(run, name)
         ground, adapter = self._ground(run), BASE
         if ground.bank and run.facts["method"] != "none":
             adapter = name
             ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
+        return self._voice(run, name, ground, adapter)
+
+    def add_elsewhere(self, runs: Mapping[str, Run], open_elsewhere: Elsewhere) -> None:
+        """Open runs, by name, to be answered by another engine, which is started once for each base with all of its
+        adapters. Raises as `add`, and where that engine cannot be started, or has no form for a run.
+        """
+        bases: dict[tuple[Any, ...], dict[str, Run]] = {}
+        for name, run in runs.items():
+            self._assert_free(run, name)
+            bases.setdefault(_same_tokens(run), {})[name] = run
+        for key, alike in bases.items():
+            ground = self._grounds[key] = open_elsewhere(alike, self._limits, self._offline, self._listen)
+            for name, run in alike.items():
+                self._voice(run, name, ground, name if run.facts["method"] != "none" else BASE)
+
+    def _assert_free(self, run: Run, name: str) -> None:
+        if name in self._voices:
+            raise MetierError(f"{name}: is served already", "give it another name, or unload that one first")
+        if run.finished().why_shut:
+            raise MetierError(f"{run.directory}: cannot be served: {run.why_shut}", "choose a run from `metier runs`")
+
+    def _voice(self, run: Run, name: str, ground: Ground, adapter: str) -> Voice:
         voice = Voice(
             name=name,
             ground=ground,
@@ -165,17 +200,18 @@ class Voices:
         """Forget a run; whoever it answers hears the end first. Raises KeyError where there is none."""
         voice = self._voices.pop(name)
         ground = voice.ground
-        if ground.bank and voice.adapter != BASE:
-            ground.worker.without(voice.adapter, partial(ground.bank.remove, voice.adapter)).result()
+        if ground.shared and voice.adapter != BASE:
+            forget = partial(ground.bank.remove, voice.adapter) if ground.bank else lambda: None
+            ground.worker.without(voice.adapter, forget).result()
         elif ground not in [each.ground for each in self._voices.values()]:
-            ground.worker.stop(_PATIENCE)
+            ground.stop(_PATIENCE)
             self._grounds = {key: each for key, each in self._grounds.items() if each is not ground}
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
         end = time.monotonic() + timeout
         for ground in self.grounds:
-            ground.worker.stop(max(0.0, end - time.monotonic()))
+            ground.stop(max(0.0, end - time.monotonic()))
 
     def _ground(self, run: Run) -> Ground:
         """What it stands on: with others where its base is the same and its adapter adds up with theirs."""
@@ -190,7 +226,8 @@ class Voices:
             positions = int(_CACHE * loaded.free) // loaded.position_bytes
             engine = loaded.engine(Capacity(tokens, limits.sequences, limits.remember, positions), bank)
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
-            self._grounds[key] = Ground(recipe.model, recipe.directory, loaded, engine, worker, bank)
+            known = (loaded.renderer, loaded.vocabulary, loaded.context)
+            self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, bank)
         return self._grounds[key]
 
     def _identity(self, run: Run, ground: Ground) -> Identity:
@@ -199,8 +236,13 @@ class Voices:
         return identity(recipe.model, source, ground.renderer)
 
 
+def _same_tokens(run: Run) -> tuple[Any, ...]:
+    """What runs have to share on any engine: their base's weights, and what it reads."""
+    hashes = run.facts["hashes"]
+    return tuple(hashes[each] for each in ("base", "tokenizer", "template"))
+
+
 def _same_base(run: Run) -> tuple[Any, ...]:
-    """What runs have to share to be answered by one network: its weights, its tokens and its numbers."""
-    hashes, plan = run.facts["hashes"], run.plan()
-    whose = (hashes[each] for each in ("base", "tokenizer", "template", "format"))
-    return *whose, *(plan[each] for each in ("device", "kernels", "pad_to"))
+    """What runs have to share to be answered by one network: besides, its numbers."""
+    plan = run.plan()
+    return *_same_tokens(run), run.facts["hashes"]["format"], *(plan[each] for each in ("device", "kernels", "pad_to"))

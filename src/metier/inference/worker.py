@@ -7,10 +7,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from metier.errors import MetierError
-from metier.inference.engine import Delta, Engine, Request
+from metier.inference.engine import Delta, Read, Request
 from metier.trees import Example
 
 Result = TypeVar("Result")
@@ -24,6 +25,26 @@ class FullError(MetierError):
 
 class StoppedError(MetierError):
     """Nothing is answered any more."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What became of one request where an engine could not answer it."""
+
+    handle: int
+    error: Exception
+
+
+class Answering(Protocol):
+    """What a worker drives: metier's own engine, or another's that answers elsewhere."""
+
+    def submit(self, request: Request) -> int: ...
+    def cancel(self, handle: int) -> None: ...
+    def clear(self) -> None: ...
+    def forget(self, adapter: str) -> None: ...
+    def step(self) -> Sequence[Delta | Failed]: ...
+    def score(self, rows: Sequence[Example], adapter: str = "") -> list[float]: ...
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> list[list[Read]]: ...
 
 
 @dataclass
@@ -48,7 +69,7 @@ class Worker:
     Rows to be scored and other work are done between two steps, rows of one adapter together.
     """
 
-    def __init__(self, engine: Engine, *, sequences: int, capacity: int) -> None:
+    def __init__(self, engine: Answering, *, sequences: int, capacity: int) -> None:
         self._engine = engine
         self._sequences = sequences
         self.capacity = capacity
@@ -87,6 +108,10 @@ class Worker:
             self._scoring.append(asked)
             self._news.notify()
         return asked.result
+
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> Future[list[list[Read]]]:
+        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
+        return self.do(partial(self._engine.read, rows, top, adapter))
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
         """Something on the engine's thread, between two steps."""
@@ -178,9 +203,9 @@ class Worker:
             return
         for delta in deltas:
             ticket = self._speaking[delta.handle]
-            if delta.finish:
+            if isinstance(delta, Failed) or delta.finish:
                 del self._speaking[delta.handle]
-            ticket.heard(delta)
+            ticket.heard(delta.error if isinstance(delta, Failed) else delta)
 
     def _admitted(self) -> list[Ticket]:
         """Those for whom there are places: one of each tenant's in turn, whoever was served last coming last."""

@@ -274,6 +274,12 @@ def _plain(value: Any) -> Any:
 
 def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
     """Put a saved adapter on a base; raises `ModelError` where it was made for another one, or has changed since."""
+    check_belongs(directory, identity)
+    return _put(network, directory)[0]
+
+
+def check_belongs(directory: Path, identity: Identity) -> None:
+    """Raise `ModelError` where a saved adapter was made for another base, or has changed since."""
     if not verify(directory):
         hint = "restore the folder from a copy, or remove the run and train again"
         raise ModelError(f"{directory}: is not what was tested: its files differ from its manifest", hint)
@@ -289,7 +295,6 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
-    return _put(network, directory)[0]
 
 
 def load_foreign(network: nn.Module, directory: Path, name: str = "default") -> PeftModel:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp
 
+from metier.inference.voices import NATIVE
 from metier.run import Run
 from metier.web import answers, chat, completions
 from metier.web.answers import BUSY, REFUSED, told
@@ -165,7 +166,10 @@ def _model(name: str, target: Target) -> dict[str, Any]:
     voice = target.voice
     created = int(datetime.fromisoformat(voice.run.facts["started"]).timestamp()) if voice.run else 0
     told = {"id": name, "object": "model", "created": created, "owned_by": "metier", "root": voice.name}
-    return {**told, "parent": voice.ground.model if voice.run else None, "domains": [*voice.questions.domains]}
+    # Only metier's own engine answers as the run was measured.
+    engine = {"engine": voice.ground.engine, "as_measured": voice.ground.engine == NATIVE}
+    parent = voice.ground.model if voice.run else None
+    return {**told, "parent": parent, "domains": [*voice.questions.domains], **engine}
 
 
 def _state(desk: Desk, meters: Meters) -> APIRouter:
@@ -190,6 +194,6 @@ def _state(desk: Desk, meters: Meters) -> APIRouter:
             tokens = renderer.raw_ids(body.text)
         else:
             tokens = renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
-        return {"tokens": tokens, "count": len(tokens), "max_model_len": target.voice.ground.loaded.context}
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": target.voice.ground.context}
 
     return routes

@@ -98,13 +98,12 @@ async def _given(asked: Continued) -> list[list[Read]]:
     if asked.body.logprobs is None:
         return [[Read(token, None) for token in prompt] for prompt in asked.prompts]
     ground, adapter = asked.target.voice.ground, asked.target.voice.adapter
-    read = partial(ground.engine.read, asked.prompts, asked.body.logprobs, adapter)
-    return await asyncio.wrap_future(ground.worker.do(read))
+    return await asyncio.wrap_future(ground.worker.read(asked.prompts, asked.body.logprobs, adapter))
 
 
 def _prompts(target: Target, body: CompletionBody) -> list[tuple[int, ...]]:
     """Text never becomes a control token; ids are taken as they are."""
-    renderer, size = target.voice.ground.renderer, target.voice.ground.loaded.vocabulary
+    renderer, size = target.voice.ground.renderer, target.voice.ground.vocabulary
     given = body.prompt
     several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     prompts = [tuple(renderer.raw_ids(each)) if isinstance(each, str) else tuple(each) for each in several]

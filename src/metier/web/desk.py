@@ -69,7 +69,7 @@ class Desk:
         found: dict[str, Target] = {}
         shared: set[str] = set()
         for ground in self.voices.grounds:
-            if ground.bank:
+            if ground.shared:
                 found[ground.model] = Target(Voice(ground.model, ground))
         for name, voice in self.voices.all.items():
             domains = [*voice.questions.domains]
@@ -117,7 +117,7 @@ class Desk:
             return self._expert(routed.domain), routed
         voices, domains = self.voices.all.values(), {*self.dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
-        bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.bank)
+        bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
 
     def _expert(self, domain: str) -> Target:
@@ -135,17 +135,17 @@ def request_of(
     target: Target, prompt: Sequence[int], most: int | None, *, tenant: str, sampling: Sampling, **how: Any
 ) -> Request:
     """Raises `Refusal` where nothing fits behind the prompt, or a rule names no token."""
-    voice, loaded = target.voice, target.voice.ground.loaded
-    if strange := [token for token in sampling.bias if token >= loaded.vocabulary]:
-        problem = f"logit_bias: {strange[0]} is no token of {loaded.vocabulary}"
+    voice, ground = target.voice, target.voice.ground
+    if strange := [token for token in sampling.bias if token >= ground.vocabulary]:
+        problem = f"logit_bias: {strange[0]} is no token of {ground.vocabulary}"
         raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
-    room = loaded.context - len(prompt)
+    room = ground.context - len(prompt)
     if room < 1:
-        problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {loaded.context}"
+        problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {ground.context}"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
     length = min(most or voice.max_new_tokens, room)
     own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
-    return Request(tuple(prompt), length, loaded.renderer.stop_ids, **own, **how)
+    return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)
 
 
 def apart(request: Request, number: int) -> Request:
@@ -177,7 +177,7 @@ async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
     """Raises `MetierError` for a schema that cannot be followed."""
     ground = target.voice.ground
-    return JsonGrammar(ground.renderer, ground.loaded.vocabulary, schema)
+    return JsonGrammar(ground.renderer, ground.vocabulary, schema)
 
 
 async def speak(
@@ -225,8 +225,8 @@ async def choose(target: Target, item: Item) -> list[tuple[str, float]]:
     """A closed set's replies with their log-probabilities, likeliest first, scored as evaluation does."""
     ground = target.voice.ground
     rows = ground.renderer.label_rows(item)
-    if max(len(row.tokens) for row in rows) > ground.loaded.context:
-        problem = f"the question is longer than {target.voice.name} reads ({ground.loaded.context} tokens)"
+    if max(len(row.tokens) for row in rows) > ground.context:
+        problem = f"the question is longer than {target.voice.name} reads ({ground.context} tokens)"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
     scores = await asyncio.wrap_future(ground.worker.score(rows, target.voice.adapter))
     return sorted(zip(item.replies, scores, strict=True), key=lambda each: -each[1])
