@@ -285,6 +285,8 @@ def _add_ends(writer: GGUFWriter, renderer: Renderer) -> None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
     if tokenizer.eos_token_id is not None:
         writer.add_eos_token_id(tokenizer.eos_token_id)
+    if tokenizer.pad_token_id is not None:
+        writer.add_pad_token_id(tokenizer.pad_token_id)
     for turn in renderer.stop_ids - {tokenizer.eos_token_id}:
         writer.add_eot_token_id(turn)
     writer.add_chat_template(renderer.template)

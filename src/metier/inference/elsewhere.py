@@ -15,9 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -89,22 +88,24 @@ class Child:
         atexit.register(self.stop)
         self._wait()
 
-    def post(self, path: str, body: Json) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Raises `StoppedError` where it does not answer, `MetierError` where it refuses."""
-        connection = http.client.HTTPConnection(_HOST, self.port)
+    @contextmanager
+    def asked(self, path: str, body: Json) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
+        """The answer, and the line that it comes by; leaving early closes that, by which the server knows.
+
+        Raises `StoppedError` where it does not answer, `MetierError` where it refuses.
+        """
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._secret}"}
-        try:
-            connection.request("POST", path, json.dumps(body), headers)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise MetierError(f"{self.name} refuses: {_reason(answer.read())}", "its own rules are narrower here")
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise self.gone(error) from None
-        except MetierError:
-            connection.close()
-            raise
-        return connection, answer
+        with closing(http.client.HTTPConnection(_HOST, self.port)) as connection:
+            try:
+                connection.request("POST", path, json.dumps(body), headers)
+                line, answer = connection.sock, connection.getresponse()
+                reason = "" if answer.status == 200 else _reason(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                raise self.gone(error) from None
+            if reason:
+                raise MetierError(f"{self.name} refuses: {reason}", "its own rules are narrower here")
+            with closing(answer):
+                yield line, answer
 
     def gone(self, error: Exception) -> StoppedError:
         """What to say where it broke off."""
@@ -155,7 +156,7 @@ class Elsewhere:
         self._dialect = dialect
         self._sequences = sequences
         self._handles = 0
-        self._open: dict[int, http.client.HTTPConnection | None] = {}
+        self._open: dict[int, socket.socket | None] = {}
         self._news: SimpleQueue[Delta | Failed] = SimpleQueue()
 
     def submit(self, request: Request) -> int:
@@ -166,10 +167,9 @@ class Elsewhere:
 
     def cancel(self, handle: int) -> None:
         """The server sees that nobody listens; an unknown or finished one is no error."""
-        connection = self._open.pop(handle, None)
-        if connection and connection.sock:
+        if line := self._open.pop(handle, None):
             with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                line.shutdown(socket.SHUT_RDWR)
 
     def clear(self) -> None:
         for handle in [*self._open]:
@@ -200,31 +200,31 @@ class Elsewhere:
             return [*pool.map(lambda row: self._dialect.read(row, top, adapter, self._ask), rows)]
 
     def _ask(self, body: Json) -> Json:
-        connection, answer = self._child.post(self._dialect.path, body)
-        with closing(connection):
+        with self._child.asked(self._dialect.path, body) as (_, answer):
             whole: Json = json.loads(answer.read())
         return whole
 
     def _listen(self, handle: int, request: Request) -> None:
-        """On a thread of its own, as long as one answer lasts; closing the connection early ends it there too."""
-        tell = partial(_delta, handle, request)
+        """On a thread of its own, as long as one answer lasts."""
         try:
-            connection, answer = self._child.post(self._dialect.path, self._dialect.body(request))
-            with closing(connection):
-                if handle not in self._open:
-                    return
-                self._open[handle], said = connection, 0
-                for event in _events(answer):
-                    for each in self._dialect.told(event, said):
-                        said += each.token is not None
-                        self._news.put(delta := tell(each, said))
-                        if delta.finish:
-                            return
-            raise ConnectionError("its answer broke off")
+            with self._child.asked(self._dialect.path, self._dialect.body(request)) as (line, answer):
+                if handle in self._open:
+                    self._open[handle] = line
+                    self._tell(handle, request, answer)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._news.put(Failed(handle, self._child.gone(error)))
         except MetierError as error:
             self._news.put(Failed(handle, error))
+
+    def _tell(self, handle: int, request: Request, answer: http.client.HTTPResponse) -> None:
+        said = 0
+        for event in _events(answer):
+            for each in self._dialect.told(event, said):
+                said += each.token is not None
+                self._news.put(delta := _delta(handle, request, each, said))
+                if delta.finish:
+                    return
+        raise ConnectionError("its answer broke off")
 
 
 def _delta(handle: int, request: Request, each: Said, said: int) -> Delta:
