@@ -91,7 +91,7 @@ class LlamaCpp:
     """How llama-server is asked. Its caches are left unused, for they would be shared between tenants.
 
     Its penalties count the prompt's tokens too, and it draws in its own way: a seed gives the same again, not the same
-    as elsewhere.
+    as elsewhere. Bytes that make no character end what it tells of an answer.
     """
 
     path = "/completion"

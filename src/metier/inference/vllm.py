@@ -66,7 +66,7 @@ def _loras(base: Foundation) -> list[str]:
 
 
 def _rank(config: Mapping[str, Any]) -> int:
-    return int(max(config["r"], *(config.get("rank_pattern") or {}).values()))
+    return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
 class Vllm:

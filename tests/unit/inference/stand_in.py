@@ -16,10 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-V, STEP = 60, 7
-SLOW = 59  # a prompt that ends with it is answered slowly
-BAD = 58  # and with this one not at all
-DEADLY = 57
+V, STEP = 512, 7
+SLOW = V - 1  # a prompt that ends with it is answered slowly
+BAD = V - 2  # with this one not at all
+DEADLY = V - 3  # and this one is its end
 
 
 def likely(prompt: Sequence[int], place: int) -> list[float]:
