@@ -28,7 +28,7 @@ class Foundation:
     adapters: Mapping[str, Path]
 
 
-def foundation(runs: Mapping[str, Run], engine: str, *, offline: bool, listen: Listener) -> Foundation:
+def open_foundation(runs: Mapping[str, Run], engine: str, *, offline: bool, listen: Listener) -> Foundation:
     """Of runs of one base, template and tokenizer.
 
     Raises `MetierError` for a run that is more than a base with low ranks beside linear layers, `ModelError` where base

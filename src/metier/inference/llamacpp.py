@@ -19,7 +19,7 @@ from metier.files import MANIFEST, digest, file_digest, write_directory
 from metier.hardware import probe
 from metier.inference.elsewhere import Ask, Child, Elsewhere, Json, Said
 from metier.inference.engine import Read, Request
-from metier.inference.foundation import Foundation, foundation
+from metier.inference.foundation import Foundation, open_foundation
 from metier.inference.grammars import JsonGrammar
 from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Limits
@@ -47,7 +47,7 @@ def open_llamacpp(runs: Mapping[str, Run], limits: Limits, offline: bool, listen
     if server is None:
         problem = f"engine = {NAME} needs {_SERVER}, which is not on the path"
         raise MetierError(problem, "install llama.cpp, or leave the engine to metier")
-    base = foundation(runs, NAME, offline=offline, listen=listen)
+    base = open_foundation(runs, NAME, offline=offline, listen=listen)
     config = read_config(base.source.directory)
     context = min(reach(config), _CONTEXT)
     width = int(config.num_hidden_layers) * cache_width(config) * 2  # bytes of a position, in float16

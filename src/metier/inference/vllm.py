@@ -15,7 +15,7 @@ from metier.events import Event, Listener
 from metier.files import read_json
 from metier.inference.elsewhere import Ask, Child, Elsewhere, Json, Said
 from metier.inference.engine import Read, Request
-from metier.inference.foundation import Foundation, foundation
+from metier.inference.foundation import Foundation, open_foundation
 from metier.inference.grammars import JsonGrammar
 from metier.inference.voices import Ground, Limits
 from metier.inference.worker import Worker
@@ -37,7 +37,7 @@ def open_vllm(runs: Mapping[str, Run], limits: Limits, offline: bool, listen: Li
     server = shutil.which("vllm")
     if server is None:
         raise MetierError(f"engine = {NAME} needs vllm, which is not on the path", "pip install vllm")
-    base = foundation(runs, NAME, offline=offline, listen=listen)
+    base = open_foundation(runs, NAME, offline=offline, listen=listen)
     config = read_config(base.source.directory)
     length = min(context(config), _CONTEXT)
     listen(Event("note", values={"text": f"vllm reads {base.model} with {len(base.adapters)} adapters"}))

@@ -40,13 +40,14 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     if count > most:
         raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
-    # With likelihoods the token that ends an answer is told as well, as clients that count tokens expect.
-    ends = {} if body.logprobs is None else {"stop": frozenset[int]()}
     requests = [
-        replace(apart(request_of(target, prompt, body.max_tokens or 1, **how), number), **ends)
+        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
+    if body.logprobs is not None:
+        # The token that ends an answer is told as well: whoever wants likelihoods counts tokens.
+        requests = [replace(each, stop=frozenset()) for each in requests]
     return Continued(f"cmpl-{uuid.uuid4().hex}", int(time.time()), target, body, prompts, requests)
 
 
