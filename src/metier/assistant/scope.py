@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy as np
 from metier.assistant.likeness import Learned, lines
 from metier.assistant.rules import ASSETS
 
-_ELSEWHERE = (ASSETS / "elsewhere.txt",)
-_HEALTH = (ASSETS / "safety" / "emergency.txt", ASSETS / "safety" / "harmless.txt")
-_LOST = 0.02  # of messages that do belong here, at most so many are declined
+_ELSEWHERE, _HEALTH = ASSETS / "elsewhere", ASSETS / "safety"
+_LOST = 0.01  # of messages that do belong here, at most so many are declined
 _TENTH = 10  # of the messages on health, every so many is kept for the threshold
 _FEWEST = 3  # words; of shorter messages, such as a greeting, nothing can be said
 _MOST = 5000  # questions that are learned from
@@ -44,7 +42,7 @@ class Scope:
         health in more ways than any data set knows: where one domain is `medical`, all that the safety rules learn from
         belongs here, too. The same texts give the same scope.
         """
-        every, health = max(1, len(train) // _MOST), _lines(_HEALTH) if medical else []
+        every, health = max(1, len(train) // _MOST), _health() if medical else []
         ours = [*train[::every], *(text for place, text in enumerate(health) if place % _TENTH)]
         learned = Learned.fit(ours, elsewhere()[0], prepared)
         belong = [texts for texts in (validation or train, health[::_TENTH]) if texts]
@@ -62,9 +60,8 @@ class Scope:
 
 def elsewhere() -> tuple[list[str], list[str]]:
     """Messages that belong to no trade: those that are learned from, and those that are kept to count."""
-    found = _lines(_ELSEWHERE)
-    return found[0::2], found[1::2]
+    return lines(_ELSEWHERE / "learned.txt"), lines(_ELSEWHERE / "kept.txt")
 
 
-def _lines(paths: Sequence[Path]) -> list[str]:
-    return [text for path in paths for text in lines(path)]
+def _health() -> list[str]:
+    return [text for name in ("emergency", "harmless") for text in lines(_HEALTH / f"{name}.txt")]
