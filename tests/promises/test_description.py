@@ -30,7 +30,7 @@ from metier.run import Run
 from metier.web import jobs
 from metier.web.care import Care
 from metier.web.desk import Desk
-from metier.web.dispatch import open_dispatch
+from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from tests.promises import serving
 
@@ -89,18 +89,20 @@ class Server:
 
 @pytest.fixture
 def server(served_runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """All that there is, behind a key; its tunings fail at once."""
+    """All that there is, behind a key; its tunings fail at once, and what they would take is not timed."""
 
     def no_child(*_: Any, **__: Any) -> Run:
         raise MetierError("nothing is tuned here")
 
     monkeypatch.setattr(jobs.child, "train", no_child)
+    foreseen = {"faults": [], "skippable": False, "hint": "", "plan": None}
+    monkeypatch.setattr(jobs.child, "foresee", lambda *_, **__: foreseen)
     voices = Voices(Limits(sequences=8, waiting=16), offline=True)
     for name, run in served_runs.items():
         voices.add(run, name)
     database = tmp_path / "assistant.db"
     care = Care(Safety.open(), Moods.open(), Tickets(database), Feedback(database))
-    desk = Desk(voices, open_dispatch([*served_runs.values()], offline=True), care)
+    desk = Desk(voices, open_dispatch(typed([*served_runs.values()], offline=True), tmp_path / "routers"), care)
     key = new_key(tmp_path / "keys.json", "boss", "admin")
     (tmp_path / "runs").symlink_to(served_runs["small"].directory.parent)
     with serving.served(desk, tmp_path, Keys.open(tmp_path / "keys.json")) as url:

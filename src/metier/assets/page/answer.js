@@ -15,7 +15,13 @@ export class Answer {
     this.words = el("div", { class: "words", dir: "auto" });
     this.below = el("div", { class: "below" });
     this.name = el("p", { class: "who" }, asked.untuned ? "Untuned base" : "");
-    this.node = el("article", { class: `answer ${asked.untuned ? "untuned" : "tuned"} waiting` }, this.name, this.words, this.below);
+    this.node = el(
+      "article",
+      { class: `answer ${asked.untuned ? "untuned" : "tuned"} waiting` },
+      this.name,
+      this.words,
+      this.below,
+    );
   }
 
   get body() {
@@ -64,7 +70,10 @@ export class Answer {
 
   remarks(why) {
     const { withheld } = this.notes;
-    const doses = withheld === 1 ? "A sentence that gave a dose was withheld." : `${withheld} sentences that gave a dose were withheld.`;
+    const doses =
+      withheld === 1
+        ? "A sentence that gave a dose was withheld."
+        : `${withheld} sentences that gave a dose were withheld.`;
     return [
       withheld ? doses : "",
       why === "stopped" ? "Stopped." : "",
@@ -96,7 +105,13 @@ export class Answer {
 function bars(shares) {
   const ranked = Object.entries(shares).sort(([, one], [, other]) => other - one);
   const rows = ranked.map(([label, part]) =>
-    el("li", { vars: { "--share": part } }, el("span", { dir: "auto" }, label), el("span", { class: "track", "aria-hidden": "true" }), el("b", {}, share(part))),
+    el(
+      "li",
+      { vars: { "--share": part } },
+      el("span", { dir: "auto" }, label),
+      el("span", { class: "track", "aria-hidden": "true" }),
+      el("b", {}, share(part)),
+    ),
   );
   return el("ul", { class: "shares", "aria-label": "Each label's share" }, rows);
 }

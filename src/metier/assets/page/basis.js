@@ -32,14 +32,30 @@ function origin(notes, asked) {
     ["Domain", notes.domain],
     ["Routing", notes.route ? chose(notes.route) : null],
     [asked.untuned ? "Untuned base" : "Answered by", notes.run],
-    ["Measured", score ? el("span", {}, `${score.said}, ${plural(score.n, "held-out question")} `, verdict(score), score.difference ? ` ${score.difference}` : null) : null],
+    [
+      "Measured",
+      score
+        ? el(
+            "span",
+            {},
+            `${score.said}, ${plural(score.n, "held-out question")} `,
+            verdict(score),
+            score.difference ? ` ${score.difference}` : null,
+          )
+        : null,
+    ],
     ["Asked with", shown(notes)],
   ];
 }
 
 function around({ safety, handover, withheld }) {
   return [
-    ["Safety", safety ? `${safety.kind}, by the rule “${safety.rule}”${safety.because ? `, because of “${safety.because}”` : ""}` : null],
+    [
+      "Safety",
+      safety
+        ? `${safety.kind}, by the rule “${safety.rule}”${safety.because ? `, because of “${safety.because}”` : ""}`
+        : null,
+    ],
     ["Withheld", withheld ? plural(withheld, "sentence") : null],
     ["Handed over", handover ? `ticket ${handover.ticket}` : null],
   ];
@@ -62,5 +78,7 @@ function shown({ examples, passages: found }) {
 }
 
 function passages(found = []) {
-  return found.map(({ place, text }) => el("figure", { class: "passage" }, el("blockquote", { dir: "auto" }, text), el("figcaption", {}, place)));
+  return found.map(({ place, text }) =>
+    el("figure", { class: "passage" }, el("blockquote", { dir: "auto" }, text), el("figcaption", {}, place)),
+  );
 }

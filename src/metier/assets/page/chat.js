@@ -81,7 +81,12 @@ function served(run, score) {
     chosen();
     find("question").focus();
   };
-  const told = [el("b", {}, score.domain), el("span", { class: "soft" }, run.id), el("span", {}, score.said), verdict(score)];
+  const told = [
+    el("b", {}, score.domain),
+    el("span", { class: "soft" }, run.id),
+    el("span", {}, score.said),
+    verdict(score),
+  ];
   return el("li", {}, el("button", { type: "button", onclick: take }, told));
 }
 
@@ -100,8 +105,19 @@ async function ask(text) {
   grow();
   find("welcome").hidden = true;
   const asked = { messages: [...said, { role: "user", content: text }], model: find("model").value };
-  const sides = find("beside").checked ? [new Answer(asked), new Answer({ ...asked, untuned: true })] : [new Answer(asked)];
-  const turn = el("li", { class: "turn" }, el("div", { class: "asked", dir: "auto" }, text), el("div", { class: "sides" }, sides.map((each) => each.node)));
+  const sides = find("beside").checked
+    ? [new Answer(asked), new Answer({ ...asked, untuned: true })]
+    : [new Answer(asked)];
+  const turn = el(
+    "li",
+    { class: "turn" },
+    el("div", { class: "asked", dir: "auto" }, text),
+    el(
+      "div",
+      { class: "sides" },
+      sides.map((each) => each.node),
+    ),
+  );
   turn.classList.toggle("beside", sides.length > 1);
   find("talk").append(turn);
   turn.scrollIntoView({ block: "start" });

@@ -14,12 +14,33 @@ export function drawCurve(points, steps) {
   const y = (loss) => HEIGHT * (1 - (loss - low + room) / (high - low + 2 * room));
   const line = (each) => each.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" ");
   const mean = smoothed(points, steps);
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": said(points, steps) },
-    [0.25, 0.5, 0.75].map((part) => svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: HEIGHT * part, y2: HEIGHT * part })),
-    svg("polyline", { class: "raw", points: line(points) }), svg("polyline", { class: "mean", points: line(mean) }));
-  return el("figure", { class: "loss" },
-    el("div", { class: "plot" }, el("span", { class: "top" }, high.toFixed(2)), el("span", { class: "bottom" }, low.toFixed(2)), picture),
-    el("figcaption", {}, el("span", {}, "Loss, nats a token"), el("b", {}, mean.at(-1)[1].toFixed(2)), el("span", {}, `· step ${points.at(-1)[0]} of ${steps}`)));
+  const picture = svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": said(points, steps) },
+    [0.25, 0.5, 0.75].map((part) =>
+      svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: HEIGHT * part, y2: HEIGHT * part }),
+    ),
+    svg("polyline", { class: "raw", points: line(points) }),
+    svg("polyline", { class: "mean", points: line(mean) }),
+  );
+  return el(
+    "figure",
+    { class: "loss" },
+    el(
+      "div",
+      { class: "plot" },
+      el("span", { class: "top" }, high.toFixed(2)),
+      el("span", { class: "bottom" }, low.toFixed(2)),
+      picture,
+    ),
+    el(
+      "figcaption",
+      {},
+      el("span", {}, "Loss, nats a token"),
+      el("b", {}, mean.at(-1)[1].toFixed(2)),
+      el("span", {}, `· step ${points.at(-1)[0]} of ${steps}`),
+    ),
+  );
 }
 
 /** The running mean over about a twentieth of all steps, unbiased at its beginning. */

@@ -28,7 +28,11 @@ export const find = (id) => document.getElementById(id);
 /** Rows of name and value as a list of facts; rows without a value are left out. */
 export function facts(rows) {
   const told = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return el("dl", { class: "facts" }, told.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  return el(
+    "dl",
+    { class: "facts" },
+    told.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+  );
 }
 
 const ICONS = {

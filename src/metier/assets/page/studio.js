@@ -16,7 +16,9 @@ export async function show() {
     await readModels();
     const bases = all().filter((each) => isBase(each) || isRun(each));
     const before = find("base").value;
-    find("base").replaceChildren(...bases.map((each) => el("option", { value: each.id }, isBase(each) ? each.id : `${each.id}, gone on from`)));
+    find("base").replaceChildren(
+      ...bases.map((each) => el("option", { value: each.id }, isBase(each) ? each.id : `${each.id}, gone on from`)),
+    );
     if (bases.some((each) => each.id === before)) find("base").value = before;
     await listTunings();
   } catch (error) {
@@ -27,40 +29,86 @@ export async function show() {
 export const hide = rest;
 
 function build() {
-  const form = el("form", { id: "tune", class: "card steps" }, fields(), el("p", { class: "actions" }, el("button", { type: "submit", class: "main", id: "look" }, "Look at the file")));
+  const form = el(
+    "form",
+    { id: "tune", class: "card steps" },
+    fields(),
+    el("p", { class: "actions" }, el("button", { type: "submit", class: "main", id: "look" }, "Look at the file")),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     look();
   });
   form.addEventListener("change", () => find("foreseen").replaceChildren());
-  find("studio").replaceChildren(form, el("p", { class: "fault", id: "studio-fault", role: "alert" }), el("div", { id: "foreseen" }), el("div", { id: "tuning" }), el("section", { id: "jobs", "aria-label": "Tunings" }));
+  find("studio").replaceChildren(
+    form,
+    el("p", { class: "fault", id: "studio-fault", role: "alert" }),
+    el("div", { id: "foreseen" }),
+    el("div", { id: "tuning" }),
+    el("section", { id: "jobs", "aria-label": "Tunings" }),
+  );
 }
 
 function fields() {
-  const file = el("input", { type: "file", id: "file", required: true, accept: ".csv,.tsv,.json,.jsonl,.ndjson,.parquet,.txt,.md" });
-  return el("div", { class: "fields" },
+  const file = el("input", {
+    type: "file",
+    id: "file",
+    required: true,
+    accept: ".csv,.tsv,.json,.jsonl,.ndjson,.parquet,.txt,.md",
+  });
+  return el(
+    "div",
+    { class: "fields" },
     field("Your data", file, "Questions and answers, or texts and labels: csv, tsv, json, jsonl or parquet."),
     field("Start from", el("select", { id: "base" }), "A base, or a run that is gone on from."),
-    field("Name", el("input", { id: "suffix", value: "tuned", required: true, pattern: "[a-z0-9][a-z0-9_\\-]{0,39}", title: "small letters, digits, - and _" }), "Of the domain, and of the run that comes of it."),
-    field("Epochs", el("input", { id: "epochs", type: "number", min: 1, max: 50, placeholder: "auto" }), "How often every example is read."),
+    field(
+      "Name",
+      el("input", {
+        id: "suffix",
+        value: "tuned",
+        required: true,
+        pattern: "[a-z0-9][a-z0-9_\\-]{0,39}",
+        title: "small letters, digits, - and _",
+      }),
+      "Of the domain, and of the run that comes of it.",
+    ),
+    field(
+      "Epochs",
+      el("input", { id: "epochs", type: "number", min: 1, max: 50, placeholder: "auto" }),
+      "How often every example is read.",
+    ),
   );
 }
 
 function field(name, control, meaning) {
-  return el("div", { class: "field-block" }, el("label", { for: control.id }, name), control, el("p", { class: "soft small" }, meaning));
+  return el(
+    "div",
+    { class: "field-block" },
+    el("label", { for: control.id }, name),
+    control,
+    el("p", { class: "soft small" }, meaning),
+  );
 }
 
 /** What the form asks for, in the words of /v1/fine_tuning/jobs. */
 function wanted(file, more = {}) {
   const epochs = find("epochs").value;
-  return { model: find("base").value, training_file: file, suffix: find("suffix").value, hyperparameters: { n_epochs: epochs ? Number(epochs) : "auto" }, ...more };
+  return {
+    model: find("base").value,
+    training_file: file,
+    suffix: find("suffix").value,
+    hyperparameters: { n_epochs: epochs ? Number(epochs) : "auto" },
+    ...more,
+  };
 }
 
 async function look(more = {}) {
   const place = find("foreseen");
   find("studio-fault").textContent = "";
   find("look").disabled = true;
-  place.replaceChildren(el("p", { class: "busy", role: "status" }, "Reading the file, and timing this machine. That takes some seconds."));
+  place.replaceChildren(
+    el("p", { class: "busy", role: "status" }, "Reading the file, and timing this machine. That takes some seconds."),
+  );
   try {
     const body = wanted(await upload(), more);
     const plan = await post("/v1/metier/plans", body);
@@ -87,7 +135,11 @@ async function upload() {
 
 function told(plan, body) {
   if (plan.faults.length) return [faultTable(plan, body.skip_faulty ? null : () => look({ skip_faulty: true }))];
-  const start = el("button", { type: "button", class: "main", id: "start", onclick: () => begin(body, plan) }, "Start tuning");
+  const start = el(
+    "button",
+    { type: "button", class: "main", id: "start", onclick: () => begin(body, plan) },
+    "Start tuning",
+  );
   return [foreseen(plan, start)];
 }
 

@@ -25,10 +25,14 @@ async function list() {
     return;
   }
   find("tickets").replaceChildren(...tickets.map(entry));
-  if (!tickets.length) find("tickets").append(el("li", { class: "soft" }, state ? `No ticket is ${state}.` : "There is no ticket yet."));
+  if (!tickets.length)
+    find("tickets").append(el("li", { class: "soft" }, state ? `No ticket is ${state}.` : "There is no ticket yet."));
   const again = tickets.find((each) => each.id === opened);
   if (again) draw(again);
-  else find("ticket").replaceChildren(...(tickets.length ? [el("p", { class: "soft" }, "Choose a ticket to read it.")] : []));
+  else
+    find("ticket").replaceChildren(
+      ...(tickets.length ? [el("p", { class: "soft" }, "Choose a ticket to read it.")] : []),
+    );
 }
 
 function entry(ticket) {
@@ -38,11 +42,30 @@ function entry(ticket) {
     find("ticket").scrollIntoView({ block: "nearest" });
   };
   const asked = ticket.summary.split("\n")[0].replace(/^Asked( first)?: /, "");
-  const told = [el("b", {}, `Ticket ${ticket.id}`), mood(ticket), el("span", { class: "soft small" }, when(ticket)), el("span", { class: "said", dir: "auto" }, asked)];
-  return el("li", {}, el("button", { type: "button", id: `ticket-${ticket.id}`, "aria-current": ticket.id === opened ? "true" : null, onclick: open }, told));
+  const told = [
+    el("b", {}, `Ticket ${ticket.id}`),
+    mood(ticket),
+    el("span", { class: "soft small" }, when(ticket)),
+    el("span", { class: "said", dir: "auto" }, asked),
+  ];
+  return el(
+    "li",
+    {},
+    el(
+      "button",
+      {
+        type: "button",
+        id: `ticket-${ticket.id}`,
+        "aria-current": ticket.id === opened ? "true" : null,
+        onclick: open,
+      },
+      told,
+    ),
+  );
 }
 
-const mood = (ticket) => el("span", { class: `chip ${ticket.mood === "upset" ? "bad" : "warm"}` }, MOODS[ticket.mood] ?? ticket.mood);
+const mood = (ticket) =>
+  el("span", { class: `chip ${ticket.mood === "upset" ? "bad" : "warm"}` }, MOODS[ticket.mood] ?? ticket.mood);
 const when = (ticket) => [ticket.domain, moment(ticket.opened)].filter(Boolean).join(" · ");
 
 function draw(ticket) {
@@ -62,20 +85,35 @@ function draw(ticket) {
     ["Note", ticket.note],
   ]);
   find("ticket").replaceChildren(
-    el("h2", {}, `Ticket ${ticket.id}`), told,
-    el("h3", {}, "In short"), el("p", { class: "said", dir: "auto" }, ticket.summary),
-    el("h3", {}, "What was said"), el("ol", { class: "transcript" }, ticket.transcript.map(spoken)), actions(ticket),
+    el("h2", {}, `Ticket ${ticket.id}`),
+    told,
+    el("h3", {}, "In short"),
+    el("p", { class: "said", dir: "auto" }, ticket.summary),
+    el("h3", {}, "What was said"),
+    el("ol", { class: "transcript" }, ticket.transcript.map(spoken)),
+    actions(ticket),
   );
 }
 
-const spoken = ({ role, content }) => el("li", { class: role }, el("b", {}, SPOKEN[role] ?? role), el("p", { class: "said", dir: "auto" }, content));
+const spoken = ({ role, content }) =>
+  el("li", { class: role }, el("b", {}, SPOKEN[role] ?? role), el("p", { class: "said", dir: "auto" }, content));
 
 function actions(ticket) {
   if (ticket.state === "closed") return "";
   const note = el("textarea", { id: "note", rows: 2, placeholder: "What was done (optional)" });
-  const take = ticket.state === "open" ? el("button", { type: "button", class: "plain", id: "take", onclick: () => move(ticket, "take") }, "Take it") : null;
+  const take =
+    ticket.state === "open"
+      ? el("button", { type: "button", class: "plain", id: "take", onclick: () => move(ticket, "take") }, "Take it")
+      : null;
   const close = el("button", { type: "submit", class: "main", id: "close" }, "Close it");
-  const form = el("form", { class: "closing" }, el("label", { for: "note" }, "Note"), note, el("p", { class: "actions" }, [close, take].filter(Boolean)), el("p", { class: "fault", id: "ticket-fault", role: "alert" }));
+  const form = el(
+    "form",
+    { class: "closing" },
+    el("label", { for: "note" }, "Note"),
+    note,
+    el("p", { class: "actions" }, [close, take].filter(Boolean)),
+    el("p", { class: "fault", id: "ticket-fault", role: "alert" }),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     move(ticket, "close", { note: note.value });

@@ -26,7 +26,11 @@ export async function listTunings() {
 }
 
 function entry(job) {
-  const told = [el("b", {}, job.fine_tuned_model ?? `${job.model}, tuned`), chip(job.status), el("span", { class: "soft small" }, moment(job.created_at * 1000))];
+  const told = [
+    el("b", {}, job.fine_tuned_model ?? `${job.model}, tuned`),
+    chip(job.status),
+    el("span", { class: "soft small" }, moment(job.created_at * 1000)),
+  ];
   const look = () => {
     watchTuning(job);
     find("tuning").scrollIntoView({ block: "nearest" });
@@ -41,7 +45,11 @@ const kept = (id) => `metier.forecast.${id}`;
 /** Follow a tuning until it ends, or another one is looked at; `seconds` is what each phase was forecast to take. */
 export async function watchTuning(job, seconds = null) {
   if (seconds) sessionStorage.setItem(kept(job.id), JSON.stringify(seconds));
-  const mine = (watched = { id: job.id, events: [], forecast: JSON.parse(sessionStorage.getItem(kept(job.id)) ?? "{}") });
+  const mine = (watched = {
+    id: job.id,
+    events: [],
+    forecast: JSON.parse(sessionStorage.getItem(kept(job.id)) ?? "{}"),
+  });
   while (watched === mine) {
     try {
       await readEvents(mine);
@@ -84,8 +92,15 @@ function draw(job, mine) {
   const parts = [
     el("h2", {}, job.fine_tuned_model ?? `Tuning ${job.model}`),
     el("p", { class: "progress" }, chip(job.status), el("span", {}, ended(job) ? ending(job) : progress(mine))),
-    points.length > 1 ? drawCurve(points.map(({ data }) => [data.step, data.loss]), points.at(-1).data.total_steps) : null,
-    actions(job), el("p", { class: "fault", id: "tuning-fault", role: "alert" }), log(mine.events),
+    points.length > 1
+      ? drawCurve(
+          points.map(({ data }) => [data.step, data.loss]),
+          points.at(-1).data.total_steps,
+        )
+      : null,
+    actions(job),
+    el("p", { class: "fault", id: "tuning-fault", role: "alert" }),
+    log(mine.events),
   ];
   const open = find("tuning").querySelector("details")?.open;
   const focused = document.activeElement?.id;
@@ -117,17 +132,24 @@ function remaining(events, phase, done, total, forecast) {
   const first = Number(own[0].message.match(PHASE)?.[2] ?? 0);
   const pace = done > first && passed > 0 ? passed / (done - first) : null;
   const names = Object.keys(forecast);
-  const behind = names.slice(names.indexOf(FORECAST[phase] ?? phase) + 1).reduce((sum, name) => sum + forecast[name], 0);
+  const behind = names
+    .slice(names.indexOf(FORECAST[phase] ?? phase) + 1)
+    .reduce((sum, name) => sum + forecast[name], 0);
   if (pace === null) return names.length ? behind + (forecast[FORECAST[phase] ?? phase] ?? 0) : null;
   return pace * (total - done) + behind;
 }
 
 function actions(job) {
   const buttons = [];
-  if (!ended(job)) buttons.push(el("button", { type: "button", class: "plain", id: "halt", onclick: () => halt(job) }, "Stop"));
+  if (!ended(job))
+    buttons.push(el("button", { type: "button", class: "plain", id: "halt", onclick: () => halt(job) }, "Stop"));
   if (job.status === "succeeded") {
-    buttons.push(el("button", { type: "button", class: "main", id: "talk-to", onclick: () => talk(job) }, "Talk with it"));
-    buttons.push(el("button", { type: "button", class: "plain", id: "report", onclick: () => report(job) }, "Open its report"));
+    buttons.push(
+      el("button", { type: "button", class: "main", id: "talk-to", onclick: () => talk(job) }, "Talk with it"),
+    );
+    buttons.push(
+      el("button", { type: "button", class: "plain", id: "report", onclick: () => report(job) }, "Open its report"),
+    );
   }
   return buttons.length ? el("p", { class: "actions" }, buttons) : null;
 }
@@ -160,6 +182,13 @@ async function report(job) {
 
 function log(events) {
   const told = events.filter((each) => !PHASE.test(each.message));
-  const lines = told.map((each) => el("li", {}, el("time", { class: "soft" }, new Date(each.created_at * 1000).toLocaleTimeString()), ` ${each.message}`));
+  const lines = told.map((each) =>
+    el(
+      "li",
+      {},
+      el("time", { class: "soft" }, new Date(each.created_at * 1000).toLocaleTimeString()),
+      ` ${each.message}`,
+    ),
+  );
   return el("details", {}, el("summary", {}, "What it said"), el("ol", { class: "log" }, lines));
 }
