@@ -70,6 +70,8 @@ class Model(Answer):
     parent: str | None
     domains: list[str]
     heldout: Heldout | None = None
+    engine: str = ""
+    as_measured: bool = True
     method: str = ""
     scores: list[Standing] = []
     untuned: bool = False

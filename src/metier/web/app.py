@@ -177,7 +177,7 @@ def _model(name: str, target: Target) -> dict[str, Any]:
         return told
     domains = [target.domain] if target.domain else [*voice.questions.domains]
     measured = {"method": run.facts["method"], "scores": standings(run, domains)}
-    return {**told, **measured, "untuned": voice.ground.bank is not None}
+    return {**told, **measured, "untuned": voice.ground.shared}
 
 
 def _state(desk: Desk, meters: Meters) -> APIRouter:

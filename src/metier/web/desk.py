@@ -99,7 +99,7 @@ class Desk:
     def untuned(self, target: Target) -> Target:
         """The base under a target, asked as the target is. Raises `Refusal` where it is not served by itself."""
         voice, ground = target.voice, target.voice.ground
-        if ground.bank is None:
+        if not ground.shared:
             problem = f"untuned: {voice.name} has its base alone, which is not served by itself"
             raise Refusal(400, problem, "leave untuned out", param="untuned")
         return replace(target, voice=replace(voice, name=ground.model, run=None, adapter=BASE))

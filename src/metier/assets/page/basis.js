@@ -1,7 +1,7 @@
 // What an answer rests on: its domain, who gave it, how that did when it was measured, what stood in front.
 
 import { el, facts, plural, share } from "./dom.js";
-import { scoreOf } from "./models.js";
+import { model, scoreOf } from "./models.js";
 
 const WORDS = { better: "better than its base", worse: "worse than its base" };
 
@@ -44,6 +44,7 @@ function origin(notes, asked) {
           )
         : null,
     ],
+    ["Engine", elsewhere(notes.run)],
     ["Asked with", shown(notes)],
   ];
 }
@@ -70,6 +71,12 @@ function who({ run, safety, handover }, { untuned }) {
 
 function chose({ domain, share: part }) {
   return domain ? `auto chose ${domain}, ${share(part)} sure` : `auto was not sure enough of a domain (${share(part)})`;
+}
+
+/** What is said of an engine that is not the one that measured. */
+function elsewhere(run) {
+  const { engine, as_measured: same = true } = model(run) ?? {};
+  return same ? null : `${engine}: near what was measured, not the same`;
 }
 
 function shown({ examples, passages: found }) {
