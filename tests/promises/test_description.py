@@ -30,7 +30,7 @@ from metier.run import Run
 from metier.web import jobs
 from metier.web.care import Care
 from metier.web.desk import Desk
-from metier.web.dispatch import open_dispatch, typed
+from metier.web.dispatch import open_dispatch
 from metier.web.keys import Keys, new_key
 from tests.promises import serving
 
@@ -102,7 +102,7 @@ def server(served_runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.Monk
         voices.add(run, name)
     database = tmp_path / "assistant.db"
     care = Care(Safety.open(), Moods.open(), Tickets(database), Feedback(database))
-    desk = Desk(voices, open_dispatch(typed([*served_runs.values()], offline=True), tmp_path / "routers"), care)
+    desk = Desk(voices, open_dispatch([*served_runs.values()], offline=True), care)
     key = new_key(tmp_path / "keys.json", "boss", "admin")
     (tmp_path / "runs").symlink_to(served_runs["small"].directory.parent)
     with serving.served(desk, tmp_path, Keys.open(tmp_path / "keys.json")) as url:

@@ -207,7 +207,7 @@ class Worker:
             for ticket in told:
                 ticket.heard(error)
             return
-        said = sum(delta.token is not None for delta in deltas)
+        said = sum(isinstance(delta, Delta) and delta.token is not None for delta in deltas)
         self._steps, self._said = self._steps + bool(said), self._said + said
         for delta in deltas:
             ticket = self._speaking[delta.handle]
