@@ -1,4 +1,4 @@
-"""One recipe's run in a process of its own: its memory is its own, and what stops it stops nothing else."""
+"""One recipe in a process of its own, run or looked at: its memory is its own, and what stops it stops nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from metier.errors import MetierError
-from metier.events import Event, Listener
+from metier.events import Event, Listener, silent
 from metier.recipe import Recipe
 from metier.run import Run
 
@@ -38,7 +38,24 @@ def train(
     A child that was asked to stop stops this process too: `KeyboardInterrupt`.
     """
     how = {"overrides": dict(overrides), "offline": offline, "beside_others": beside_others}
-    asked = {"recipe": recipe.values(), "path": str(recipe.path), "how": how}
+    return Run(Path(_asked("train", recipe, how, on_event, started)["run"]))
+
+
+def foresee(recipe: Recipe, *, offline: bool) -> dict[str, Any]:
+    """What `foresight.foresee` tells, from a child. Raises `MetierError` as that does."""
+    foreseen: dict[str, Any] = _asked("foresee", recipe, {"offline": offline}, silent, lambda _: None)["foreseen"]
+    return foreseen
+
+
+def _asked(
+    verb: str,
+    recipe: Recipe,
+    how: Mapping[str, Any],
+    on_event: Listener,
+    started: Callable[[Callable[[], None]], None],
+) -> dict[str, Any]:
+    """What the child says at its end."""
+    asked = {"verb": verb, "recipe": recipe.values(), "path": str(recipe.path), "how": how}
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
         _running.add(child)
@@ -59,8 +76,8 @@ def train(
             _running.discard(child)
     if "stopped" in result:
         raise KeyboardInterrupt
-    if "run" in result:
-        return Run(Path(result["run"]))
+    if result and "error" not in result:
+        return result
     raise MetierError(result.get("error") or _why(child.returncode), result.get("hint", ""))
 
 
@@ -86,14 +103,9 @@ def _main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    from metier import experiment
-
     recipe = Recipe.of(asked["recipe"], Path(asked["path"]))
     try:
-        run = experiment.train(
-            recipe, **asked["how"], on_event=lambda event: _say(said, asdict(event)), stop=stopping.is_set
-        )
-        _say(said, {"run": str(run.directory)})
+        _say(said, _done(asked["verb"], recipe, asked["how"], said, stopping.is_set))
     except MetierError as error:
         if stopping.is_set():
             _say(said, {"stopped": str(error)})
@@ -104,6 +116,15 @@ def _main() -> None:
     except OSError as error:
         traceback.print_exc()
         _say(said, {"error": f"{error.filename or 'the machine'}: {error.strerror}", "hint": ""})
+
+
+def _done(verb: str, recipe: Recipe, how: Mapping[str, Any], said: IO[str], stop: Callable[[], bool]) -> dict[str, Any]:
+    from metier import experiment, foresight
+
+    if verb == "foresee":
+        return {"foreseen": foresight.foresee(recipe, **how)}
+    run = experiment.train(recipe, **how, on_event=lambda event: _say(said, asdict(event)), stop=stop)
+    return {"run": str(run.directory)}
 
 
 def _say(to: IO[str], value: Mapping[str, Any]) -> None:

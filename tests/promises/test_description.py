@@ -89,12 +89,14 @@ class Server:
 
 @pytest.fixture
 def server(served_runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """All that there is, behind a key; its tunings fail at once."""
+    """All that there is, behind a key; its tunings fail at once, and what they would take is not timed."""
 
     def no_child(*_: Any, **__: Any) -> Run:
         raise MetierError("nothing is tuned here")
 
     monkeypatch.setattr(jobs.child, "train", no_child)
+    foreseen = {"faults": [], "skippable": False, "hint": "", "plan": None}
+    monkeypatch.setattr(jobs.child, "foresee", lambda *_, **__: foreseen)
     voices = Voices(Limits(sequences=8, waiting=16), offline=True)
     for name, run in served_runs.items():
         voices.add(run, name)

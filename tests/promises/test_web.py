@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import openai
 import pytest
@@ -96,6 +99,100 @@ def test_auto_says_what_it_chose_and_how_sure_it_was(client: openai.OpenAI) -> N
         assert notes["route"]["share"] > 0.5
     lost = client.chat.completions.create(model="auto", messages=asked("zebra quartz"))
     assert (lost.model_extra or {})["metier"]["route"]["domain"] is None
+
+
+def test_a_stream_tells_first_and_last_what_it_rests_on(client: openai.OpenAI) -> None:
+    chunks = [
+        *client.chat.completions.create(model="shown/help", messages=asked("how do I open the 7th box?"), stream=True)
+    ]
+    told = [(chunk.model_extra or {}).get("metier") for chunk in chunks]
+    assert told[0] == {"domain": "help", "run": "shown", "examples": 2}
+    assert told[-1] == told[0]
+    assert not any(told[1:-1])
+
+
+def test_the_untuned_base_is_asked_as_its_run_is(client: openai.OpenAI, runs: dict[str, Run]) -> None:
+    """So what it answers beside a run is what it answered when both were measured."""
+    base = Run(runs["small"].directory.parent / runs["small"].scores()["against"]["none"]["run"])
+    rows = base.answers()
+    assert rows
+    for row in rows[::5]:
+        question = row["prompt"].rpartition("user: ")[2]
+        how: Any = {"model": f"small/{row['domain']}", "messages": asked(question)}
+        answer = client.chat.completions.create(**how, extra_body={"untuned": True})
+        assert answer.choices[0].message.content == row["output"]
+        assert notes(answer)["run"] == "base"
+
+
+def test_models_tell_what_was_measured(client: openai.OpenAI, runs: dict[str, Run]) -> None:
+    models = {model.id: model.model_extra or {} for model in client.models.list().data}
+    (score,) = models["small/mood"]["scores"]
+    told = next(each for each in runs["small"].scores()["domains"] if each["domain"] == "mood")["scores"][0]
+    assert (score["metric"], score["value"], score["low"], score["high"]) == (
+        told["metric"],
+        told["value"],
+        told["low"],
+        told["high"],
+    )
+    assert score["verdict"] in ("better", "worse", "no difference shown")
+    assert score["said"].startswith("accuracy ")
+    assert [each["domain"] for each in models["small"]["scores"]] == ["mood", "help"]
+    assert models["small"]["untuned"] is True
+    assert "scores" not in models["base"]
+
+
+def test_the_page_is_public_and_brings_no_script_of_others(tmp_path: Path) -> None:
+    new_key(tmp_path / "keys.json", "team", "user")
+    with serving.served(Desk(Voices()), tmp_path, Keys.open(tmp_path / "keys.json")) as url:
+        with urlopen(f"{url}/") as page:
+            text, headers = page.read().decode(), page.headers
+        assert headers["Content-Type"].startswith("text/html")
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+        for path in re.findall(r'(?:href|src)="(/page/[^"]+)"', text):
+            with urlopen(f"{url}{path}") as part:
+                assert part.status == 200
+                assert part.headers["X-Content-Type-Options"] == "nosniff"
+        for strange in ("/page/none.js", "/page/..%2f..%2fnano", "/page/reports/x"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"{url}{strange}")
+
+
+def test_a_report_opens_by_a_link_without_a_key(client: openai.OpenAI, url: str) -> None:
+    link: Any = client.post("/metier/reports", body={"model": "small"}, cast_to=object)
+    with urlopen(f"{url}{link['url']}") as report:
+        assert "run report" in report.read().decode()
+        policies = report.headers.get_all("Content-Security-Policy")
+    assert len(policies) == 1
+    assert "sandbox" in policies[0]
+    with pytest.raises(openai.NotFoundError, match="has no report"):
+        client.post("/metier/reports", body={"model": "base"}, cast_to=object)
+
+
+def test_a_file_that_cannot_be_read_is_a_plan_with_faults(client: openai.OpenAI, home: Path) -> None:
+    (home / "odd.csv").write_text("a,b,c\n1,2,3\n")
+    file = client.files.create(file=home / "odd.csv", purpose="fine-tune")
+    told: Any = client.post("/metier/plans", body={"model": "base", "training_file": file.id}, cast_to=object)
+    assert told["faults"]
+    assert all(each[key] for each in told["faults"] for key in ("place", "problem", "fix"))
+    assert told["skippable"] is False
+
+
+@pytest.mark.slow
+def test_a_plan_tells_faults_rows_means_and_time(client: openai.OpenAI, home: Path) -> None:
+    rows = ["question,answer", *(f"what is {n}?,it is {n}" for n in range(60)), "what is empty?,"]
+    (home / "sums.csv").write_text("\n".join(rows))
+    file = client.files.create(file=home / "sums.csv", purpose="fine-tune")
+    body = {"model": "base", "training_file": file.id, "suffix": "sums"}
+    faulty: Any = client.post("/metier/plans", body=body, cast_to=object)
+    assert [each["problem"] for each in faulty["faults"]] == ["is empty"]
+    assert faulty["skippable"] is True
+    told: Any = client.post("/metier/plans", body={**body, "skip_faulty": True}, cast_to=object)
+    assert told["faults"] == []
+    assert [each["name"] for each in told["domains"]] == ["sums"]
+    assert 'name = "sums"' in told["recipe"]
+    assert told["plan"]["steps"] > 0
+    assert told["plan"]["peak"] == sum(told["plan"]["memory"].values())
+    assert sum(told["plan"]["seconds"].values()) > 0
 
 
 def test_every_name_stands_on_its_base(client: openai.OpenAI) -> None:

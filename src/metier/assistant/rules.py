@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from metier.assistant.phrases import Lexicon
 from metier.domain import Strict, faults_of
@@ -90,6 +91,7 @@ class Rules(Strings):
     languages: Some
     negations: Some
     off: Listed = ()
+    webhook: str = ""
     kinds: Mapping[Kind, Listed]
     domains: Mapping[str, tuple[Kind, ...]] = Field(default_factory=dict)
     answers: Answers
@@ -98,6 +100,15 @@ class Rules(Strings):
     secret: tuple[Secret, ...] = ()
     doses: Signs
     other_languages: Mapping[str, Text] = Field(default_factory=dict)
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_safe(cls, url: str) -> str:
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if url and not (parts.hostname and (parts.scheme == "https" or local)):
+            raise ValueError(f"webhook: {url!r} is no address that is safe to post to; write https://…")
+        return url
 
     def signs(self) -> Iterator[tuple[str, Signs]]:
         yield from super().signs()

@@ -83,6 +83,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
+    say(f"the page: http://{host}:{port}/")
     run_server(desk, address, known, Path.cwd(), offline=offline)
 
 
@@ -125,11 +126,15 @@ def _care(path: Path | None, sides: Typed) -> Care:
     from metier.assistant.safety import Safety
     from metier.assistant.tickets import Tickets
     from metier.web.care import Care
+    from metier.web.webhook import Webhook
 
     safety, database = Safety.open(path), Path("assistant.db")
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
+    webhook = Webhook(safety.rules.webhook) if safety.rules.webhook else None
+    if webhook:
+        say(f"new tickets are posted to {webhook.url}")
     tickets, feedback = Tickets(database, safety.masked), Feedback(database, safety.masked)
-    return Care(safety, Moods.open(), tickets, feedback, _scope(sides, safety))
+    return Care(safety, Moods.open(), tickets, feedback, _scope(sides, safety), webhook)
 
 
 def _scope(sides: Typed, safety: Safety) -> Scope | None:

@@ -58,6 +58,11 @@ class Shelf:
         ranked = self.nearest.rank([item.messages[-1].content for item in items], [self.count] * len(items))
         return [self._fitting(item, order, renderer) for item, order in zip(items, ranked, strict=True)]
 
+    def shown_in(self, item: Item) -> list[Found]:
+        """The passages that stand in front of an item, in their order there."""
+        found = [each for each in self.passages if each.text in item.question]
+        return sorted(found, key=lambda each: item.question.index(each.text))
+
     @property
     def digest(self) -> str:
         """Of everything that decides what is shown."""

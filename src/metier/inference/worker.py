@@ -78,6 +78,7 @@ class Worker:
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
+        self._steps, self._said = 0, 0
         self._draining = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -137,6 +138,11 @@ class Worker:
     def load(self) -> tuple[int, int]:
         """How many requests decode, and how many wait."""
         return len(self._speaking), sum(map(len, self._waiting.values())) + len(self._scoring)
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """How many steps said something since it began, and how many tokens they said."""
+        return self._steps, self._said
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
@@ -201,6 +207,8 @@ class Worker:
             for ticket in told:
                 ticket.heard(error)
             return
+        said = sum(isinstance(delta, Delta) and delta.token is not None for delta in deltas)
+        self._steps, self._said = self._steps + bool(said), self._said + said
         for delta in deltas:
             ticket = self._speaking[delta.handle]
             if isinstance(delta, Failed) or delta.finish:

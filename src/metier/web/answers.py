@@ -45,6 +45,20 @@ class Heldout(Answer):
     abstained: int
 
 
+class Standing(Answer):
+    """A run's primary metric in one domain with its 95 % interval; verdict and difference are against its base."""
+
+    domain: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    said: str
+    verdict: str | None
+    difference: str | None
+
+
 class Model(Answer):
     """A name that may be asked, the run behind it, and the base on which that stands."""
 
@@ -56,6 +70,11 @@ class Model(Answer):
     parent: str | None
     domains: list[str]
     heldout: Heldout | None = None
+    engine: str = ""
+    as_measured: bool = True
+    method: str = ""
+    scores: list[Standing] = []
+    untuned: bool = False
 
 
 class Models(Answer):
@@ -112,8 +131,15 @@ class Route(Answer):
     share: float
 
 
+class Passage(Answer):
+    """A text that stood in front of a question, and where it lies."""
+
+    place: str
+    text: str
+
+
 class Notes(Answer):
-    """Who answered, in which domain, and what stood in front."""
+    """Who answered, in which domain, what stood in front, and what was done to the answer."""
 
     route: Route | None = None
     domain: str = ""
@@ -121,6 +147,10 @@ class Notes(Answer):
     shares: dict[str, float] | None = None
     safety: dict[str, str] | None = None
     handover: dict[str, Any] | None = None
+    examples: int = 0
+    passages: list[Passage] = []
+    withheld: int = 0
+    notice: str = ""
 
 
 class ChatAnswer(Answer):
@@ -211,7 +241,50 @@ class JobAnswer(Answer):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     error: JobFault | None
     trained_tokens: int | None
+    skip_faulty: bool
     method: Way
+
+
+class DataFault(Answer):
+    """One thing that is wrong with a file: where it stands, what it is, and how to mend it."""
+
+    place: str
+    problem: str
+    fix: str
+
+
+class DomainAnswer(Answer):
+    """How many rows are used for what, what is strange about them, and how they were read."""
+
+    name: str
+    train: int
+    validation: int
+    heldout: int
+    left_out: int
+    warnings: list[str]
+    read_as: str
+
+
+class PlanAnswer(Answer):
+    """What a tuning would take; with faults nothing but these, and where it does not fit `hint` says why."""
+
+    object: Literal["plan"]
+    faults: list[DataFault]
+    skippable: bool
+    hint: str
+    domains: list[DomainAnswer] = []
+    recipe: str = ""
+    lines: list[str] = []
+    left_out: list[DataFault] = []
+    plan: dict[str, Any] | None = None
+
+
+class ReportAnswer(Answer):
+    """Where a browser finds a report without a key, for so many seconds."""
+
+    object: Literal["report"]
+    url: str
+    seconds: int
 
 
 class JobList(Answer):

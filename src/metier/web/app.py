@@ -26,8 +26,10 @@ from metier.web.guard import Guard, Rules
 from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 from metier.web.meters import Meters
+from metier.web.page import page_routes
 from metier.web.people import people_routes
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, UnloadBody
+from metier.web.standing import standings
 from metier.web.tunings import file_routes, tuning_routes
 
 DRAIN = 30  # seconds in which what is being said may end
@@ -48,6 +50,7 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     app.include_router(_models(desk, home))
     app.include_router(_state(desk, meters))
     app.include_router(people_routes(desk))
+    app.include_router(page_routes(desk))
     files = Files(home / "files")
     app.include_router(file_routes(files))
     app.include_router(tuning_routes(desk, files, jobs))
@@ -163,13 +166,18 @@ def _auto(desk: Desk) -> list[dict[str, Any]]:
 
 
 def _model(name: str, target: Target) -> dict[str, Any]:
-    voice = target.voice
-    created = int(datetime.fromisoformat(voice.run.facts["started"]).timestamp()) if voice.run else 0
+    """OpenAI's words, and of a run what it was measured to be worth; `untuned` tells whether its base can be asked."""
+    voice, run = target.voice, target.voice.run
+    created = int(datetime.fromisoformat(run.facts["started"]).timestamp()) if run else 0
     told = {"id": name, "object": "model", "created": created, "owned_by": "metier", "root": voice.name}
     # Only metier's own engine answers as the run was measured.
     engine = {"engine": voice.ground.engine, "as_measured": voice.ground.engine == NATIVE}
-    parent = voice.ground.model if voice.run else None
-    return {**told, "parent": parent, "domains": [*voice.questions.domains], **engine}
+    told |= {"parent": voice.ground.model if run else None, "domains": [*voice.questions.domains], **engine}
+    if run is None:
+        return told
+    domains = [target.domain] if target.domain else [*voice.questions.domains]
+    measured = {"method": run.facts["method"], "scores": standings(run, domains)}
+    return {**told, **measured, "untuned": voice.ground.shared}
 
 
 def _state(desk: Desk, meters: Meters) -> APIRouter:

@@ -14,6 +14,7 @@ from metier.assistant.store import Turn
 from metier.assistant.tickets import Tickets
 from metier.assistant.watch import Watch
 from metier.data.items import Message
+from metier.web.webhook import Webhook
 
 _HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {number}."
 
@@ -35,6 +36,7 @@ class Care:
     tickets: Tickets | None = None
     feedback: Feedback | None = None
     scope: Scope | None = None
+    webhook: Webhook | None = None
 
     def first(self, messages: Sequence[Message], domain: str) -> Said | None:
         """What comes before any model: an emergency, a secret that must not be sent, a person who is wanted."""
@@ -49,6 +51,8 @@ class Care:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
         ticket = self.tickets.open(transcript, domain, mood)
+        if self.webhook:
+            self.webhook.post(ticket)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
 

@@ -29,6 +29,7 @@ from metier.web.desk import (
     grammar,
     read,
     request_of,
+    shown,
     speak,
     together,
 )
@@ -62,6 +63,7 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
         turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
     else:
         target = desk.target(body.model, body.domain)
+    target = desk.untuned(target) if target and body.untuned else target
     domain = target.domain if target else ""
     said = await asyncio.to_thread(desk.care.first, messages, domain)
     if said := said or desk.care.declined(messages, domain, chosen=body.model != AUTO):
@@ -79,7 +81,7 @@ async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant:
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
-    notes = {**turn.notes, "domain": target.domain, "run": target.voice.name}
+    notes = {**turn.notes, "domain": target.domain, "run": target.voice.name, **shown(target, item)}
     turn = replace(turn, target=target, prompt_tokens=len(prompt), watch=watch)
     if item.kind in ("label", "choice") and body.response_format is None:
         found = await choose(target, item)
@@ -105,16 +107,23 @@ def _own(request: Request, target: Target, body: ChatBody, number: int) -> Reque
 
 async def whole(turn: Turn) -> dict[str, Any]:
     """All of it at once."""
-    answers = await together(collected(_watched(turn, request)) for request in turn.requests)
+    watches = [turn.watch() for _ in turn.requests]
+    heard = (_watched(turn, *each) for each in zip(turn.requests, watches, strict=True))
+    answers = await together(collected(each) for each in heard)
     choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     if turn.ready is not None:
         choices = [_choice(turn, 0, turn.ready, [], "stop")]
     completion = sum(len(tokens) for _, tokens, _ in answers)
-    return {**_head(turn, "chat.completion"), "choices": choices, "usage": usage(turn.prompt_tokens, completion)}
+    return {
+        **_head(turn, "chat.completion"),
+        **_notes(turn, watches),
+        "choices": choices,
+        "usage": usage(turn.prompt_tokens, completion),
+    }
 
 
 async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str, Any]]:
-    """Chunk by chunk, the answers that were asked for side by side."""
+    """Chunk by chunk, the answers that were asked for side by side; what they rest on comes first, and at the end."""
     head = _head(turn, "chat.completion.chunk")
     more = {"usage": None} if tells_usage else {}
 
@@ -123,29 +132,30 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
         return {**head, "choices": [choice], **more}
 
     count, said = max(1, len(turn.requests)), 0
+    watches = [turn.watch() for _ in turn.requests]
     for number in range(count):
-        yield chunk(number, {"role": "assistant", "content": ""})
+        yield {**chunk(number, {"role": "assistant", "content": ""}), **_notes(turn, watches[number : number + 1])}
     if turn.ready is not None:
         yield chunk(0, {"content": turn.ready})
         yield chunk(0, {}, "stop")
-    async with aclosing(_beside(turn)) as pieces:
+    async with aclosing(_beside(turn, watches)) as pieces:
         async for number, piece in pieces:
             said += piece.token is not None
             if piece.text or (piece.token and piece.token.logprob is not None):
                 yield chunk(number, {"content": piece.text}, None, _logprobs(turn, [piece.token]))
             if piece.finish:
-                yield chunk(number, {}, piece.finish)
+                yield {**chunk(number, {}, piece.finish), **_notes(turn, [watches[number]])}
     if tells_usage:
         yield {**head, "choices": [], "usage": usage(turn.prompt_tokens, said)}
 
 
-async def _beside(turn: Turn) -> AsyncGenerator[tuple[int, Piece]]:
+async def _beside(turn: Turn, watches: Sequence[Watch]) -> AsyncGenerator[tuple[int, Piece]]:
     """Several answers' pieces as they come; whoever stops listening stops all of them."""
     news: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
 
     async def listen(number: int, request: Request) -> None:
         try:
-            async for piece in _watched(turn, request):
+            async for piece in _watched(turn, request, watches[number]):
                 news.put_nowait((number, piece))
         except Exception as error:  # raised where the pieces are read
             news.put_nowait((number, error))
@@ -179,9 +189,8 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def _watched(turn: Turn, request: Request) -> AsyncIterator[Piece]:
+async def _watched(turn: Turn, request: Request, watch: Watch) -> AsyncIterator[Piece]:
     """The answer as people may read it."""
-    watch = turn.watch()
     async for piece in speak(_target(turn), request, turn.stops):
         text = watch.push(piece.text)
         yield replace(piece, text=text + watch.end() if piece.finish else text)
@@ -193,8 +202,17 @@ def _target(turn: Turn) -> Target:
 
 
 def _head(turn: Turn, kind: str) -> dict[str, Any]:
-    notes = {"metier": dict(turn.notes)} if turn.notes else {}
-    return {"id": turn.id, "object": kind, "created": turn.created, "model": turn.model, **notes}
+    return {"id": turn.id, "object": kind, "created": turn.created, "model": turn.model}
+
+
+def _notes(turn: Turn, watches: Sequence[Watch]) -> dict[str, Any]:
+    """What an answer rests on, and what was done to it so far."""
+    done: dict[str, Any] = {
+        "withheld": sum(watch.withheld for watch in watches),
+        "notice": next((watch.notice for watch in watches), ""),
+    }
+    notes = {**turn.notes, **{name: value for name, value in done.items() if value}}
+    return {"metier": notes} if notes else {}
 
 
 def _choice(turn: Turn, number: int, text: str, tokens: Sequence[Token], finish: str) -> dict[str, Any]:

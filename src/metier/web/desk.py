@@ -14,6 +14,7 @@ from metier.inference.sampling import Sampling
 from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
+from metier.model.bank import BASE
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
@@ -95,6 +96,14 @@ class Desk:
             raise Refusal(400, f"domain: {model} has no {domain!r}", f"it has {names}", param="domain")
         return replace(found, domain=domain) if domain else found
 
+    def untuned(self, target: Target) -> Target:
+        """The base under a target, asked as the target is. Raises `Refusal` where it is not served by itself."""
+        voice, ground = target.voice, target.voice.ground
+        if not ground.shared:
+            problem = f"untuned: {voice.name} has its base alone, which is not served by itself"
+            raise Refusal(400, problem, "leave untuned out", param="untuned")
+        return replace(target, voice=replace(voice, name=ground.model, run=None, adapter=BASE))
+
     def base_of(self, model: str) -> str:
         """What a tuning starts from where clients name a model: a base, or a run that it goes on from."""
         voice = self.target(model).voice
@@ -129,6 +138,14 @@ class Desk:
 def read(target: Target, messages: Sequence[Message]) -> Item:
     """A conversation as the run was asked when it was measured. Raises `MetierError` where nothing is asked."""
     return target.voice.shown(target.voice.item(messages, target.domain))
+
+
+def shown(target: Target, item: Item) -> dict[str, Any]:
+    """What stood in front of a question: how many examples, and the passages with where they stand."""
+    shelf = target.voice.front.shelves.get(target.domain or target.voice.front.only)
+    passages = shelf.shown_in(item) if shelf else []
+    told = {"examples": len(item.shots), "passages": [{"place": each.place, "text": each.text} for each in passages]}
+    return {name: value for name, value in told.items() if value}
 
 
 def request_of(

@@ -123,7 +123,9 @@ class Guard:
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in more.items())]
+                own = {name.lower() for name, _ in message["headers"]}  # a report brings a policy of its own
+                told = [(k.encode(), v.encode()) for k, v in more.items() if k.lower().encode() not in own]
+                message["headers"] = [*message["headers"], *told]
             await send(message)
 
         return dressed

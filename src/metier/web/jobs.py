@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from metier import child
 from metier.data.guessing import propose
+from metier.errors import FaultsError
 from metier.events import Event
 from metier.files import append_line, read_json, write_atomic, write_json
+from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.failures import Refusal, told
@@ -41,6 +43,7 @@ class Job:
     hyperparameters: Mapping[str, Any]
     suffix: str
     seed: int
+    skip_faulty: bool = False
     status: Status = "queued"
     finished_at: int | None = None
     fine_tuned_model: str | None = None
@@ -68,6 +71,7 @@ class Jobs:
     _news: threading.Condition = field(default_factory=threading.Condition)
     _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
     _halted: bool = False
+    _timing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         found = (self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json")))
@@ -77,7 +81,7 @@ class Jobs:
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
-        recipe = self._recipe(job, training, validation)
+        recipe = self.recipe(job, training, validation)
         folder = self.folder / job.id
         folder.mkdir(parents=True)
         write_atomic(folder / "recipe.toml", recipe.to_toml())
@@ -87,6 +91,15 @@ class Jobs:
             self._waiting.append(job.id)
             self._news.notify()
         return job
+
+    def foresee(self, job: Job, training: Path, validation: Path | None) -> dict[str, Any]:
+        """What a job would take, or every fault of its data; one at a time, for the machine is timed."""
+        try:
+            recipe = self.recipe(job, training, validation)
+        except FaultsError as error:
+            return faulty(error)
+        with self._timing:
+            return child.foresee(recipe, offline=self.offline)
 
     def all(self, owner: str) -> list[Job]:
         """Newest first."""
@@ -131,9 +144,12 @@ class Jobs:
         self.halt()
         self._thread.join(timeout)
 
-    def _recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
-        domain = propose(training).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    def recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
+        """What a job means. Raises `MetierError` with every fault of data and settings."""
+        proposed = propose(training, [] if job.skip_faulty else None)
+        domain = proposed.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         domain |= {"name": job.suffix, "data": str(training.resolve())}
+        domain |= {"skip_faulty": True} if job.skip_faulty else {}
         if validation:
             domain["validation"] = str(validation.resolve())
         given = {"num_train_epochs": "n_epochs", "batch_size": "batch_size"}

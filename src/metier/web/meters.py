@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from metier.web.desk import Desk
 
@@ -41,11 +41,16 @@ class Meters:
         """The same chunks, watched."""
         begun, first = time.monotonic(), True
         async for chunk in chunks:
-            if first:
+            if first and _says(chunk):
                 self._first.observe(time.monotonic() - begun)
                 first = False
             yield chunk
         self._whole.observe(time.monotonic() - begun)
+
+
+def _says(chunk: dict[str, Any]) -> bool:
+    """Whether there is text in it, and not only who speaks."""
+    return any(each.get("text") or each.get("delta", {}).get("content") for each in chunk["choices"])
 
 
 class _Load:
@@ -57,9 +62,12 @@ class _Load:
     def collect(self) -> Iterator[Metric]:
         decoding = GaugeMetricFamily("metier_decoding", "Requests that decode", labels=["base"])
         waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
+        steps = CounterMetricFamily("metier_steps", "Steps that said something", labels=["base"])
+        said = CounterMetricFamily("metier_said_tokens", "Tokens that these steps said", labels=["base"])
         for ground in self._desk.voices.grounds:
             active, queued = ground.worker.load
+            for family, count in zip((steps, said), ground.worker.done, strict=True):
+                family.add_metric([ground.model], count)
             decoding.add_metric([ground.model], active)
             waiting.add_metric([ground.model], queued)
-        yield decoding
-        yield waiting
+        yield from (decoding, waiting, steps, said)

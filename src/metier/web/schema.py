@@ -128,6 +128,7 @@ class ChatBody(Rules):
     tools: list[Any] | None = None
     functions: list[Any] | None = None
     domain: Annotated[str, Field(max_length=100)] | None = Field(None, description="of a model that has several")
+    untuned: bool | None = Field(False, description="by the model's base, asked as the model is")
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> ChatBody:

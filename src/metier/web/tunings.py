@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, UploadFile
@@ -16,6 +17,7 @@ from metier.web.callers import Admin
 from metier.web.desk import Desk
 from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
+from metier.web.keys import Caller
 from metier.web.schema import Auto, Body, Name
 
 
@@ -49,6 +51,7 @@ class JobBody(Body):
     method: Method | None = None
     suffix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    skip_faulty: bool | None = Field(False, description="leave out rows that have a fault of their own")
 
 
 def file_routes(files: Files) -> APIRouter:
@@ -88,25 +91,20 @@ def file_routes(files: Files) -> APIRouter:
 def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
+    def begun(body: JobBody, caller: Caller) -> tuple[Job, Path, Path | None]:
+        training = files.path(files.get(body.training_file, caller.name))
+        validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
+        return _job(body, desk.base_of(body.model), caller), training, validation
+
     @routes.post("/fine_tuning/jobs", responses=told(answers.JobAnswer))
     def create(body: JobBody, caller: Admin) -> Any:
         """Tune a base on a file; the run is served when it is done."""
-        training = files.path(files.get(body.training_file, caller.name))
-        validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
-        own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
-        job = Job(
-            id=new_id("ftjob"),
-            created_at=int(time.time()),
-            owner=caller.name,
-            model=body.model,
-            base=desk.base_of(body.model),
-            training_file=body.training_file,
-            validation_file=body.validation_file,
-            hyperparameters=own.model_dump(),
-            suffix=body.suffix or "tuned",
-            seed=body.seed or 0,
-        )
-        return jobs.create(job, training, validation).told()
+        return jobs.create(*begun(body, caller)).told()
+
+    @routes.post("/metier/plans", responses=told(answers.PlanAnswer))
+    def foresee(body: JobBody, caller: Admin) -> Any:
+        """What such a tuning would take, or every fault of its file; nothing is begun."""
+        return {"object": "plan", **jobs.foresee(*begun(body, caller))}
 
     @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
     def all_jobs(caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None) -> Any:
@@ -132,6 +130,23 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         return jobs.cancel(jobs.get(job_id, caller.name)).told()
 
     return routes
+
+
+def _job(body: JobBody, base: str, caller: Caller) -> Job:
+    own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    return Job(
+        id=new_id("ftjob"),
+        created_at=int(time.time()),
+        owner=caller.name,
+        model=body.model,
+        base=base,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        hyperparameters=own.model_dump(),
+        suffix=body.suffix or "tuned",
+        seed=body.seed or 0,
+        skip_faulty=bool(body.skip_faulty),
+    )
 
 
 def _page(found: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:

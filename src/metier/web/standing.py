@@ -1,0 +1,46 @@
+"""How well a served run did on its held-out questions, as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from metier.figures import habit, interval, with_unit
+from metier.run import Run
+
+
+def standings(run: Run, domains: Collection[str]) -> list[dict[str, Any]]:
+    """Of each domain the primary metric with its 95 % interval, and whether that is better than the untuned base's.
+
+    `verdict` is the paired test's and `difference` what it rests on, None where the run was compared with no base.
+    """
+    if not run.has_scores:
+        return []
+    scores = run.scores()
+    against = scores["against"].get("none", {"domains": []})["domains"]
+    tests = {(each["domain"], test["metric"]): test for each in against for test in each["differences"]}
+    return [{**score, **_beside(tests.get((score["domain"], score["metric"])))} for score in _primary(scores, domains)]
+
+
+def _primary(scores: Mapping[str, Any], domains: Collection[str]) -> Iterator[dict[str, Any]]:
+    for each in scores["domains"]:
+        if each["domain"] in domains and each["scores"]:
+            first = each["scores"][0]  # the primary one stands first
+            yield {"domain": each["domain"], **{key: first[key] for key in ("metric", "value", "low", "high", "n")}} | {
+                "said": _said(first)
+            }
+
+
+def _beside(test: Mapping[str, Any] | None) -> dict[str, str | None]:
+    if test is None:
+        return {"verdict": None, "difference": None}
+    metric, ends = test["metric"], (test["low"], test["high"])
+    value = with_unit(metric, test["value"], signed=True)
+    return {"verdict": test["verdict"], "difference": f"{value} {interval(metric, *ends, signed=True)}"}
+
+
+def _said(score: Mapping[str, Any]) -> str:
+    its = habit(score["metric"])
+    unit = f" {its.unit}" if its.unit == "of 100" else ""
+    value = with_unit(score["metric"], score["value"])
+    return f"{its.label} {value}{unit} {interval(score['metric'], score['low'], score['high'])}"
