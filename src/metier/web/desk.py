@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from metier.data.items import Item, Message
@@ -219,13 +221,37 @@ async def speak(
         yield Piece(text + speech.end() if delta.finish else text, token, delta.finish)
 
 
+class _Post:
+    """What an engine's thread says, brought to the event loop: one call for all who hear at the same step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._wake = partial(loop.call_soon_threadsafe, self._deliver)
+        self._held: deque[tuple[asyncio.Queue[Delta | Exception], Delta | Exception]] = deque()
+        self._called = False
+
+    def put(self, news: asyncio.Queue[Delta | Exception], each: Delta | Exception) -> None:
+        """On any thread."""
+        self._held.append((news, each))
+        if not self._called:
+            self._called = True
+            self._wake()
+
+    def _deliver(self) -> None:
+        self._called = False  # first: whoever puts something from now on calls again
+        while self._held:
+            news, each = self._held.popleft()
+            news.put_nowait(each)
+
+
+@lru_cache(maxsize=4)
+def _post(loop: asyncio.AbstractEventLoop) -> _Post:
+    """A loop's own; a server has one."""
+    return _Post(loop)
+
+
 async def _deltas(worker: Worker, request: Request) -> AsyncIterator[Delta]:
-    loop, news = asyncio.get_running_loop(), asyncio.Queue[Delta | Exception]()
-
-    def heard(each: Delta | Exception) -> None:
-        loop.call_soon_threadsafe(news.put_nowait, each)
-
-    ticket, ended = worker.ask(request, heard), False
+    news = asyncio.Queue[Delta | Exception]()
+    ticket, ended = worker.ask(request, partial(_post(asyncio.get_running_loop()).put, news)), False
     try:
         while not ended:
             each = await news.get()
