@@ -28,7 +28,7 @@ def asked_through(run: Run, folder: Path, **how: Any) -> Iterator[LocalCompletio
     """lm-eval's own client of a server over the run's untuned base."""
     voices = Voices(offline=True)
     ground = voices.add(run).ground
-    settings: dict[str, Any] = {"tokenizer_backend": "huggingface", "max_length": ground.loaded.context, **how}
+    settings: dict[str, Any] = {"tokenizer_backend": "huggingface", "max_length": ground.context, **how}
     with serving.served(Desk(voices), folder) as url:
         yield LocalCompletionsAPI(
             f"{url}/v1/completions", model=ground.model, tokenizer=str(_base(run)), max_retries=1, **settings

@@ -46,7 +46,7 @@ class Heldout(Answer):
 
 
 class Model(Answer):
-    """A name that may be asked, the run behind it, and the base on which that stands."""
+    """A name that may be asked, the run behind it, the base on which that stands, and what answers; not of `auto`."""
 
     id: str
     object: Literal["model"]
@@ -55,6 +55,8 @@ class Model(Answer):
     root: str
     parent: str | None
     domains: list[str]
+    engine: str = "native"
+    as_measured: bool = True
     heldout: Heldout | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -55,6 +56,8 @@ class Desk:
         self.voices = voices
         self.dispatch = dispatch
         self.care = care or Care()
+        # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters.
+        self.front = ThreadPoolExecutor(1, "front")
 
     @property
     def asks_back(self) -> str:
