@@ -57,9 +57,9 @@ class _Load:
     def collect(self) -> Iterator[Metric]:
         decoding = GaugeMetricFamily("metier_decoding", "Requests that decode", labels=["base"])
         waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
-        for ground in self._desk.voices.grounds:
-            active, queued = ground.worker.load
-            decoding.add_metric([ground.model], active)
-            waiting.add_metric([ground.model], queued)
+        for base in dict.fromkeys(ground.model for ground in self._desk.voices.grounds):
+            loads = [each.worker.load for each in self._desk.voices.grounds if each.model == base]
+            decoding.add_metric([base], sum(active for active, _ in loads))
+            waiting.add_metric([base], sum(queued for _, queued in loads))
         yield decoding
         yield waiting
