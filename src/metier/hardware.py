@@ -246,6 +246,7 @@ def _main(layer: Layer, threads: int) -> None:
     train = _median(lambda: work.forward(tokens).float().sum().backward(), wait)
     unpack = 0.0
     if layer.quantized:
+        fetch_no_kernels()
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
         packed, state = quantize_4bit(work.weights[2], quant_type="nf4", compress_statistics=True)
@@ -253,6 +254,15 @@ def _main(layer: Layer, threads: int) -> None:
     count = tokens.shape[0]
     rates = Rates(train / count, read / count, decode, unpack, product / work.weights[2].numel())
     print(json.dumps(asdict(rates)))
+
+
+def fetch_no_kernels() -> None:
+    """Let no library load native code that it fetches; before one is imported that would.
+
+    bitsandbytes (on processors with AVX512-BF16, at import) and transformers (for some families) ask the optional
+    package `kernels` for it, without a word, wherever that is installed.
+    """
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
 
 
 # An accelerator's work goes on behind the call that began it.

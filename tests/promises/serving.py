@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from metier import experiment
 from metier.recipe import Recipe
 from metier.run import Run
@@ -19,6 +17,7 @@ from metier.web.desk import Desk
 from metier.web.guard import Rules
 from metier.web.jobs import Jobs
 from metier.web.keys import Keys
+from metier.web.serve import Address, Server, configured
 from tests.promises import two_domains
 
 _RECIPE = f"""{two_domains.DOMAINS}
@@ -54,7 +53,7 @@ def served(desk: Desk, home: Path, keys: Keys | None = None, **rules: Any) -> It
     """Its address, as long as the block lasts."""
     jobs = Jobs(home / "jobs", desk.voices.add, offline=True)
     app = make_app(desk, jobs, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+    server = Server(configured(app, Address(port=0)), jobs)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

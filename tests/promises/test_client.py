@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,3 +208,13 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
         client.fine_tuning.jobs.create(
             model="base", training_file=client.files.create(file=b"{", purpose="fine-tune").id
         )
+
+
+def test_a_base_s_load_is_told_once_however_many_networks_it_has(served_runs: dict[str, Run], tmp_path: Path) -> None:
+    """Prometheus refuses a page on which a series stands twice."""
+    voices = voices_of({"shown": served_runs["shown"]})
+    (ground,) = voices.grounds
+    voices._grounds["alone",] = replace(ground)
+    with serving.served(Desk(voices), tmp_path) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        lines = client.get("/../metrics", cast_to=str).splitlines()
+    assert sum(each.startswith("metier_decoding{") for each in lines) == 1

@@ -88,3 +88,31 @@ def test_what_adds_up_shares_one_network(voices: Voices) -> None:
 
 def user(text: str) -> Message:
     return Message("user", text.rpartition("user: ")[2])
+
+
+@pytest.fixture(scope="module")
+def small_formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Of a base in 4 bits, and of one in 16."""
+    home = tmp_path_factory.mktemp("formats")
+    made = serving.train(home, {"nf4": {"method": "qlora", "peft": {"r": 2}}})
+    return made | serving.train(home, {"bf16": {"method": "lora", "peft": {"r": 2}}}, compute="bfloat16")
+
+
+@pytest.mark.slow
+def test_bases_of_four_and_of_sixteen_bits_answer_as_they_were_measured(small_formats: dict[str, Run]) -> None:
+    """One after the other: with fewer bits who shares a batch decides near ties."""
+    opened = Voices(Limits(sequences=8), offline=True)
+    for name, run in small_formats.items():
+        voice, plan = opened.add(run, name), run.plan()
+        assert plan["storage"] == {"nf4": "nf4", "bf16": "bfloat16"}[name]
+        same = []
+        for row in (each for each in run.answers() if each["domain"] in voice.questions.domains):
+            item = voice.shown(voice.item([user(row["prompt"])], row["domain"]))
+            if row["domain"] == "help":
+                same.append(said(voice, ask(voice, item)) == row["output"])
+            else:
+                rows = voice.ground.renderer.label_rows(item)
+                found = voice.ground.worker.score(rows, voice.adapter).result(20)
+                assert found == pytest.approx(row["label_logprobs"], abs=0.05)
+        assert sum(same) >= len(same) - 1
+    opened.stop(10)

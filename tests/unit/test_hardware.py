@@ -73,3 +73,13 @@ def test_a_cards_peak_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 456)
     assert (peak_memory("cuda"), peak_memory("mps")) == (123, 456)
     assert peak_memory() > 1 << 20
+
+
+def test_libraries_find_nothing_that_fetches_native_code() -> None:
+    from importlib.util import find_spec
+
+    import metier.data  # noqa: F401 (whose import says so)
+
+    assert find_spec("kernels") is None
+    with pytest.raises(ImportError):
+        import kernels  # type: ignore[import-not-found] # noqa: F401

@@ -2,5 +2,8 @@
 
 import logging
 
-# PEFT imports bitsandbytes, which then tells everybody of an optional package that downloads native code.
+from metier.hardware import fetch_no_kernels
+
+fetch_no_kernels()
+# PEFT imports bitsandbytes, which then tells everybody that it lacks them.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

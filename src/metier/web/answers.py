@@ -60,7 +60,7 @@ class Standing(Answer):
 
 
 class Model(Answer):
-    """A name that may be asked, the run behind it, and the base on which that stands."""
+    """A name that may be asked, the run behind it, the base on which that stands, and what answers; not of `auto`."""
 
     id: str
     object: Literal["model"]
@@ -69,6 +69,8 @@ class Model(Answer):
     root: str
     parent: str | None
     domains: list[str]
+    engine: str = "native"
+    as_measured: bool = True
     heldout: Heldout | None = None
     engine: str = ""
     as_measured: bool = True

@@ -64,6 +64,9 @@ class Care:
             return None
         return Said(self.safety.declined(self.scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
 
-    def behind(self, domain: str) -> Watch:
-        """Through which an answer passes."""
-        return self.safety.behind(domain) if self.safety else Watch()
+    def behind(self, domains: Sequence[str]) -> Watch:
+        """Through which an answer passes that may belong to any of these."""
+        safety = self.safety
+        if safety is None or not domains:
+            return Watch()
+        return safety.behind(next(filter(safety.is_medical, domains), domains[0]))

@@ -17,6 +17,7 @@ from metier.assistant.watch import Watch
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
+from metier.web.care import Said
 from metier.web.desk import (
     AUTO,
     Desk,
@@ -55,29 +56,37 @@ class Turn:
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
-    messages = body.turns
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
-    target: Target | None
-    if body.model == AUTO:
-        target, routed = desk.send(messages[-1].content)
-        turn = replace(turn, notes={"route": {"domain": routed.domain, "share": round(routed.share, 4)}})
-    else:
-        target = desk.target(body.model, body.domain)
-    target = desk.untuned(target) if target and body.untuned else target
-    domain = target.domain if target else ""
-    said = await asyncio.to_thread(desk.care.first, messages, domain)
-    if said := said or desk.care.declined(messages, domain, chosen=body.model != AUTO):
-        return replace(turn, ready=said.text, notes={**turn.notes, **said.notes})
+    target, notes, said = await asyncio.get_running_loop().run_in_executor(desk.front, _before, desk, body)
+    turn = replace(turn, notes=notes)
+    if said:
+        return replace(turn, ready=said.text, notes={**notes, **said.notes})
     if target is None:
         return replace(turn, ready=desk.asks_back)
     return await _asked(desk, turn, target, body, tenant)
 
 
+def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], Said | None]:
+    """Who answers, how that was chosen, and what is said instead."""
+    messages, notes = body.turns, dict[str, Any]()
+    target: Target | None
+    if body.model == AUTO:
+        target, routed = desk.send(messages[-1].content)
+        notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4)}
+    else:
+        target = desk.target(body.model, body.domain)
+    target = desk.untuned(target) if target and body.untuned else target
+    domain = target.domain if target else ""
+    said = desk.care.first(messages, domain)
+    return target, notes, said or desk.care.declined(messages, domain, chosen=body.model != AUTO)
+
+
 async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> Turn:
-    watch = partial(desk.care.behind, target.domain)
+    topics = target.topics or (desk.topics if body.model == AUTO else ())
+    watch = partial(desk.care.behind, topics)
     if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
-        problem = f"response_format: answers of {target.domain} carry a notice, for which JSON has no place"
-        raise Refusal(400, problem, "ask for text", param="response_format")
+        problem = f"response_format: answers of {', '.join(topics)} carry a notice, for which JSON has no place"
+        raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)

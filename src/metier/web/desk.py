@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -32,6 +33,11 @@ class Target:
     voice: Voice
     domain: str = ""
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What an answer may be about."""
+        return (self.domain,) if self.domain else self.voice.learned
+
 
 @dataclass(frozen=True)
 class Token:
@@ -58,11 +64,18 @@ class Desk:
         self.voices = voices
         self.dispatch = dispatch
         self.care = care or Care()
+        # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters.
+        self.front = ThreadPoolExecutor(1, "front")
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The domains among which `auto` chooses."""
+        return self.dispatch.router.domains if self.dispatch else ()
 
     @property
     def asks_back(self) -> str:
         """What is said to a question of which nobody knows where it belongs."""
-        domains = self.dispatch.router.domains if self.dispatch else ()
+        domains = self.topics
         if self.care.safety:
             return self.care.safety.declined(domains)
         return f"Which of these is it about: {', '.join(domains)}?"

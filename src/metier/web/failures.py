@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from traceback import format_tb
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,7 +43,8 @@ def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
             return 503, error_object(503, whole(error), code="overloaded"), _AGAIN
         case MetierError():
             return 400, error_object(400, whole(error)), {}
-    _log.error("a fault of metier's", exc_info=error)
+    # Where it was raised, and of what kind; not its text, in which may stand what somebody asked.
+    _log.error("a fault of metier's: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     return 500, error_object(500, "the server has a fault; its log says which"), {}
 
 

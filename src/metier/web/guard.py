@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metier.web.failures import error_object
@@ -25,6 +27,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+_log = logging.getLogger("metier")
 _METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
 
 
@@ -32,11 +35,12 @@ _METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
 class Rules:
     """`hosts` are those by which the server may be called; `origins` the other pages that may ask it.
 
-    Bytes of a body, seconds in which a request has to be sent, requests at once a key.
+    Bytes of a head and of a body, seconds in which a request has to be sent, requests at once a key.
     """
 
     hosts: Collection[str]
     origins: Collection[str] = ()
+    head: int = 16 * 2**10
     body: int = 16 * 2**20
     seconds: float = 30.0
     at_once: int = 128
@@ -50,8 +54,11 @@ class Guard:
         self._asking: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         send = self._dressed(send, headers.get("origin"))
@@ -67,13 +74,19 @@ class Guard:
 
     def _refused(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, Mapping[str, str]] | None:
         """Why a request goes no further, before anything of its body is read."""
-        host = headers.get("host", "").rpartition("@")[2]
+        size = len(scope["path"]) + len(scope.get("query_string", b""))
+        if size + sum(len(name) + len(value) for name, value in scope["headers"]) > self._rules.head:
+            return 431, f"the head is longer than {self._rules.head:,} bytes", {}
+        host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if "*" not in self._rules.hosts and name.lower() not in self._rules.hosts:
-            return 400, f"this server is not called {name!r}; start it with --host-name {name}", {}
+            problem = f"this server is not called {name!r}; where it is, start it with --origin https://{name}"
+            return 400, problem, {}
         origin = headers.get("origin")
         if scope["method"] == "OPTIONS" and origin in self._rules.origins:
             return 204, "", {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": _ASKED}
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may read another end than this
+            return 400, "the body's length is told in two ways", {"Connection": "close"}
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._rules.body:
             return 413, f"the body is longer than {self._rules.body:,} bytes", {}
@@ -89,7 +102,9 @@ class Guard:
         try:
             await self._app(scope, self._timed(receive), send)
         except _TooMuchError as error:
-            await _answer(send, error.status, str(error), {})
+            await _answer(send, error.status_code, error.detail, error.headers or {})
+        except Exception as error:  # it is answered; uvicorn would write all of it, texts of requests too, into the log
+            _log.error("a request failed: %s", type(error).__name__)
         finally:
             self._asking[caller.name] -= 1
 
@@ -131,10 +146,11 @@ class Guard:
         return dressed
 
 
-class _TooMuchError(Exception):
+class _TooMuchError(HTTPException):
+    """A body that is not read any further; FastAPI lets no other exception through that comes of its reading."""
+
     def __init__(self, status: int, problem: str) -> None:
-        super().__init__(problem)
-        self.status = status
+        super().__init__(status, problem, {"Connection": "close"} if status == 408 else None)
 
 
 def _public(scope: Scope) -> bool:

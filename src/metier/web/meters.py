@@ -64,10 +64,11 @@ class _Load:
         waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
         steps = CounterMetricFamily("metier_steps", "Steps that said something", labels=["base"])
         said = CounterMetricFamily("metier_said_tokens", "Tokens that these steps said", labels=["base"])
-        for ground in self._desk.voices.grounds:
-            active, queued = ground.worker.load
-            for family, count in zip((steps, said), ground.worker.done, strict=True):
-                family.add_metric([ground.model], count)
-            decoding.add_metric([ground.model], active)
-            waiting.add_metric([ground.model], queued)
-        yield from (decoding, waiting, steps, said)
+        families = (decoding, waiting, steps, said)
+        for base in dict.fromkeys(ground.model for ground in self._desk.voices.grounds):
+            workers = [each.worker for each in self._desk.voices.grounds if each.model == base]
+            for family, counts in zip(
+                families, zip(*((*each.load, *each.done) for each in workers), strict=True), strict=True
+            ):
+                family.add_metric([base], sum(counts))
+        yield from families

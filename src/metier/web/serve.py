@@ -13,6 +13,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from metier.errors import MetierError
 from metier.web.app import DRAIN, make_app
@@ -20,6 +21,7 @@ from metier.web.desk import Desk
 from metier.web.guard import Rules
 from metier.web.jobs import Jobs
 from metier.web.keys import Keys
+from metier.web.protocol import Protocol
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _HEADER = 16 * 2**10  # bytes of a request's head
@@ -81,14 +83,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run_server(desk: Desk, address: Address, keys: Keys, home: Path, *, offline: bool = False) -> None:
-    """Answer until it is told to stop; then what is being said may end."""
-    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
-    app = make_app(desk, jobs, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
-    config = uvicorn.Config(
+def configured(app: ASGIApp, address: Address) -> uvicorn.Config:
+    """How an app is served: nothing of requests in the log, no head too long, nobody too slow."""
+    return uvicorn.Config(
         app,
         host=address.host,
         port=address.port,
+        http=Protocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -96,6 +98,12 @@ def run_server(desk: Desk, address: Address, keys: Keys, home: Path, *, offline:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN,
     )
+
+
+def run_server(desk: Desk, address: Address, keys: Keys, home: Path, *, offline: bool = False) -> None:
+    """Answer until it is told to stop; then what is being said may end."""
+    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
+    app = make_app(desk, jobs, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the server raises its signal again once it has stopped, as it should
-    Server(config, jobs).run()
+    Server(configured(app, address), jobs).run()

@@ -1,0 +1,194 @@
+"""Serving for long: a thousand requests at once, ten thousand answers of mixed adapters, and the memory that it takes.
+
+The runs are served in float32, where no batch may change an answer: every answer is compared with what was said to
+the same request alone, and where one differs, with how near the two likeliest tokens were. Memory is the server's
+resident set, told by thirds of the time.
+
+    python benchmarks/endurance.py runs/lora-… runs/lora-… --answers 10000 --minutes 30
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+
+_NEAR = 1e-3  # nats between the two likeliest tokens: either may be taken
+_TOKENS = 12
+_STREAMS = 48
+_QUESTIONS = (
+    "My card was swallowed by the machine, what now?",
+    "How long does delivery take?",
+    "I have had a headache since Monday.",
+    "My internet is slow in the evening.",
+    "Can I change my tariff?",
+    "Shares of the company fell after the report.",
+    "Where is my parcel {n}?",
+    "I was charged {n} pounds twice.",
+)
+
+
+@dataclass
+class Watched:
+    """What was seen of the server from outside: requests that decode, bytes that it holds."""
+
+    decoding: list[float] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Asked:
+    model: str
+    question: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        messages = [{"role": "system", "content": "Help."}, {"role": "user", "content": self.question}]
+        return {"model": self.model, "messages": messages, "max_tokens": _TOKENS, "logprobs": True, "top_logprobs": 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="finished runs of one base")
+    parser.add_argument("--answers", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=30)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        names = [_in_float32(run, Path(folder)) for run in options.runs]
+        with _server(names, Path(folder)) as (process, url):
+            asyncio.run(_all(psutil.Process(process.pid), url, options.answers, options.minutes))
+
+
+async def _all(process: psutil.Process, url: str, answers: int, minutes: float) -> None:
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as client:
+        models = [each.id async for each in client.models.list() if each.id != "auto" and "/" not in each.id]
+        runs = [each for each in models if each.startswith(("lora", "qlora", "none"))]
+        asked = [Asked(model, text.format(n=n)) for model in runs for n in range(12) for text in _QUESTIONS]
+        asked = list(dict.fromkeys(asked))
+        print(f"{len(runs)} models, {len(asked)} different requests")
+        alone = {each: await _answer(client, each) for each in asked}
+        await _crowd(client, asked)
+        await _long(client, process, alone, answers, minutes)
+
+
+async def _answer(client: openai.AsyncOpenAI, asked: Asked) -> list[tuple[str, float]]:
+    """Its tokens, each with how far behind the next likeliest was."""
+    answer = await client.chat.completions.create(**asked.body)
+    told = answer.choices[0].logprobs
+    content = (told.content or []) if told else []
+    return [(each.token, each.top_logprobs[0].logprob - each.top_logprobs[1].logprob) for each in content]
+
+
+async def _crowd(client: openai.AsyncOpenAI, asked: Sequence[Asked]) -> None:
+    """A thousand at once: each is answered, or told to come again."""
+
+    async def one(each: Asked) -> int:
+        try:
+            await client.chat.completions.create(**each.body)
+        except openai.APIStatusError as error:
+            return error.status_code
+        return 200
+
+    begun = time.monotonic()
+    statuses = Counter(await asyncio.gather(*(one(asked[n % len(asked)]) for n in range(1000))))
+    print(f"1,000 at once: {dict(statuses)} in {time.monotonic() - begun:.1f} s")
+    assert {*statuses} <= {200, 429, 503}
+
+
+async def _long(
+    client: openai.AsyncOpenAI,
+    process: psutil.Process,
+    alone: dict[Asked, list[tuple[str, float]]],
+    answers: int,
+    minutes: float,
+) -> None:
+    """Answers of all models mixed, as many and as long as was asked for."""
+    chance, watched = random.Random(0), Watched()
+    begun, outcome = time.monotonic(), Counter[str]()
+
+    async def stream() -> None:
+        while outcome.total() < answers or time.monotonic() - begun < minutes * 60:
+            asked = chance.choice([*alone])
+            outcome[_compared(await _answer(client, asked), alone[asked])] += 1
+
+    watching = asyncio.create_task(_watch(client, process, watched))
+    await asyncio.gather(*(stream() for _ in range(_STREAMS)))
+    watching.cancel()
+    seconds = time.monotonic() - begun
+    third = len(watched.resident) // 3
+    parts = [watched.resident[:third], watched.resident[third : 2 * third], watched.resident[2 * third :]]
+    print(f"{outcome.total():,} answers in {seconds:.0f} s: {dict(outcome)}")
+    print(f"mean of requests that decode together {statistics.mean(watched.decoding):.1f}")
+    print("resident MiB by thirds, mean and most: ", end="")
+    print(", ".join(f"{statistics.mean(each) / 2**20:.0f} ({max(each) / 2**20:.0f})" for each in parts))
+    assert not outcome["differs"]
+
+
+def _compared(said: Sequence[tuple[str, float]], alone: Sequence[tuple[str, float]]) -> str:
+    for (one, _), (two, gap) in zip(said, alone, strict=False):
+        if one != two:
+            return "near tie" if gap < _NEAR else "differs"
+    return "equal" if len(said) == len(alone) else "differs"
+
+
+async def _watch(client: openai.AsyncOpenAI, process: psutil.Process, watched: Watched) -> None:
+    while True:
+        text = await client.get("/../metrics", cast_to=str)
+        lines = (line.split() for line in text.splitlines() if line.startswith("metier_decoding{"))
+        watched.decoding.append(sum(float(value) for _, value in lines))
+        watched.resident.append(process.memory_info().rss)
+        await asyncio.sleep(0.5)
+
+
+def _in_float32(run: Path, folder: Path) -> Path:
+    """A copy of a run that is served in float32."""
+    made = folder / "runs" / run.name
+    shutil.copytree(run, made)
+    plan = json.loads((made / "plan.json").read_text(encoding="utf-8"))
+    plan |= {"storage": "float32", "compute": "float32", "pad_to": 1}
+    (made / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    return made
+
+
+@contextmanager
+def _server(runs: Sequence[Path], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "metier.cli.main", "serve", *map(str, runs), "--port", str(port), "--offline"]
+    with subprocess.Popen(command, cwd=folder) as process:
+        try:
+            _until_it_answers(port, process)
+            yield process, f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+
+
+def _until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with socket.socket() as trial:
+            if trial.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise SystemExit("the server did not start")
+
+
+if __name__ == "__main__":
+    main()
