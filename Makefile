@@ -36,7 +36,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[sentencepiece,harness,serve]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[sentencepiece,harness,serve,gguf]"
 	touch $@
 
 clean:

@@ -109,6 +109,8 @@ def _elsewhere(engine: Any) -> Elsewhere:
     """What opens runs on another engine."""
     match engine:
         case "llamacpp":
+            if find_spec("gguf") is None:
+                raise MetierError("engine = llamacpp needs gguf", "pip install 'metier[gguf]'")
             from metier.inference.llamacpp import open_llamacpp
 
             return open_llamacpp

@@ -99,11 +99,11 @@ class Child:
             try:
                 connection.request("POST", path, json.dumps(body), headers)
                 line, answer = connection.sock, connection.getresponse()
-                reason = "" if answer.status == 200 else _reason(answer.read())
+                refused = "" if answer.status == 200 else _reason(answer.read()) or f"status {answer.status}"
             except (OSError, http.client.HTTPException) as error:
                 raise self.gone(error) from None
-            if reason:
-                raise MetierError(f"{self.name} refuses: {reason}", "its own rules are narrower here")
+            if refused:
+                raise MetierError(f"{self.name} refuses: {refused}", "its own rules are narrower here")
             with closing(answer):
                 yield line, answer
 
@@ -115,6 +115,8 @@ class Child:
 
     def stop(self) -> None:
         """Harmless where it has ended."""
+        if self._log.closed:
+            return  # its number may be another's by now
         atexit.unregister(self.stop)
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -129,15 +131,15 @@ class Child:
 
     def _wait(self) -> None:
         begun = time.monotonic()
-        while not self._healthy():
-            slow = time.monotonic() - begun > _STARTS
-            if slow or self._process.poll() is not None:
-                self._log.seek(0)
-                lines = self._log.read().decode(errors="replace").strip().splitlines()[-_SHOWN:]
-                self.stop()
-                why = f"did not answer within {_STARTS:g} seconds" if slow else "ended before it answered"
-                raise MetierError("\n  ".join([f"{self.name} {why}; the end of its log:", *lines]))
+        while (alive := self._process.poll() is None) and time.monotonic() - begun < _STARTS:
+            if self._healthy():
+                return
             time.sleep(0.1)
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()[-_SHOWN:]
+        self.stop()
+        why = f"did not answer within {_STARTS:g} seconds" if alive else "ended before it answered"
+        raise MetierError("\n  ".join([f"{self.name} {why}; the end of its log:", *lines]))
 
     def _healthy(self) -> bool:
         with closing(http.client.HTTPConnection(_HOST, self.port, timeout=5)) as connection:
