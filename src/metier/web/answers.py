@@ -69,8 +69,6 @@ class Model(Answer):
     root: str
     parent: str | None
     domains: list[str]
-    engine: str = "native"
-    as_measured: bool = True
     heldout: Heldout | None = None
     engine: str = ""
     as_measured: bool = True

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -64,11 +65,10 @@ class _Load:
         waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
         steps = CounterMetricFamily("metier_steps", "Steps that said something", labels=["base"])
         said = CounterMetricFamily("metier_said_tokens", "Tokens that these steps said", labels=["base"])
-        families = (decoding, waiting, steps, said)
+        families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (decoding, waiting, steps, said)
         for base in dict.fromkeys(ground.model for ground in self._desk.voices.grounds):
             workers = [each.worker for each in self._desk.voices.grounds if each.model == base]
-            for family, counts in zip(
-                families, zip(*((*each.load, *each.done) for each in workers), strict=True), strict=True
-            ):
-                family.add_metric([base], sum(counts))
+            told = np.sum([(*each.load, *each.done) for each in workers], axis=0)
+            for family, count in zip(families, told.tolist(), strict=True):
+                family.add_metric([base], count)
         yield from families
