@@ -50,7 +50,7 @@ export function speak(text) {
 }
 
 export function share(value) {
-  return `${Math.round(100 * value)} %`;
+  return `${Math.round(100 * value)}\u00a0%`;
 }
 
 export function plural(count, noun) {
