@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -390,3 +392,18 @@ def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path
         client.fine_tuning.jobs.cancel(job.id)
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.create(model="base", training_file="file-gone")
+
+
+def test_many_at_once_leave_the_library_s_warnings_as_they_were(url: str) -> None:
+    """scikit-learn sets them anew around each piece of work: threads beside each other would leave them empty."""
+    before = [*warnings.filters]
+
+    async def together() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as many:
+            how: dict[str, Any] = {"model": "small/help", "max_tokens": 1}
+            asking = (many.chat.completions.create(messages=asked(f"how do I open {n}?"), **how) for n in range(16))
+            await asyncio.gather(*asking)
+
+    for _ in range(3):
+        asyncio.run(together())
+    assert [*warnings.filters] == before
