@@ -79,7 +79,7 @@ class Worker:
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
         self._steps, self._said = 0, 0
-        self._draining = False
+        self._draining = self._ended = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -115,9 +115,11 @@ class Worker:
         return self.do(partial(self._engine.read, rows, top, adapter))
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
-        """Something on the engine's thread, between two steps."""
+        """Something on the engine's thread, between two steps. Raises `StoppedError` once that has ended."""
         done: Future[Result] = Future()
         with self._news:
+            if self._ended:
+                raise _stopped()
             self._work.append((work, done))
             self._news.notify()
         return done
@@ -153,7 +155,7 @@ class Worker:
 
     def _assert_open(self) -> None:
         if self._draining:
-            raise StoppedError("the server is being stopped", "ask again in a moment")
+            raise _stopped()
         if self.load[1] >= self.capacity:
             raise FullError(f"{self.capacity} requests wait already", "ask again in a moment")
 
@@ -161,7 +163,8 @@ class Worker:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._draining or self._work or self._scoring or self._pending)
-                if self._draining and not (self._work or self._scoring or self._pending):
+                self._ended = self._draining and not (self._work or self._scoring or self._pending)
+                if self._ended:
                     return
                 work, scoring = [*self._work], self._alike()
                 self._work.clear()
@@ -237,6 +240,10 @@ class Worker:
     def _drop(self, ticket: Ticket) -> None:
         self._engine.cancel(ticket.handle)
         self._speaking.pop(ticket.handle, None)
+
+
+def _stopped() -> StoppedError:
+    return StoppedError("the server is being stopped", "ask again in a moment")
 
 
 def _fulfil(done: Future[Result], work: Callable[[], Result]) -> None:

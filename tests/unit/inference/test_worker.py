@@ -129,3 +129,13 @@ def test_what_breaks_is_told_and_the_next_is_answered(worker: Worker) -> None:
         worker.score([Example((10_000, 1), (0.0, 1.0))]).result(20)
     after = Request(PROMPTS[4], 9, STOP)
     assert [(0, asked(worker, after).tokens())] == [found[:2] for found in engine().run([after])]
+
+
+def test_who_comes_after_the_end_is_told_and_waits_for_nothing() -> None:
+    worker = Worker(engine(), sequences=2, capacity=4)
+    assert worker.do(lambda: 1).result(5) == 1
+    worker.stop(5)
+    with pytest.raises(StoppedError):
+        worker.do(lambda: 1)
+    with pytest.raises(StoppedError):
+        worker.score([])
