@@ -123,7 +123,9 @@ def test_every_way_in_wants_a_key(tmp_path: Path) -> None:
     assert {"/v1/chat/completions", "/metrics", "/v1/tickets", "/v1/files/{file_id}", "/health"} <= {p for _, p in ways}
     tricks = ["/page/../v1/models", "/health/../v1/models", "//v1/models", "/v1/models/", "/page/%2e%2e/v1/models"]
     with serving.served(desk, tmp_path, Keys.open(tmp_path / "keys.json")) as url, requests.Session() as session:
-        ways -= {("GET", "/health")}
+        ways = {
+            (method, path) for method, path in ways if path not in ("/", "/health") and not path.startswith("/page/")
+        }
         for method, path in [*sorted(ways), *(("GET", trick) for trick in tricks)]:
             request = requests.Request(method, url).prepare()
             request.url = url + path  # as it is, with all its dots
