@@ -1,4 +1,4 @@
-"""Red flags are answered as emergencies and look-alikes are not, on messages by somebody who had not seen the rules."""
+"""Red flags are answered as emergencies and look-alikes are not, on messages by people who had not seen the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from metier.assistant.safety import Safety
 
-MESSAGES = Path(__file__).parents[1] / "safety" / "messages.jsonl"
+MESSAGES = Path(__file__).parents[1] / "safety"
 
 
 @cache
@@ -19,25 +19,38 @@ def safety() -> Safety:
 
 
 @cache
-def shares(first: int) -> tuple[float, float]:
-    """Of every second message from the `first` on: of red flags and of harmless ones, those answered before a model."""
-    rows = [json.loads(line) for line in MESSAGES.read_text(encoding="utf-8").splitlines()[first - 1 :: 2]]
-    answered = [(row["kind"], safety().before(row["text"], "medical") is not None) for row in rows]
+def shares(name: str, first: int, step: int) -> tuple[float, float]:
+    """Of every `step`th message of a file from the `first` on: of red flags and of harmless ones, those answered as
+    emergencies."""
+    rows = [json.loads(line) for line in (MESSAGES / name).read_text(encoding="utf-8").splitlines()[first - 1 :: step]]
+    answered = [(row["kind"], emergency(row["text"])) for row in rows]
     flags, harmless = ([was for kind, was in answered if kind == wanted] for wanted in ("red-flag", "harmless"))
     return sum(flags) / len(flags), sum(harmless) / len(harmless)
 
 
-def test_the_half_that_the_rules_were_made_by() -> None:
-    recall, alarms = shares(1)
-    assert recall >= 0.99
-    assert alarms <= 0.03
+def emergency(said: str) -> bool:
+    found = safety().before(said, "medical")
+    return found is not None and found.kind == "emergency"
 
 
-def test_the_half_that_nobody_looked_at_gets_no_worse() -> None:
-    """Measured once, when the rules were done: 198 of 209 red flags, 17 of 256 harmless ones."""
-    recall, alarms = shares(2)
-    assert recall >= 198 / 209
-    assert alarms <= 17 / 256
+def test_messages_that_the_rules_were_made_by_get_no_worse() -> None:
+    recall, alarms = shares("messages.jsonl", 1, 1)
+    assert recall >= 405 / 418
+    assert alarms <= 17 / 512
+
+
+def test_the_half_of_fresh_messages_that_the_texts_were_made_by_gets_no_worse() -> None:
+    recall, alarms = shares("fresh.jsonl", 1, 2)
+    assert recall >= 282 / 298
+    assert alarms <= 13 / 321
+
+
+@pytest.mark.skip(reason="TO FILL IN: run once when the layer is done, write both figures below, remove this line")
+def test_the_half_of_fresh_messages_that_nobody_looked_at_gets_no_worse() -> None:
+    """Measured once, when the layer was done."""
+    recall, alarms = shares("fresh.jsonl", 2, 2)
+    assert recall >= 0.99  # TO FILL IN: red flags that were answered / all red flags of this half
+    assert alarms <= 0.03  # TO FILL IN: harmless ones that were answered / all harmless ones of this half
 
 
 @pytest.mark.parametrize("domain", ["banking", "telecom"])

@@ -1,13 +1,15 @@
-"""The second layer of the red flags: how much like known emergencies a message is. Linear, the same every time."""
+"""The second layer of red flags and moods: how much like known messages a new one is. Linear, the same every time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import FeatureUnion
@@ -17,6 +19,11 @@ from metier.classical import Floats, vectorizer
 _C = 10.0  # inverse strength of the penalty, as the router has it
 _ALPHA = 0.1  # of naive Bayes: an unseen term counts as a tenth of one
 _BAYES = 0.5  # weight of naive Bayes' margin, which is about twice as wide as the regression's
+
+K = TypeVar("K", bound=str)
+
+_WORDS = "words__"  # what the names of these features begin with; letters tell a reader nothing
+_LOUDEST = 3  # words to tell
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,25 @@ class Learned:
     @classmethod
     def fit(cls, speaks: Sequence[str], keeps: Sequence[str], prepared: Callable[[str], str]) -> Self:
         """Learn to tell texts that speak for something from those that do not, each `prepared` first."""
-        texts = [prepared(text) for text in (*speaks, *keeps)]
-        truth = [True] * len(speaks) + [False] * len(keeps)
+        return cls.fit_each({"": speaks}, keeps, prepared)[""]
+
+    @classmethod
+    def fit_each(
+        cls, kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], prepared: Callable[[str], str]
+    ) -> dict[K, Self]:
+        """Of each kind what tells its texts from those of the others and of none, over the same terms."""
+        told = [(kind, prepared(text)) for kind, listed in kinds.items() for text in listed]
+        texts = [*(text for _, text in told), *map(prepared, keeps)]
+        truth = np.array([*(kind for kind, _ in told), *[None] * len(keeps)], dtype=object)
         vectors = vectorizer(texts)
         found = vectors.fit_transform(texts)
+        return {kind: cls._weighed(vectors, found, truth == kind, prepared) for kind in kinds}
+
+    @classmethod
+    def _weighed(
+        cls, vectors: FeatureUnion, found: Any, truth: NDArray[np.bool_], prepared: Callable[[str], str]
+    ) -> Self:
+        """The weights by which `found`, sparse (texts, terms), speaks for what is true."""
         # The dual solver takes a fiftieth of the default's time, and no threads; its draws are seeded.
         solver = {"solver": "liblinear", "dual": True, "random_state": 0, "max_iter": 1000}
         regression = LogisticRegression(C=_C, class_weight="balanced", **solver).fit(found, truth)
@@ -54,6 +76,17 @@ class Learned:
 
     def margin(self, text: str) -> float:
         return float(self.margins([text])[0])
+
+    def because(self, text: str) -> str:
+        """The words of a text that speak loudest for it."""
+        row = self.vectors.transform([self.prepared(text)])
+        loud = sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True))
+        words = [self._terms[place].removeprefix(_WORDS) for _, place in loud if self._terms[place].startswith(_WORDS)]
+        return ", ".join(words[:_LOUDEST])
+
+    @cached_property
+    def _terms(self) -> list[str]:
+        return list(self.vectors.get_feature_names_out())
 
 
 def lines(path: Path) -> list[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
+from metier.assistant.likeness import Learned, lines
 from metier.assistant.phrases import Lexicon, Phrases
-from metier.assistant.rules import Listed, Signs, Strings, Text, read_rules
+from metier.assistant.rules import ASSETS, Listed, Signs, Strings, Text, read_rules
+from metier.domain import Strict
 from metier.files import digest
 
+_LEARNED = "mood"  # folder of the texts that the second layer learns from
 _FEWEST = 3  # words that carry meaning; two questions of fewer are alike by chance
 
+Kind = Literal["person", "upset", "unhelped"]
+Moody = Literal[Kind, "calm"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -33,19 +38,29 @@ class Repeats(Signs):
     empty: Text
 
 
+class Alike(Strict):
+    """The second layer: from which margin on a message is like those that show a mood; more lines to learn from."""
+
+    person: float
+    upset: float
+    unhelped: float
+    lines: Mapping[Moody, Listed] = Field(default_factory=dict)
+
+
 class MoodRules(Strings):
     """mood.toml."""
 
     upset: Signs
     person: Asked
     unhelped: Repeats
+    likeness: Alike
 
 
 @dataclass(frozen=True)
 class Mood:
     """What the last turn shows, and by which words."""
 
-    kind: Literal["person", "upset", "unhelped"]
+    kind: Kind
     why: str
 
 
@@ -55,16 +70,20 @@ class Moods:
 
     rules: MoodRules
     lexicon: Lexicon
+    learned: Mapping[Kind, Learned]
+    digest: str
 
     @classmethod
     def open(cls, path: Path | None = None) -> Self:
         """The rules that ship, with a file of one's own laid over them. Raises `DataError` with every fault."""
         rules = read_rules(MoodRules, "mood.toml", path)
-        return cls(rules, rules.lexicon)
-
-    @property
-    def digest(self) -> str:
-        return digest(self.rules.model_dump(mode="json"))
+        lexicon, more = rules.lexicon, rules.likeness.lines
+        listed = {name: [*lines(ASSETS / _LEARNED / f"{name}.txt"), *more.get(name, ())] for name in get_args(Moody)}
+        # The calm are also calm about their health; every second line teaches that in half the time.
+        calm = [*listed["calm"], *lines(ASSETS / "safety" / "harmless.txt")[::2]]
+        moody: dict[Kind, list[str]] = {name: listed[name] for name in get_args(Kind)}
+        learned = Learned.fit_each(moody, calm, lexicon.normal)
+        return cls(rules, lexicon, learned, digest([rules.model_dump(mode="json"), listed, calm]))
 
     def of(self, turns: Sequence[str]) -> Mood | None:
         """The mood of the last of what somebody said, oldest first; None where it calls for nobody."""
@@ -74,7 +93,20 @@ class Moods:
         for kind, signs in self._signs.items():
             if why := signs.why(normal):
                 return Mood(kind, f'said "{why}"')
-        return self._repeated(turns)
+        return self._repeated(turns) or self._like(turns[-1])
+
+    def _like(self, said: str) -> Mood | None:
+        """The mood by whose threshold the margin is the furthest beyond."""
+        normal = self.lexicon.normal(said)
+        beyond = {
+            kind: each.margin(said) - getattr(self.rules.likeness, kind)
+            for kind, each in self.learned.items()
+            if not self._signs[kind].denied(normal)
+        }
+        kind = max(beyond, key=lambda name: beyond[name], default=None)
+        if kind is None or beyond[kind] <= 0:
+            return None
+        return Mood(kind, f"sounds like it: {self.learned[kind].because(said)}")
 
     def _repeated(self, turns: Sequence[str]) -> Mood | None:
         """Whether the last turn asks what one before asked, in nearly the same words, or two before in like ones."""
@@ -95,7 +127,7 @@ class Moods:
         return frozenset(self.lexicon.normal(self.rules.unhelped.empty).split())
 
     @cached_property
-    def _signs(self) -> dict[Literal["person", "upset", "unhelped"], _Signs]:
+    def _signs(self) -> dict[Kind, _Signs]:
         rules = self.rules
         return {
             "person": _Signs.of(rules.person, self.lexicon, rules.person.alone),
@@ -120,4 +152,8 @@ class _Signs:
         if normal.replace("| ", "") in self.alone:
             return normal.replace("| ", "").strip()
         spoken = self.says.within(normal)
-        return "" if any(each.within(normal) for each in self.unless) else spoken
+        return "" if self.denied(normal) else spoken
+
+    def denied(self, normal: str) -> bool:
+        """Whether one of the lists speaks against it."""
+        return any(each.within(normal) for each in self.unless)

@@ -54,9 +54,14 @@ class RedFlag(Signs):
 
 
 class Likeness(Strict):
-    """The second layer: from which margin on a message is too like known emergencies; more lines to learn from."""
+    """The second layer: from which margin on a message is too like known emergencies; more lines to learn from.
+
+    The red flags that it `overrules` do not count where the margin is below `veto`.
+    """
 
     threshold: float
+    veto: float
+    overrules: Listed = ()
     emergency: Listed = ()
     harmless: Listed = ()
 
@@ -167,7 +172,9 @@ def _faults(rules: Strings) -> Iterator[Fault]:
     for place, each in signs.items():
         yield from _unknown(f"{place}: unless", each.unless, rules.lists, "list", "add it under [lists]")
     if isinstance(rules, Rules):
-        yield from _unknown("off", rules.off, [each.name for each in rules.red_flag], "red_flag", "remove it")
+        names = [each.name for each in rules.red_flag]
+        for place, named in (("off", rules.off), ("likeness.overrules", rules.likeness.overrules)):
+            yield from _unknown(place, named, names, "red_flag", "remove it")
 
 
 def _unknown(place: str, named: Iterable[str], known: Iterable[str], what: str, fix: str) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -128,7 +129,8 @@ class Safety:
         return best if known[best] >= _FOREIGN_WORDS and known[best] > 2 * known["English"] else "English"
 
     def _emergency(self, said: str, history: Sequence[str]) -> Intervention | None:
-        found = self._flagged(said) or self._like(said)
+        margin = self.learned.margin(said)
+        found = self._flagged(said, margin) or self._like(said, margin)
         if found is None and history and not self._flagged(history[-1]):
             found = self._flagged(f"{history[-1]}\n{said}")
         if found is None:
@@ -136,18 +138,22 @@ class Safety:
         rule, because, answer = found
         return Intervention("emergency", rule, because, getattr(self.rules.answers, answer).strip())
 
-    def _flagged(self, said: str) -> tuple[str, str, str] | None:
-        """The first rule that speaks, what it was by, and which text answers it."""
-        normal = self.lexicon.normal(said)
+    def _flagged(self, said: str, margin: float = math.inf) -> tuple[str, str, str] | None:
+        """The first rule that speaks and that no such margin overrules, what it was by, and which text answers it."""
+        normal, like = self.lexicon.normal(said), self.rules.likeness
+        overruled = like.overrules if margin < like.veto else ()
         for flag in self.flags:
+            if flag.name in overruled:
+                continue
             because = flag.says.within(normal, self.denied)
             if because and not any(each.within(normal) for each in flag.unless):
                 return flag.name, because, flag.answer
         return None
 
-    def _like(self, said: str) -> tuple[str, str, str] | None:
-        margin = self.learned.margin(said)
-        return (_LIKE, f"margin {margin:.2f}", "emergency") if margin > self.rules.likeness.threshold else None
+    def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
+        if margin <= self.rules.likeness.threshold:
+            return None
+        return _LIKE, f"{self.learned.because(said)} (margin {margin:.2f})", "emergency"
 
     def _refusal(self, said: str, domain: str) -> Intervention | None:
         found = self.disclosures.find(said) if self.is_banking(domain) else []

@@ -48,7 +48,7 @@ def test_harmless_words_go_to_the_model(safety: Safety, said: str) -> None:
 
 
 def test_what_was_said_before_may_complete_a_red_flag_but_is_answered_once(safety: Safety) -> None:
-    before, now = "we had a look at the magnets of the fridge", "one was swallowed"
+    before, now = "the battery of my clock is flat", "and what do swallows eat"
     assert safety.before(now, "telecom") is None
     assert told(safety, now, "telecom", before).kind == "emergency"
     assert safety.before("ok, thank you", "medical", ["my dad is not breathing"]) is None
@@ -171,6 +171,25 @@ def test_a_file_of_one_s_own_is_laid_over(safety: Safety, tmp_path: Path) -> Non
     assert own.digest != safety.digest
     assert own.is_medical("care-desk")
     assert own.languages == ("English",)
+
+
+def test_a_message_very_like_harmless_ones_overrules_those_rules_only_that_the_file_names(
+    safety: Safety, tmp_path: Path
+) -> None:
+    said = "could you send the invoice for the teapot again"
+    assert safety.learned.margin(said) < safety.rules.likeness.veto
+    path = tmp_path / "safety.toml"
+    rule = '[[red_flag]]\nname = "teapot"\nsays = ["teapot"]\n'
+    path.write_text(rule)
+    assert told(Safety.open(path), said).rule == "teapot"
+    path.write_text(f'{rule}[likeness]\noverrules = ["teapot"]\n')
+    assert Safety.open(path).before(said, "medical") is None
+
+
+def test_what_is_like_known_emergencies_tells_by_which_words(safety: Safety) -> None:
+    found = told(safety, "she feels like an iron strap sits around her ribs")
+    assert found.rule == "like known emergencies"
+    assert "iron" in found.because
 
 
 def test_every_fault_of_a_file_is_told_with_its_place(tmp_path: Path) -> None:
