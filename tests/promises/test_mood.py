@@ -41,11 +41,10 @@ def test_the_half_that_the_thresholds_were_chosen_by() -> None:
     assert found["calm"] >= 76 / 78
 
 
-@pytest.mark.skip(reason="TO FILL IN: run once when the layer is done, write the figures below, remove this line")
 def test_the_half_that_nobody_looked_at_gets_no_worse() -> None:
     """Measured once, when the layer was done."""
     found = shares(2)
-    assert found["asks-person"] >= 0.85  # TO FILL IN
-    assert found["upset"] >= 0.85  # TO FILL IN
-    assert found["unhelped"] >= 0.85  # TO FILL IN
-    assert found["calm"] >= 0.96  # TO FILL IN
+    assert found["asks-person"] >= 29 / 31
+    assert found["upset"] >= 25 / 32
+    assert found["unhelped"] >= 27 / 27
+    assert found["calm"] >= 78 / 79

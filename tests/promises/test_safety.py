@@ -45,12 +45,11 @@ def test_the_half_of_fresh_messages_that_the_texts_were_made_by_gets_no_worse() 
     assert alarms <= 13 / 321
 
 
-@pytest.mark.skip(reason="TO FILL IN: run once when the layer is done, write both figures below, remove this line")
 def test_the_half_of_fresh_messages_that_nobody_looked_at_gets_no_worse() -> None:
-    """Measured once, when the layer was done."""
+    """Measured once, when the layer was done: 94.3 % and 4.7 %, where 99 % and 3 % are wanted."""
     recall, alarms = shares("fresh.jsonl", 2, 2)
-    assert recall >= 0.99  # TO FILL IN: red flags that were answered / all red flags of this half
-    assert alarms <= 0.03  # TO FILL IN: harmless ones that were answered / all harmless ones of this half
+    assert recall >= 281 / 298
+    assert alarms <= 15 / 320
 
 
 @pytest.mark.parametrize("domain", ["banking", "telecom"])
