@@ -7,8 +7,6 @@ import json
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from metier.assistant.mood import Moods
 
 TALKS = Path(__file__).parents[1] / "safety" / "fresh_mood.jsonl"
