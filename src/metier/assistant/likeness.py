@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import FeatureUnion
@@ -21,6 +20,8 @@ _ALPHA = 0.1  # of naive Bayes: an unseen term counts as a tenth of one
 _BAYES = 0.5  # weight of naive Bayes' margin, which is about twice as wide as the regression's
 
 K = TypeVar("K", bound=str)
+Weighed = tuple[Floats, float]
+"""A weight a term, and an offset."""
 
 _WORDS = "words__"  # what the names of these features begin with; letters tell a reader nothing
 _LOUDEST = 3  # words to tell
@@ -50,24 +51,9 @@ class Learned:
     ) -> dict[K, Self]:
         """Of each kind what tells its texts from those of the others and of none, over the same terms."""
         told = [(kind, prepared(text)) for kind, listed in kinds.items() for text in listed]
-        texts = [*(text for _, text in told), *map(prepared, keeps)]
-        truth = np.array([*(kind for kind, _ in told), *[None] * len(keeps)], dtype=object)
-        vectors = vectorizer(texts)
-        found = vectors.fit_transform(texts)
-        return {kind: cls._weighed(vectors, found, truth == kind, prepared) for kind in kinds}
-
-    @classmethod
-    def _weighed(
-        cls, vectors: FeatureUnion, found: Any, truth: NDArray[np.bool_], prepared: Callable[[str], str]
-    ) -> Self:
-        """The weights by which `found`, sparse (texts, terms), speaks for what is true."""
-        # The dual solver takes a fiftieth of the default's time, and no threads; its draws are seeded.
-        solver = {"solver": "liblinear", "dual": True, "random_state": 0, "max_iter": 1000}
-        regression = LogisticRegression(C=_C, class_weight="balanced", **solver).fit(found, truth)
-        bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(found, truth)
-        ratios_F = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
-        weights_F = regression.coef_[0] + _BAYES * ratios_F
-        return cls(vectors, weights_F, float(regression.intercept_[0]), prepared)
+        texts = (*(text for _, text in told), *map(prepared, keeps))
+        vectors, weighed = _weighed(texts, (*(kind for kind, _ in told), *[None] * len(keeps)))
+        return {kind: cls(vectors, *weighed[kind], prepared) for kind in kinds}
 
     def margins(self, texts: Sequence[str]) -> Floats:
         """One number a text; 0 is undecided, above it speaks for it."""
@@ -87,6 +73,23 @@ class Learned:
     @cached_property
     def _terms(self) -> list[str]:
         return list(self.vectors.get_feature_names_out())
+
+
+@lru_cache(maxsize=4)  # a second server of the process, or a test, need not wait for the same again
+def _weighed(texts: tuple[str, ...], kinds: tuple[str | None, ...]) -> tuple[FeatureUnion, dict[str, Weighed]]:
+    """The terms of texts, and by kind with which weights they speak for it; None is no kind."""
+    vectors = vectorizer(texts)
+    found = vectors.fit_transform(texts)
+    weighed = {}
+    for kind in dict.fromkeys(each for each in kinds if each is not None):
+        truth = [each == kind for each in kinds]
+        # The dual solver takes a fiftieth of the default's time, and no threads; its draws are seeded.
+        solver = {"solver": "liblinear", "dual": True, "random_state": 0, "max_iter": 1000}
+        regression = LogisticRegression(C=_C, class_weight="balanced", **solver).fit(found, truth)
+        bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(found, truth)
+        ratios_F = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
+        weighed[kind] = regression.coef_[0] + _BAYES * ratios_F, float(regression.intercept_[0])
+    return vectors, weighed
 
 
 def lines(path: Path) -> list[str]:
