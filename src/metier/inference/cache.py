@@ -21,7 +21,20 @@ from metier.model.bank import Bank
 from metier.model.forward import Attention, Forward
 
 _GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
-_PLACES = 16  # slots by which it grows
+_PLACES = 16  # slots by which it grows; to the next power of two as long as there are fewer
+
+
+def held(slots: int, positions: int) -> int:
+    """Positions that a cache takes for so many slots of at most so many positions."""
+    return _places(slots) * _span(positions)
+
+
+def _places(slots: int) -> int:
+    return 1 << (slots - 1).bit_length() if slots < _PLACES else -(-slots // _PLACES) * _PLACES
+
+
+def _span(positions: int) -> int:
+    return -(-positions // _GROWTH) * _GROWTH
 
 
 class Decoder(Protocol):
@@ -146,9 +159,9 @@ class TreeDecoder:
             for layer, rows in cache.items():
                 if rows.shape[0] >= slots and rows.shape[2] >= positions:
                     continue
-                held, places = (-(-positions // _GROWTH) * _GROWTH, -(-slots // _PLACES) * _PLACES)
-                grown = rows.new_zeros((places, rows.shape[1], held, rows.shape[3]))
-                kept = slice(min(places, rows.shape[0])), slice(None), slice(min(held, rows.shape[2]))
+                places, span = _places(slots), _span(positions)
+                grown = rows.new_zeros((places, rows.shape[1], span, rows.shape[3]))
+                kept = slice(min(places, rows.shape[0])), slice(None), slice(min(span, rows.shape[2]))
                 grown[kept] = rows[kept]
                 cache[layer] = grown
 
@@ -162,7 +175,7 @@ class _Step:
         self._dense = slots.tolist() == list(range(len(slots)))
         self.positions = torch.tensor(lengths)
         # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
-        self._span = -(-(max(lengths) + 1) // _GROWTH) * _GROWTH
+        self._span = _span(max(lengths) + 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         slots, positions = self._slots.to(q.device), self.positions.to(q.device)

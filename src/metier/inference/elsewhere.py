@@ -159,6 +159,7 @@ class Elsewhere:
         self._sequences = sequences
         self._handles = 0
         self._open: dict[int, socket.socket | None] = {}
+        self._lock = threading.Lock()  # of what is open, which several threads change
         self._news: SimpleQueue[Delta | Failed] = SimpleQueue()
 
     def submit(self, request: Request) -> int:
@@ -169,13 +170,20 @@ class Elsewhere:
 
     def cancel(self, handle: int) -> None:
         """The server sees that nobody listens; an unknown or finished one is no error."""
-        if line := self._open.pop(handle, None):
+        with self._lock:
+            line = self._open.pop(handle, None)
+        if line:
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
 
     def clear(self) -> None:
         for handle in [*self._open]:
             self.cancel(handle)
+
+    @property
+    def queued(self) -> int:
+        """It has a queue of its own."""
+        return 0
 
     def forget(self, adapter: str) -> None:
         """It keeps its adapters as long as it lives."""
@@ -210,9 +218,11 @@ class Elsewhere:
         """On a thread of its own, as long as one answer lasts."""
         try:
             with self._child.asked(self._dialect.path, self._dialect.body(request)) as (line, answer):
-                if handle in self._open:
+                with self._lock:
+                    if handle not in self._open:
+                        return
                     self._open[handle] = line
-                    self._tell(handle, request, answer)
+                self._tell(handle, request, answer)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._news.put(Failed(handle, self._child.gone(error)))
         except MetierError as error:

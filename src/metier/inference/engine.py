@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginnings, Key
-from metier.inference.cache import decoder
+from metier.inference.cache import decoder, held
 from metier.inference.reading import Prompt
 from metier.inference.sampling import Sampler, Sampling
 from metier.model.bank import BASE, Bank
@@ -138,6 +138,7 @@ class Engine:
         self._active: list[_Active] = []
         self._handles = 0
         self._has_read = False
+        self._last = False  # the side that stepped last
 
     @torch.no_grad()
     def score(self, rows: Sequence[Example], adapter: str = BASE) -> list[float]:
@@ -166,7 +167,12 @@ class Engine:
         return [found[row] for row in range(len(rows))]
 
     def submit(self, request: Request) -> int:
-        """Queue a request; its handle marks its tokens in what `step` returns."""
+        """Queue a request; its handle marks its tokens in what `step` returns.
+
+        Raises `ModelError` where its adapter is not there.
+        """
+        if self._bank:
+            self._bank.assert_known(request.adapter)
         self._handles += 1
         self._waiting.append(_Active(self._handles, request, Sampler(request.sampling)))
         return self._handles
@@ -184,6 +190,11 @@ class Engine:
         self._waiting.clear()
         self._active.clear()
         self._decoder = decoder(self._forward, self._boundary, self._bank)
+
+    @property
+    def queued(self) -> int:
+        """How many were submitted and are not begun."""
+        return len(self._waiting)
 
     @property
     def busy(self) -> bool:
@@ -251,7 +262,7 @@ class Engine:
             return True
         places, longest = len(others) + 1, max(each.most for each in (*others, another))
         most = self._capacity.positions
-        return places <= self._capacity.sequences and (most is None or places * longest <= most)
+        return places <= self._capacity.sequences and (most is None or held(places, longest) <= most)
 
     def _prompt(self, active: _Active) -> Prompt:
         """What is to be read of it, behind what was read before."""
@@ -270,9 +281,13 @@ class Engine:
             self._beginnings.keep(each.request.key, beginning)
 
     def _one_side(self) -> list[int]:
-        """The slots that may step together: LongRoPE picks its factors by the longest position of all."""
+        """The slots that may step together: LongRoPE picks its factors by the longest position of all.
+
+        Where there are some on both sides, these take turns.
+        """
         sides = [self._side(each.length) for each in self._active]
-        return [slot for slot, side in enumerate(sides) if side == sides[0]]
+        self._last = not self._last if len({*sides}) > 1 else sides[0]
+        return [slot for slot, side in enumerate(sides) if side == self._last]
 
     def _side(self, length: int) -> bool:
         return self._boundary is not None and length > self._boundary

@@ -14,6 +14,9 @@ from metier.errors import MetierError
 from metier.inference.engine import Delta, Read, Request
 from metier.trees import Example
 
+_AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
+_SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
+
 Result = TypeVar("Result")
 Heard = Callable[[Delta | Exception], None]
 """Called on the worker's thread with every token, or with what broke the engine; must not wait."""
@@ -43,6 +46,11 @@ class Answering(Protocol):
     def clear(self) -> None: ...
     def forget(self, adapter: str) -> None: ...
     def step(self) -> Sequence[Delta | Failed]: ...
+    @property
+    def queued(self) -> int:
+        """How many were submitted and are not begun."""
+        ...
+
     def score(self, rows: Sequence[Example], adapter: str = "") -> list[float]: ...
     def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> list[list[Read]]: ...
 
@@ -62,11 +70,15 @@ class _Scoring:
     adapter: str
     result: Future[list[float]] = field(default_factory=Future)
 
+    @property
+    def size(self) -> int:
+        return sum(len(row.tokens) for row in self.rows)
+
 
 class Worker:
     """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
 
-    Rows to be scored and other work are done between two steps, rows of one adapter together.
+    Between two steps rows of one tenant are scored, and other work is done.
     """
 
     def __init__(self, engine: Answering, *, sequences: int, capacity: int) -> None:
@@ -74,7 +86,7 @@ class Worker:
         self._sequences = sequences
         self.capacity = capacity
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
-        self._scoring: deque[_Scoring] = deque()
+        self._scoring: OrderedDict[str, deque[_Scoring]] = OrderedDict()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
@@ -101,12 +113,12 @@ class Worker:
             self._work.append((lambda: self._drop(ticket), Future()))
             self._news.notify()
 
-    def score(self, rows: Sequence[Example], adapter: str = "") -> Future[list[float]]:
+    def score(self, rows: Sequence[Example], adapter: str = "", tenant: str = "") -> Future[list[float]]:
         """The weighted log-probability of each row. Raises as `ask`."""
         asked = _Scoring(rows, adapter)
         with self._news:
             self._assert_open()
-            self._scoring.append(asked)
+            self._scoring.setdefault(tenant, deque()).append(asked)
             self._news.notify()
         return asked.result
 
@@ -139,7 +151,13 @@ class Worker:
     @property
     def load(self) -> tuple[int, int]:
         """How many requests decode, and how many wait."""
-        return len(self._speaking), sum(map(len, self._waiting.values())) + len(self._scoring)
+        waiting = sum(map(len, self._waiting.values())) + sum(map(len, self._scoring.values()))
+        return len(self._speaking), waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody answers, or has been told to stop."""
+        return self._thread.is_alive() or self._draining
 
     @property
     def done(self) -> tuple[int, int]:
@@ -162,8 +180,8 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._draining or self._work or self._scoring or self._pending)
-                self._ended = self._draining and not (self._work or self._scoring or self._pending)
+                self._news.wait_for(lambda: self._draining or self._work or self._pending)
+                self._ended = self._draining and not (self._work or self._pending)
                 if self._ended:
                     return
                 work, scoring = [*self._work], self._alike()
@@ -175,13 +193,17 @@ class Worker:
 
     @property
     def _pending(self) -> bool:
-        return bool(self._speaking) or any(self._waiting.values())
+        return bool(self._speaking) or any(self._waiting.values()) or any(self._scoring.values())
 
     def _alike(self) -> list[_Scoring]:
-        """What is to be scored through one adapter, in the order of asking."""
-        first = self._scoring[0].adapter if self._scoring else ""
-        alike = [each for each in self._scoring if each.adapter == first]
-        self._scoring = deque(each for each in self._scoring if each.adapter != first)
+        """What the next tenant in turn wants scored first, with what else it wants of that adapter, up to a size."""
+        alike: list[_Scoring] = []
+        if self._scoring:
+            tenant, queue = self._scoring.popitem(last=False)
+            while queue and (not alike or _together(alike, queue[0])):
+                alike.append(queue.popleft())
+            if queue:
+                self._scoring[tenant] = queue
         return alike
 
     def _score(self, asked: Sequence[_Scoring]) -> None:
@@ -200,8 +222,7 @@ class Worker:
         """One step of the engine; what breaks it is told to all who are in it, and it goes on with those who wait."""
         with self._news:
             for ticket in self._admitted():
-                ticket.handle = self._engine.submit(ticket.request)
-                self._speaking[ticket.handle] = ticket
+                self._submit(ticket)
         try:
             deltas = self._engine.step()
         except Exception as error:  # whoever waits must hear of it, and the thread serves the others
@@ -213,15 +234,25 @@ class Worker:
         said = sum(isinstance(delta, Delta) and delta.token is not None for delta in deltas)
         self._steps, self._said = self._steps + bool(said), self._said + said
         for delta in deltas:
-            ticket = self._speaking[delta.handle]
+            listening = self._speaking.get(delta.handle)
             if isinstance(delta, Failed) or delta.finish:
-                del self._speaking[delta.handle]
-            ticket.heard(delta.error if isinstance(delta, Failed) else delta)
+                self._speaking.pop(delta.handle, None)
+            if listening:  # whoever has left hears nothing more
+                listening.heard(delta.error if isinstance(delta, Failed) else delta)
+
+    def _submit(self, ticket: Ticket) -> None:
+        try:
+            ticket.handle = self._engine.submit(ticket.request)
+        except MetierError as error:  # its adapter was unloaded while it waited
+            ticket.heard(error)
+        else:
+            self._speaking[ticket.handle] = ticket
 
     def _admitted(self) -> list[Ticket]:
         """Those for whom there are places: one of each tenant's in turn, whoever was served last coming last."""
         admitted: list[Ticket] = []
-        while len(self._speaking) + len(admitted) < self._sequences and any(self._waiting.values()):
+        places = min(self._sequences - len(self._speaking), _AHEAD - self._engine.queued)
+        while len(admitted) < places and any(self._waiting.values()):
             tenant, queue = self._waiting.popitem(last=False)
             if queue:
                 admitted.append(queue.popleft())
@@ -242,11 +273,19 @@ class Worker:
         self._speaking.pop(ticket.handle, None)
 
 
+def _together(alike: Sequence[_Scoring], another: _Scoring) -> bool:
+    size = sum(each.size for each in alike) + another.size
+    return another.adapter == alike[0].adapter and size <= _SCORED
+
+
 def _stopped() -> StoppedError:
     return StoppedError("the server is being stopped", "ask again in a moment")
 
 
 def _fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
+    """Unless whoever asked has left meanwhile."""
+    if not done.set_running_or_notify_cancel():
+        return
     try:
         done.set_result(work())
     except Exception as error:  # raised where the result is asked for

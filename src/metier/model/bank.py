@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
+from metier.errors import ModelError
 from metier.model.adapters import HEAD, Adapted, Identity, load
 
 Pattern = tuple[tuple[str, int, float], ...]
@@ -72,7 +73,7 @@ class Bank:
     _adapters: dict[str, dict[str, _LowRank]] = field(default_factory=dict)
     _layers: dict[str, _Layer] = field(default_factory=dict)
     _hooked: set[str] = field(default_factory=set)
-    _places: dict[str, int] = field(default_factory=dict)
+    _places: dict[str, int] = field(default_factory=lambda: {BASE: -1})
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
     _worked_out: dict[tuple[Pattern, bool], Tensor] = field(default_factory=dict)
@@ -93,12 +94,19 @@ class Bank:
         del self._adapters[name]
         self._arrange()
 
+    def assert_known(self, *names: str) -> None:
+        """Raises `ModelError` for one that is not here, or not any more."""
+        if strange := {*names} - self._places.keys():
+            raise ModelError(f"{min(strange)}: was unloaded", "choose another model")
+
     @contextmanager
     def passing(self, names: Sequence[str], asked: Tensor | None = None) -> Iterator[None]:
         """For one forward: whose each sequence of the batch is, or each token of its only one.
 
-        One name alone stands for all. With `asked` the output head runs at these tokens alone.
+        One name alone stands for all. With `asked` the output head runs at these tokens alone. Raises `ModelError` for
+        an adapter that is not here.
         """
+        self.assert_known(*names)
         same = len({*names}) == 1
         self._passing = names[0] if same else torch.tensor([self._places[name] for name in names])
         self._asked = asked

@@ -93,7 +93,7 @@ async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant:
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name, **shown(target, item)}
     turn = replace(turn, target=target, prompt_tokens=len(prompt), watch=watch)
     if item.kind in ("label", "choice") and body.response_format is None:
-        found = await choose(target, item)
+        found = await choose(target, item, tenant)
         shares = softmax([score for _, score in found])
         notes["shares"] = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
         return replace(turn, ready=found[0][0], notes=notes)

@@ -23,6 +23,7 @@ from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
 
 AUTO = "auto"
+_LONGEST = 1024  # tokens of an answer, unless its run was measured with more: for each a place is kept free
 Result = TypeVar("Result")
 
 
@@ -175,7 +176,7 @@ def request_of(
     if room < 1:
         problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {ground.context}"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
-    length = min(most or voice.max_new_tokens, room)
+    length = min(most or voice.max_new_tokens, room, max(_LONGEST, voice.max_new_tokens))
     own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
     return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)
 
@@ -277,12 +278,12 @@ async def _deltas(worker: Worker, request: Request) -> AsyncIterator[Delta]:
             worker.cancel(ticket)
 
 
-async def choose(target: Target, item: Item) -> list[tuple[str, float]]:
+async def choose(target: Target, item: Item, tenant: str) -> list[tuple[str, float]]:
     """A closed set's replies with their log-probabilities, likeliest first, scored as evaluation does."""
     ground = target.voice.ground
     rows = ground.renderer.label_rows(item)
     if max(len(row.tokens) for row in rows) > ground.context:
         problem = f"the question is longer than {target.voice.name} reads ({ground.context} tokens)"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
-    scores = await asyncio.wrap_future(ground.worker.score(rows, target.voice.adapter))
+    scores = await asyncio.wrap_future(ground.worker.score(rows, target.voice.adapter, tenant))
     return sorted(zip(item.replies, scores, strict=True), key=lambda each: -each[1])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
+from metier.inference.cache import held
 from metier.inference.engine import Capacity, Engine, Request
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
@@ -108,9 +109,9 @@ def test_it_says_why_an_answer_ended() -> None:
 
 
 def test_no_more_decode_together_than_their_longest_leaves_positions_for() -> None:
-    made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 8, positions=40), boundary=None)
+    made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 8, positions=256), boundary=None)
     requests = [Request(PROMPTS[0], 6, frozenset()), *[Request(PROMPTS[2], 4, frozenset())] * 3]
-    long = Request(PROMPTS[4], 50, frozenset())  # more than there are, and alone for that
+    long = Request(PROMPTS[4], 200, frozenset())  # as many as there are, and alone for that
     together, found = list[int](), dict[int, int]()
     places = {made.submit(request): request.max_new_tokens for request in (*requests, long, *requests)}
     while made.busy:
@@ -119,7 +120,23 @@ def test_no_more_decode_together_than_their_longest_leaves_positions_for() -> No
         together.append(len(made._active))
     assert found == places
     assert max(together) == 4
-    assert sum(each == 1 for each in together) >= 50
+    assert sum(each == 1 for each in together) >= 199
+
+
+def test_both_sides_of_a_boundary_take_turns() -> None:
+    made = engine("longrope")
+    long = made.submit(Request(tuple(3 + n % 40 for n in range(20)), 30, frozenset()))
+    said = 0
+    for _ in range(200):
+        while len(made._active) + made.queued < 4:  # short ones without end
+            made.submit(Request(PROMPTS[0], 4, frozenset()))
+        said += sum(delta.handle == long for delta in made.step())
+    assert said == 30
+
+
+@pytest.mark.parametrize(("slots", "positions", "places"), [(1, 10, 64), (3, 64, 256), (9, 65, 2048), (17, 1, 2048)])
+def test_a_cache_takes_little_more_than_is_held(slots: int, positions: int, places: int) -> None:
+    assert held(slots, positions) == places
 
 
 def test_scores_are_each_rows_own() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from metier.errors import ModelError
 from metier.inference.engine import Capacity, Delta, Engine, Request
 from metier.inference.worker import FullError, StoppedError, Worker
+from metier.model.bank import Bank
 from metier.model.forward import ATTENTION, Forward
 from metier.trees import Example
 from tests.unit.inference.test_engine import PROMPTS, STOP, network
@@ -139,3 +141,54 @@ def test_who_comes_after_the_end_is_told_and_waits_for_nothing() -> None:
         worker.do(lambda: 1)
     with pytest.raises(StoppedError):
         worker.score([])
+
+
+def test_who_leaves_while_the_engine_works_harms_nobody(worker: Worker) -> None:
+    """A future that was given up takes no result: the thread would die of it."""
+    held = threading.Event()
+    worker.do(lambda: held.wait(10))
+    left = [worker.read([PROMPTS[0]], 0), worker.score([Example(PROMPTS[0], (0.0, *[1.0] * 3))]), worker.do(lambda: 1)]
+    assert all(each.cancel() for each in left)
+    held.set()
+    assert asked(worker, Request(PROMPTS[0], 3, STOP)).tokens()
+    assert worker.alive
+
+
+def test_tenants_take_turns_in_being_scored() -> None:
+    worker, order, held = Worker(engine(), sequences=2, capacity=100), list[str](), threading.Event()
+    worker.do(lambda: held.wait(10))
+    rows = [Example(tuple(range(3, 43)) * 30, (0.0, *[1.0] * 1199))]
+    for number, tenant in enumerate(("greedy", "greedy", "greedy", "modest")):
+        worker.score(rows, tenant=tenant).add_done_callback(lambda _, name=f"{tenant}{number}": order.append(name))
+    held.set()
+    worker.stop(30)
+    assert order == ["greedy0", "modest3", "greedy1", "greedy2"]
+
+
+def test_what_an_engine_has_no_room_for_waits_where_tenants_take_turns() -> None:
+    one_place = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 64, positions=64), boundary=None)
+    worker, order, held = Worker(one_place, sequences=64, capacity=100), list[str](), threading.Event()
+    worker.do(lambda: held.wait(10))
+
+    def heard(name: str) -> Any:
+        return lambda news: order.append(name) if isinstance(news, Exception) or news.finish else None
+
+    for _ in range(40):
+        worker.ask(Request(PROMPTS[0], 2, frozenset(), tenant="greedy"), heard("greedy"))
+    worker.ask(Request(PROMPTS[0], 2, frozenset(), tenant="modest"), heard("modest"))
+    held.set()
+    worker.stop(60)
+    assert len(order) == 41
+    assert order.index("modest") < 20
+
+
+def test_an_adapter_that_is_gone_is_no_base() -> None:
+    laid = Bank(network("llama", ATTENTION))
+    made = Engine(Forward(laid.network, forks=True), Capacity(64, 2), boundary=None, bank=laid)
+    worker = Worker(made, sequences=2, capacity=4)
+    with pytest.raises(ModelError, match="gone: was unloaded"):
+        asked(worker, Request(PROMPTS[0], 3, STOP, adapter="gone")).tokens()
+    with pytest.raises(ModelError, match="gone"):
+        worker.score([Example((1, 2), (0.0, 1.0))], "gone").result(20)
+    assert asked(worker, Request(PROMPTS[0], 3, STOP)).tokens()
+    worker.stop(10)
