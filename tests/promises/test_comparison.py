@@ -279,6 +279,7 @@ def test_a_red_guard_is_not_recommended(copy: Path) -> None:
     assert outcome.table["recommended"] not in red
 
 
+@pytest.mark.slow
 def test_experts_are_put_together(copy: Path) -> None:
     """Their oracle, two routers and three merges follow from their own answers; nothing is run twice."""
     layouts = 'layout = ["shared", "one-set", "per-domain"]\nprompts = "prompts.jsonl"\n'

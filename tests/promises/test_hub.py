@@ -108,6 +108,7 @@ def test_weights_are_fetched_when_something_reads_them(
     assert "weights  about" not in "\n".join(after.lines())
 
 
+@pytest.mark.slow
 def test_weights_are_of_the_commit_that_was_checked(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_refusal_is_exit_2_with_a_remedy(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_run_names_the_revision_it_was_resolved_to(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +200,7 @@ def test_the_command_line_opens_no_socket_offline(
     assert "owner/absent: is not on this machine, and --offline was given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("only", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("only", ["config.json", pytest.param("tokenizer.json", marks=pytest.mark.slow)])
 def test_what_another_tool_left_half_is_completed(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], only: str
 ) -> None:

@@ -151,6 +151,7 @@ def test_what_cannot_be_merged_is_said_before_a_weight_is_read(
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 def test_experts_of_ours_are_merged_and_measured_as_a_foreign_adapter(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "base", tmp_path / "base")
     domains = ""

@@ -180,7 +180,7 @@ CHECKS: dict[str, Callable[[Case, Path], None]] = {
     "scores": scores,
 }
 # Of every way in which a method runs one, in the default suite too.
-FEW = ("full", "last-n", "lora, PiSSA", "lora, modules_to_save", "ia3", "prompt_tuning", "prefix_tuning", "lily")
+FEW = ("full", "lora, PiSSA", "prefix_tuning", "lily")
 
 
 @pytest.fixture(autouse=True)
@@ -221,8 +221,14 @@ def test_a_method_does_what_the_table_says(tmp_path: Path, name: str) -> None:
     assert row(name, tmp_path) == table()[name]
 
 
+_WHOLE = ("lora, PiSSA", "lora, modules_to_save", "ln_tuning", "p_tuning")
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["full", "lora, PiSSA", "lora, modules_to_save", "ln_tuning", "p_tuning"])
+@pytest.mark.parametrize(
+    "name",
+    ["full", *(pytest.param(each, marks=pytest.mark.slow) for each in _WHOLE)],
+)
 def test_weights_of_16_bits_move_by_masters_of_32(tmp_path: Path, name: str) -> None:
     assert row(name, tmp_path, "phi3", "bfloat16")[1:-1] == ["yes"] * len(CHECKS)
 
@@ -268,8 +274,8 @@ def test_the_frozen_beginning_of_an_adapter_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("full", "lora, PiSSA", "prefix_tuning"),
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("last-n", "ia3")),
+        "lora, PiSSA",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("full", "prefix_tuning", "last-n", "ia3")),
     ],
 )
 def test_a_run_is_stopped_continued_measured_and_talked_with(

@@ -18,7 +18,7 @@ from metier.model import outline
 from tests.promises.mutants import GOODS, Good, Mutant, mutant
 from tests.promises.test_faults import call
 
-COUNT, QUICK = 600, 60  # mutants, and those of every day
+COUNT, QUICK = 600, 30  # mutants, and those of every day
 _LINES, _WIDTH = 24, 700  # of a message: a screen of lines, none of them endless
 _FAULT = re.compile(r"^  (?P<place>\S.*?): (?P<problem>.+?); (?P<fix>\S.+)$", re.DOTALL)
 
@@ -69,7 +69,7 @@ def some(values: Sequence[Any], quick: int) -> list[Any]:
     return [pytest.param(each, marks=[pytest.mark.slow] * (n % step > 0)) for n, each in enumerate(values)]
 
 
-@pytest.mark.parametrize("good", some(GOODS, 24), ids=lambda good: good.name)
+@pytest.mark.parametrize("good", some(GOODS, 12), ids=lambda good: good.name)
 def test_what_is_mutated_is_good(good: Good, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = lay(folder, good.files)
     for target in ("recipe.toml", *([good.data] if good.guessed else [])):

@@ -17,7 +17,7 @@ def test_a_machine_has_cores_and_memory() -> None:
     assert 0 < machine.available <= machine.memory
 
 
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("quantized", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_rate_of_a_layer_is_measured(quantized: bool) -> None:
     """Widths that no head of 64 divides are layers too."""
     rates = asdict(measure(Layer(96, 128, 256, 4, "float32", quantized), threads=1))

@@ -24,7 +24,9 @@ def scope(*domains: str) -> Scope:
     return Scope.fit(domains, train, validation, Safety.open().lexicon.normal, medical="medical" in domains)
 
 
-@pytest.mark.parametrize(("domains", "least"), [(("banking", "telecom"), 0.4), (("medical",), 0.6)])
+@pytest.mark.parametrize(
+    ("domains", "least"), [(("banking", "telecom"), 0.4), pytest.param(("medical",), 0.6, marks=pytest.mark.slow)]
+)
 def test_what_belongs_to_no_trade_is_declined_and_what_belongs_is_not(domains: tuple[str, ...], least: float) -> None:
     """Least of all in medicine, where anything may be said."""
     found, others = scope(*domains), elsewhere()[1]
