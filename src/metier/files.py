@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from metier.errors import RunError
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
+_NAME = 200  # bytes; file systems allow 255, of which a suffix and a temporary file's mark take some
 
 
 def canonical(value: Any) -> str:
@@ -87,6 +89,12 @@ def cut_torn_line(path: Path) -> None:
             end -= 1
         if end < size:
             file.truncate(end)
+
+
+def plain_name(name: str) -> str:
+    """What of `name` a file may be called by: its end, as long as may be, and nothing that leads elsewhere; or ""."""
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._").encode()[-_NAME:]
+    return plain.decode(errors="ignore").strip("._")
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from metier.assistant.store import Masking, Store, Turn, read_turns, utc_now
 from metier.errors import DataError, Fault, MetierError
-from metier.files import write_atomic
+from metier.files import plain_name, write_atomic
 from metier.personal import masked
 
 Row = dict[str, Any]
@@ -78,12 +78,12 @@ class Feedback:
         DOMAIN.pairs.jsonl answers that were preferred to others: a correction to what it corrects, a liked answer to a
         disliked one of the same question. Raises `DataError` where a file is there already.
         """
-        thumbs = sorted(self.listed(runs), key=lambda each: each.domain)
+        thumbs = sorted(self.listed(runs), key=_file_name)
         kinds: dict[str, Callable[[Sequence[Thumb]], Iterator[Row]]] = {"answers": _answers, "pairs": _pairs}
         made: dict[Path, list[Row]] = {}
-        for domain, members in groupby(thumbs, key=lambda each: each.domain):
+        for name, members in groupby(thumbs, key=_file_name):
             own = [*members]
-            made |= {to / f"{domain or 'base'}.{kind}.jsonl": [*_once(rows(own))] for kind, rows in kinds.items()}
+            made |= {to / f"{name}.{kind}.jsonl": [*_once(rows(own))] for kind, rows in kinds.items()}
         made = {path: rows for path, rows in made.items() if rows}
         if faults := [Fault(str(path), "is there already", "move it away") for path in made if path.exists()]:
             raise DataError(str(to), faults, "or name another folder with --out")
@@ -91,6 +91,11 @@ class Feedback:
         for path, rows in made.items():
             write_atomic(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         return {path: len(rows) for path, rows in made.items()}
+
+
+def _file_name(thumb: Thumb) -> str:
+    """By its domain, whatever the database says that this is."""
+    return plain_name(thumb.domain) or "base"
 
 
 def _answers(thumbs: Sequence[Thumb]) -> Iterator[Row]:

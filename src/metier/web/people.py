@@ -10,10 +10,11 @@ from pydantic import Field
 
 from metier.assistant.feedback import Model
 from metier.assistant.store import Turn
+from metier.inference.voices import Voice
 from metier.web import answers
 from metier.web.answers import told
 from metier.web.callers import Admin, Asking
-from metier.web.desk import Desk
+from metier.web.desk import AUTO, Desk
 from metier.web.failures import Refusal
 from metier.web.schema import Body, Name, Said, Text
 
@@ -45,7 +46,7 @@ def people_routes(desk: Desk) -> APIRouter:
         @routes.post("/feedback", responses=told(answers.Thanks))
         def thumb(body: Thumb, _: Asking) -> Any:
             """Keep what somebody thinks of an answer; `metier feedback` makes training rows of it."""
-            voice = desk.target(body.model).voice if body.model in desk.targets else None
+            voice = _judged(desk, body.model, body.domain)
             turns = [Turn(each.message.role, each.message.content) for each in body.messages]
             model = Model(voice.name if voice and voice.run else "", voice.digest if voice else "")
             number = feedback.add(turns, body.answer, body.domain, model, liked=body.liked, correction=body.correction)
@@ -70,6 +71,15 @@ def people_routes(desk: Desk) -> APIRouter:
             return asdict(tickets.close(_known(number), body.note))
 
     return routes
+
+
+def _judged(desk: Desk, model: str, domain: str) -> Voice | None:
+    """Who answered; None where `auto` asked back. Raises `Refusal` for a model or a domain that is not served."""
+    voice = None if model == AUTO and desk.dispatch else desk.target(model).voice
+    served = [voice] if voice and voice.run else desk.voices.all.values()  # a base is asked in the domains of all
+    if domain not in {"", *(name for each in served for name in each.questions.domains)}:
+        raise Refusal(400, f"domain: {model} has no {domain!r}", "GET /v1/models tells its domains", param="domain")
+    return voice
 
 
 def _known(number: int) -> int:

@@ -108,3 +108,14 @@ def test_a_database_that_is_absent_is_not_made(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["feedback", str(tmp_path / "none.db")])
     assert isinstance(done.exception, MetierError)
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"), [("/tmp/x/escaped", "tmp_x_escaped"), ("a/b", "a_b"), ("..", "base"), ("名" * 100, "名" * 66)]
+)
+def test_no_domain_leads_out_of_the_folder(tmp_path: Path, domain: str, name: str) -> None:
+    feedback = Feedback(tmp_path / "a.db")
+    feedback.add([Turn("user", "x")], "no", domain, OURS, liked=False, correction="yes")
+    assert [*feedback.export(tmp_path / "out")] == [
+        tmp_path / "out" / f"{name}.{kind}.jsonl" for kind in ("answers", "pairs")
+    ]
