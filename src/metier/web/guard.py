@@ -29,6 +29,7 @@ HEADERS: Mapping[str, str] = {
 }
 _log = logging.getLogger("metier")
 _METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,20 @@ class Guard:
             return 400, problem, {}
         origin = headers.get("origin")
         if scope["method"] == "OPTIONS" and origin in self._rules.origins:
-            return 204, "", {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": _ASKED}
+            return 204, "", _allowed(headers)
+        if scope["method"] not in _READING and self._foreign(scope, headers):
+            return 403, f"pages of {origin} may not ask; where they are yours, start it with --origin", {}
         if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may read another end than this
             return 400, "the body's length is told in two ways", {"Connection": "close"}
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._rules.body:
             return 413, f"the body is longer than {self._rules.body:,} bytes", {}
         return None
+
+    def _foreign(self, scope: Scope, headers: Mapping[str, str]) -> bool:
+        """Whether a page of elsewhere had a browser ask, which needs no leave to send, only to read."""
+        own = f"{scope.get('scheme', 'http')}://{headers.get('host', '').lower()}"
+        return headers.get("origin", own) not in (own, *self._rules.origins)
 
     async def _limited(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         if self._asking[caller.name] >= self._rules.at_once and not _public(scope):
@@ -151,6 +159,11 @@ class _TooMuchError(HTTPException):
 
     def __init__(self, status: int, problem: str) -> None:
         super().__init__(status, problem, {"Connection": "close"} if status == 408 else None)
+
+
+def _allowed(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """What a page that may ask is told beforehand."""
+    return {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": _ASKED}
 
 
 def _public(scope: Scope) -> bool:

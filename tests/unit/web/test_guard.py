@@ -97,6 +97,25 @@ def test_only_an_exact_origin_is_told_that_it_may_read() -> None:
     assert (status, "authorization" in told["access-control-allow-headers"].lower()) == (204, True)
 
 
+@pytest.mark.parametrize(
+    ("method", "origin", "status"),
+    [
+        ("POST", "http://localhost:8000", 200),
+        ("POST", "https://help.example.com", 200),
+        ("POST", "https://evil.example", 403),
+        ("POST", "null", 403),
+        ("POST", "https://localhost:8000", 403),
+        ("POST", "http://localhost:3000", 403),
+        ("DELETE", "https://evil.example", 403),
+        ("GET", "https://evil.example", 200),  # no page there may read it
+    ],
+)
+def test_no_page_elsewhere_writes(method: str, origin: str, status: int) -> None:
+    answered, told, _ = run(lambda: ask(guard(), method=method, origin=origin))
+    assert answered == status
+    assert status == 200 or told["error"]["type"] == "permission_error"
+
+
 def test_every_answer_forbids_what_a_page_has_no_need_of() -> None:
     for headers in ({}, {"host": "evil.org"}):
         _, _, told = run(lambda headers=headers: ask(guard(), **headers))
