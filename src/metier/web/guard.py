@@ -162,8 +162,10 @@ class _TooMuchError(HTTPException):
 
 
 def _allowed(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """What a page that may ask is told beforehand."""
-    return {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": _ASKED}
+    """What a page that may ask is told beforehand: clients have headers of their own, such as x-stainless-os."""
+    asked = headers.get("access-control-request-headers", _ASKED)
+    vary = "Origin, Access-Control-Request-Headers"
+    return {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Allow-Headers": asked, "Vary": vary}
 
 
 def _public(scope: Scope) -> bool:

@@ -97,6 +97,15 @@ def test_only_an_exact_origin_is_told_that_it_may_read() -> None:
     assert (status, "authorization" in told["access-control-allow-headers"].lower()) == (204, True)
 
 
+def test_a_page_that_may_ask_may_send_the_headers_it_asks_for() -> None:
+    wanted = {"access_control_request_headers": "authorization,x-stainless-os"}
+    status, _, told = run(lambda: ask(guard(), method="OPTIONS", origin="https://help.example.com", **wanted))
+    assert (status, told["access-control-allow-headers"]) == (204, "authorization,x-stainless-os")
+    assert "Access-Control-Request-Headers" in told["vary"]
+    _, _, told = run(lambda: ask(guard(), method="OPTIONS", origin="https://evil.example", **wanted))
+    assert "access-control-allow-headers" not in told
+
+
 @pytest.mark.parametrize(
     ("method", "origin", "status"),
     [
