@@ -45,8 +45,9 @@ class Tickets:
 
     def open(self, transcript: Sequence[Turn], domain: str, mood: Mood) -> Ticket:
         """Put a conversation at the end of the queue."""
-        summary = self._store.masking(summarise(transcript))
-        row = (utc_now(), domain, mood.kind, self._store.masking(mood.why), summary, self._store.written(transcript))
+        written = self._store.written(transcript)
+        summary = summarise(read_turns(written))  # of what is masked: half of a number is not known for one
+        row = (utc_now(), domain, mood.kind, self._store.masking(mood.why), summary, written)
         columns = "opened, domain, mood, why, summary, transcript, state"
         sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, 'open')"
         with self._store.connected() as connection:

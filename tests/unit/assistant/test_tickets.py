@@ -40,6 +40,14 @@ def test_a_ticket_goes_from_open_to_taken_to_closed(tickets: Tickets) -> None:
     assert closed.closed
 
 
+def test_a_summary_ends_in_the_middle_of_no_secret(tickets: Tickets) -> None:
+    number = "4111 1111 1111 1111"
+    before = "Please look. " + "word " * 44  # so that the number is cut where a summary ends
+    summary = tickets.open([Turn("user", before + number)], "retail", MOOD).summary
+    assert "411" not in summary
+    assert "111" not in summary
+
+
 def test_what_is_not_possible_is_refused(tickets: Tickets) -> None:
     number = tickets.open(TALK, "retail", MOOD).id
     tickets.take(number, "Ann")
