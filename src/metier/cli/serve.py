@@ -134,7 +134,7 @@ def _care(path: Path | None, sides: Typed) -> Care:
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
     webhook = Webhook(safety.rules.webhook) if safety.rules.webhook else None
     if webhook:
-        say(f"new tickets are posted to {webhook.url}")
+        say(f"new tickets are posted to {webhook.host}")
     tickets, feedback = Tickets(database, safety.masked), Feedback(database, safety.masked)
     return Care(safety, Moods.open(), tickets, feedback, _scope(sides, safety), webhook)
 

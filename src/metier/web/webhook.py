@@ -12,6 +12,7 @@ from http import HTTPStatus
 from queue import Full, Queue
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from metier.assistant.tickets import Ticket
 
@@ -29,7 +30,10 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class Webhook:
-    """One address; `timeout` in seconds for an attempt, of which there are `tries`, `pause` seconds and more apart."""
+    """One address; `timeout` in seconds for an attempt, of which there are `tries`, `pause` seconds and more apart.
+
+    The address may hold a secret: only its host is told to anybody.
+    """
 
     url: str
     timeout: float = 5.0
@@ -39,6 +43,10 @@ class Webhook:
 
     def __post_init__(self) -> None:
         threading.Thread(target=self._work, name="webhook", daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return str(urlsplit(self.url).hostname)
 
     def post(self, ticket: Ticket) -> None:
         """Have a ticket posted, as it lies in the database; returns at once."""
@@ -66,10 +74,10 @@ class Webhook:
                 with opener.open(request, timeout=self.timeout):
                     return ""
             except HTTPError as error:
-                why = f"{self.url} answered {error.code}"
+                why = f"{self.host} answered {error.code}"
                 error.close()
                 if error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in _AGAIN:
                     return why
             except OSError as error:
-                why = f"{self.url}: {getattr(error, 'reason', error)}"
+                why = f"{self.host}: {getattr(error, 'reason', error)}"
         return why

@@ -91,10 +91,10 @@ def test_it_gives_up_and_says_so_without_the_text(
 ) -> None:
     desk.statuses = [status]
     with caplog.at_level(logging.WARNING, "metier"):
-        Webhook(desk.url, pause=0.01).post(ticket)
+        Webhook(f"{desk.url}/services/secret", pause=0.01).post(ticket)
         after(lambda: caplog.messages)
-    assert caplog.messages == [f"ticket {ticket.id} was not posted: {desk.url} answered {status}"]
-    assert [path for path, _ in desk.heard] == ["/"] * tries  # and nobody was followed elsewhere
+    assert caplog.messages == [f"ticket {ticket.id} was not posted: 127.0.0.1 answered {status}"]
+    assert [path for path, _ in desk.heard] == ["/services/secret"] * tries  # and nobody was followed elsewhere
 
 
 def test_who_does_not_answer_is_left_and_nobody_waits(
@@ -107,6 +107,14 @@ def test_who_does_not_answer_is_left_and_nobody_waits(
     assert time.monotonic() - begun < 0.4
     assert any("wait already" in message for message in caplog.messages)
     after(lambda: any("timed out" in message for message in caplog.messages))
+
+
+def test_its_address_is_told_to_nobody(ticket: Ticket, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "metier"):
+        Webhook("http://127.0.0.1:9/services/secret", timeout=0.2, tries=1).post(ticket)
+        after(lambda: caplog.messages)
+    assert "127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["http://example.org/x", "ftp://example.org", "example.org", "https://", "file:///etc"])
