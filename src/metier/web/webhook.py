@@ -9,6 +9,7 @@ import time
 import urllib.request
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
+from http.client import HTTPException
 from queue import Full, Queue
 from typing import Any
 from urllib.error import HTTPError
@@ -80,4 +81,6 @@ class Webhook:
                     return why
             except OSError as error:
                 why = f"{self.host}: {getattr(error, 'reason', error)}"
+            except HTTPException as error:  # by its kind: its text is what was answered
+                why = f"{self.host} answered no HTTP: {type(error).__name__}"
         return why
