@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.files import read_json, write_directory, write_json
+from metier.files import plain_name, read_json, write_directory, write_json
 from metier.web.failures import Refusal
 
 _ID = re.compile(r"file-[0-9a-f]{32}")
-_NAME = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Files:
         kept = Kept(new_id("file"), len(content), int(time.time()), _plain(name), purpose, owner)
 
         def fill(to: Path) -> None:
-            (to / kept.filename).write_bytes(content)
+            (to / _content(kept)).write_bytes(content)
             write_json(to / "file.json", asdict(kept))
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +67,7 @@ class Files:
         return kept
 
     def path(self, kept: Kept) -> Path:
-        return self.folder / kept.id / kept.filename
+        return self.folder / kept.id / _content(kept)
 
     def remove(self, kept: Kept) -> None:
         shutil.rmtree(self.folder / kept.id)
@@ -81,5 +80,10 @@ def new_id(kind: str) -> str:
 
 def _plain(name: str) -> str:
     """A file's name without anything that leads elsewhere, with an end by which its kind is known."""
-    plain = _NAME.sub("_", Path(name.replace("\\", "/")).name).strip("._")[-100:] or "data"
-    return plain if Path(plain).suffix and plain != "file.json" else f"{plain}.jsonl"
+    plain = plain_name(Path(name.replace("\\", "/")).name) or "data"
+    return plain if Path(plain).suffix else f"{plain}.jsonl"
+
+
+def _content(kept: Kept) -> str:
+    """What it lies under: a name that no file beside it has, with the end by which its kind is known."""
+    return f"content{Path(kept.filename).suffix}"

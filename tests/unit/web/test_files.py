@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from metier.files import verify
 from metier.web.failures import Refusal
 from metier.web.files import Files
 
@@ -29,15 +30,20 @@ def test_a_file_comes_back_as_it_was_sent_to_whom_it_belongs(tmp_path: Path) -> 
         ("../../etc/passwd", "passwd.jsonl"),
         ("C:\\rows\\a b.csv", "a_b.csv"),
         ("", "data.jsonl"),
-        ("file.json", "file.json.jsonl"),
+        ("file.json", "file.json"),
+        ("manifest.json", "manifest.json"),
         (".hidden", "hidden.jsonl"),
-        ("ü" * 300 + ".csv", "ü" * 96 + ".csv"),
+        ("ü" * 300 + ".csv", "ü" * 98 + ".csv"),
+        ("名" * 100 + ".csv", "名" * 65 + ".csv"),
+        ("a." + "名" * 300, "名" * 66 + ".jsonl"),
     ],
 )
 def test_a_name_leads_nowhere(name: str, plain: str, tmp_path: Path) -> None:
     kept = Files(tmp_path).keep(name, "fine-tune", b"x", "team")
     assert kept.filename == plain
     assert Files(tmp_path).path(kept).parent == tmp_path / kept.id
+    assert Files(tmp_path).path(kept).read_bytes() == b"x"
+    assert verify(tmp_path / kept.id)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
