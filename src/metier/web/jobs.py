@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import re
 import threading
 import time
@@ -27,6 +29,9 @@ from metier.web.failures import Refusal, told
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
+_log = logging.getLogger("metier")
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,12 @@ class Jobs:
                 self._news.wait_for(lambda: self._waiting or self._halted)
                 if self._halted:
                     return
-                job = self._read(self._waiting.popleft())
-                self._keep(job := replace(job, status="running"))
+                id = self._waiting.popleft()
+                try:
+                    self._keep(job := replace(self._read(id), status="running"))
+                except Exception as error:  # its folder is gone, or there is no room; it stays for the next start
+                    _log.error("%s was not begun: %s", id, error)
+                    continue
             self._run(job)
 
     def _run(self, job: Job) -> None:
@@ -175,9 +184,9 @@ class Jobs:
                 values = {"step": event.done, "total_steps": event.total, **event.values}
                 self._tell(job.id, "info", f"{event.phase} {event.done}/{event.total}", values)
 
-        self._tell(job.id, "info", "the job begins")
         status: Status
         try:
+            self._tell(job.id, "info", "the job begins")
             recipe = Recipe.load(self.folder / job.id / "recipe.toml")
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
@@ -190,14 +199,26 @@ class Jobs:
             ended, status = replace(job, error={"code": "failed", "message": _why(error), "param": None}), "failed"
         finally:
             self._stop.pop(job.id, None)
-        with self._news:
-            if self._read(job.id).status != "running":
-                return  # it was cancelled
-            if status == "queued":
-                self._keep(replace(job, status=status))
-                self._tell(job.id, "info", "the job was stopped; it goes on when the server is started again")
-            else:
-                self._end(ended, status)
+        while not self._settled(ended, status):
+            with self._news:
+                if self._news.wait_for(lambda: self._halted, _PATIENCE):
+                    return  # it stands there as running, and goes on at the next start
+
+    def _settled(self, job: Job, status: Status) -> bool:
+        """Write down how it went; False where the disk is full, on which nothing else could begin either."""
+        try:
+            with self._news:
+                if self._read(job.id).status != "running":
+                    return True  # it was cancelled
+                if status == "queued":
+                    self._keep(replace(job, status=status))
+                    self._tell(job.id, "info", "the job was stopped; it goes on when the server is started again")
+                else:
+                    self._end(job, status)
+        except Exception as error:  # the others are tuned all the same
+            _log.error("%s: how it went was not written down: %s", job.id, error)
+            return not (isinstance(error, OSError) and error.errno in _FULL)
+        return True
 
     def _started(self, id: str, stop: Callable[[], None]) -> None:
         with self._news:

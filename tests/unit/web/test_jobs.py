@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metier.errors import MetierError
+from metier.web import jobs
+from metier.web.jobs import Job, Jobs
+
+ROOM = OSError(errno.ENOSPC, "No space left on device")
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def job(name: str) -> Job:
+    given: dict[str, Any] = {"hyperparameters": {"n_epochs": 1, "batch_size": 8}, "suffix": "numbers", "seed": 0}
+    who = {"owner": "local", "model": "base", "base": "base", "training_file": "file", "validation_file": None}
+    return Job(id=f"ftjob-{name * 32}", created_at=1, **who, **given)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"what is {n}?", "answer": f"it is {n}"}) + "\n" for n in range(40)))
+    return path
+
+
+@pytest.fixture
+def tune(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise MetierError("enough")
+
+    monkeypatch.setattr(jobs.child, "train", refused)
+    monkeypatch.setattr(jobs, "_PATIENCE", 0.05, raising=False)
+
+
+@pytest.mark.usefixtures("tune")
+def test_a_disk_that_is_full_for_a_while_ends_no_jobs_thread(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while a job is begun, nor while its end is written down."""
+    made, tell, full = Jobs(tmp_path / "jobs", lambda *_: None), Jobs._tell, [True]
+
+    def told(self: Jobs, id: str, level: str, message: str, data: Any = None) -> None:
+        if full[0] and "waits" not in message:
+            raise ROOM
+        tell(self, id, level, message, data)
+
+    monkeypatch.setattr(Jobs, "_tell", told)
+    keep = Jobs._keep
+    monkeypatch.setattr(
+        Jobs, "_keep", lambda self, each: _full(full[0] and each.status == "failed") or keep(self, each)
+    )
+    made.create(job("a"), rows, None)
+    until(lambda: made.get(job("a").id, "local").status == "running")
+    time.sleep(0.2)
+    full[0] = False
+    until(lambda: made.get(job("a").id, "local").status == "failed")
+    made.create(job("b"), rows, None)
+    until(lambda: made.get(job("b").id, "local").status == "failed")
+    made.stop(5)
+
+
+def _full(full: bool) -> None:
+    if full:
+        raise ROOM
