@@ -124,7 +124,8 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock file at `path`, which ends with the process; raises `RunError` where another one has it."""
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    # Whichever thread ends what holds it, the lock is released.
+    lock = FileLock(path, timeout=-1 if wait else 0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

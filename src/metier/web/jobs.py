@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,9 @@ from typing import Any, Literal
 
 from metier import child
 from metier.data.guessing import propose
-from metier.errors import FaultsError
+from metier.errors import FaultsError, RunError
 from metier.events import Event
-from metier.files import append_line, read_json, write_atomic, write_json
+from metier.files import append_line, locked, read_json, write_atomic, write_json
 from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
@@ -66,7 +67,8 @@ class Job:
 class Jobs:
     """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded.
 
-    What waited, or ran, when the server was stopped is taken up again.
+    What waited, or ran, when the server was stopped is taken up again. Where another server is at work in the folder,
+    tunings are that one's, and are read only here.
     """
 
     folder: Path
@@ -76,16 +78,25 @@ class Jobs:
     _news: threading.Condition = field(default_factory=threading.Condition)
     _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
     _halted: bool = False
+    _others: bool = False
     _timing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held, self._thread = ExitStack(), threading.Thread(target=self._work, name="jobs", daemon=True)
+        try:
+            self._held.enter_context(locked(self.folder / "lock", wait=False))
+        except RunError:
+            self._others = True
+            _log.warning("%s: tunings belong to another server, which runs in the same folder", self.folder)
+            return
         found = (self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json")))
         self._waiting.extend(job.id for job in found if job.status not in _ENDED)
-        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._thread.start()
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
+        self._assert_ours()
         recipe = self.recipe(job, training, validation)
         folder = self.folder / job.id
         folder.mkdir(parents=True)
@@ -126,6 +137,7 @@ class Jobs:
 
     def cancel(self, job: Job) -> Job:
         """Stop it, or take it out of the queue. Raises `Refusal` where it has ended."""
+        self._assert_ours()
         with self._news:
             job = self._read(job.id)
             if job.status in _ENDED:
@@ -147,7 +159,17 @@ class Jobs:
     def stop(self, timeout: float) -> None:
         """Halt, and wait so many seconds for that."""
         self.halt()
+        if self._others:
+            return
         self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._held.close()
+
+    def _assert_ours(self) -> None:
+        """Raises `Refusal` where another server tunes."""
+        if self._others:
+            problem = "tunings belong to another server, which runs in the same folder"
+            raise Refusal(409, problem, "ask that one, or start this one in another folder")
 
     def recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
         """What a job means. Raises `MetierError` with every fault of data and settings."""

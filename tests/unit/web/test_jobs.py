@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from metier.errors import MetierError
 from metier.web import jobs
+from metier.web.failures import Refusal
 from metier.web.jobs import Job, Jobs
 
 ROOM = OSError(errno.ENOSPC, "No space left on device")
@@ -75,3 +77,33 @@ def test_a_disk_that_is_full_for_a_while_ends_no_jobs_thread(
 def _full(full: bool) -> None:
     if full:
         raise ROOM
+
+
+def test_one_server_alone_tunes_in_a_folder(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, going = [], threading.Event()
+
+    def train(recipe: Any, *_: Any, **__: Any) -> None:
+        begun.append(recipe)
+        assert going.wait(5)
+        raise MetierError("enough")
+
+    monkeypatch.setattr(jobs.child, "train", train)
+    first = Jobs(tmp_path / "jobs", lambda *_: None)
+    first.create(job("a"), rows, None)
+    until(lambda: begun)
+    second = Jobs(tmp_path / "jobs", lambda *_: None)
+    assert "tunings belong to another server" in caplog.text
+    assert second.get(job("a").id, "local").status == "running"
+    for asked in (lambda: second.create(job("b"), rows, None), lambda: second.cancel(job("a"))):
+        with pytest.raises(Refusal, match="belong to another server"):
+            asked()
+    second.stop(5)
+    going.set()
+    until(lambda: first.get(job("a").id, "local").status == "failed")
+    first.stop(5)
+    assert len(begun) == 1
+    third = Jobs(tmp_path / "jobs", lambda *_: None)
+    assert third.create(job("b"), rows, None).status == "queued"
+    third.stop(5)
