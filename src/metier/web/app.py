@@ -32,7 +32,7 @@ from metier.web.schema import ChatBody, CompletionBody, LoadBody, TokenizeBody, 
 from metier.web.standing import standings
 from metier.web.tunings import file_routes, tuning_routes
 
-DRAIN = 30  # seconds in which what is being said may end
+DRAIN = 30  # seconds in which what is being said may end, and all else with it
 
 
 def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
@@ -42,7 +42,8 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.gather(asyncio.to_thread(jobs.stop, DRAIN), asyncio.to_thread(desk.voices.stop, DRAIN))
+        left = max(0.0, jobs.halt() + DRAIN - time.monotonic())  # answers had their part of it already
+        await asyncio.gather(asyncio.to_thread(jobs.stop, left), asyncio.to_thread(desk.voices.stop, left))
 
     app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan, responses=REFUSED)
     answer_failures(app)

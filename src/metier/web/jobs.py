@@ -77,7 +77,7 @@ class Jobs:
     _waiting: deque[str] = field(default_factory=deque)
     _news: threading.Condition = field(default_factory=threading.Condition)
     _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
-    _halted: bool = False
+    _halted: float = 0.0  # when; 0 as long as it is not
     _others: bool = False
     _timing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -148,13 +148,17 @@ class Jobs:
                 stop()
             return self._end(job, "cancelled")
 
-    def halt(self) -> None:
-        """Begin no other, and ask the one that runs to write its checkpoint and end; it goes on at the next start."""
+    def halt(self) -> float:
+        """Begin no other, and ask the one that runs to write its checkpoint and end; it goes on at the next start.
+
+        Returns when that was first asked, in seconds of `time.monotonic`.
+        """
         with self._news:
-            self._halted = True
+            self._halted = self._halted or time.monotonic()
             for stop in self._stop.values():
                 stop()
             self._news.notify()
+            return self._halted
 
     def stop(self, timeout: float) -> None:
         """Halt, and wait so many seconds for that."""
@@ -223,7 +227,7 @@ class Jobs:
             self._stop.pop(job.id, None)
         while not self._settled(ended, status):
             with self._news:
-                if self._news.wait_for(lambda: self._halted, _PATIENCE):
+                if self._news.wait_for(lambda: bool(self._halted), _PATIENCE):
                     return  # it stands there as running, and goes on at the next start
 
     def _settled(self, job: Job, status: Status) -> bool:
