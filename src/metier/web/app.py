@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from metier.inference.voices import NATIVE
 from metier.run import Run
 from metier.web import answers, chat, completions
-from metier.web.answers import BUSY, REFUSED, told
+from metier.web.answers import BUSY, ENDED, REFUSED, told
 from metier.web.callers import Admin, Asking
 from metier.web.desk import AUTO, Desk, Target, read
 from metier.web.failures import Refusal, answer_failures
@@ -184,9 +184,11 @@ def _model(name: str, target: Target) -> dict[str, Any]:
 def _state(desk: Desk, meters: Meters) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/health", responses=told(answers.Health))
+    @routes.get("/health", responses=told(answers.Health) | ENDED)
     async def health() -> Any:
-        """Whether it answers."""
+        """Whether it answers, and every engine with it."""
+        if not all(ground.worker.alive for ground in desk.voices.grounds):
+            raise Refusal(503, "an engine has ended", "restart the server; its log says more")
         return {"status": "ok"}
 
     @routes.get("/metrics", response_class=PlainTextResponse)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -39,3 +40,17 @@ def test_all_of_a_server_ends_by_one_deadline(
     with client(Voices(offline=True), jobs):
         pass
     assert given == pytest.approx([left, left], abs=1)
+
+
+def test_a_server_without_an_engine_is_not_well(
+    client: Callable[[Voices, Jobs], TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = [SimpleNamespace(worker=SimpleNamespace(alive=True)) for _ in range(2)]
+    monkeypatch.setattr(Voices, "grounds", property(lambda _: engines))
+    jobs = Jobs(tmp_path / "jobs", lambda *_: None)
+    asking = client(Voices(offline=True), jobs)
+    assert asking.get("/health").json() == {"status": "ok"}
+    engines[1].worker.alive = False
+    answer = asking.get("/health")
+    assert (answer.status_code, "an engine has ended" in answer.text) == (503, True)
+    jobs.stop(5)
