@@ -67,7 +67,8 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         turn = await chat.begin(desk, body, caller.name)
         meters.asked(body.model, "chat")
         if body.stream:
-            return _events(meters.timed(chat.streamed(turn, tells_usage=body.tells_usage)))
+            chunks = chat.streamed(turn, tells_usage=body.tells_usage)
+            return _events(meters.timed(body.model, chunks, tells_usage=body.tells_usage))
         return await _told(request, meters, body.model, chat.whole(turn))
 
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
@@ -76,7 +77,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         asked = completions.begin(desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
-            return _events(meters.timed(completions.streamed(asked)))
+            return _events(meters.timed(body.model, completions.streamed(asked), tells_usage=body.tells_usage))
         return await _told(request, meters, body.model, completions.whole(asked))
 
     return routes

@@ -154,8 +154,7 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
                 yield chunk(number, {"content": piece.text}, None, _logprobs(turn, [piece.token]))
             if piece.finish:
                 yield {**chunk(number, {}, piece.finish), **_notes(turn, [watches[number]])}
-    if tells_usage:
-        yield {**head, "choices": [], "usage": usage(turn.prompt_tokens, said)}
+    yield {**head, "choices": [], "usage": usage(turn.prompt_tokens, said)}
 
 
 async def _beside(turn: Turn, watches: Sequence[Watch]) -> AsyncGenerator[tuple[int, Piece]]:

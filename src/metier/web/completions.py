@@ -75,8 +75,7 @@ async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
                 tokens = [piece.token] if piece.token else []
                 choice = _choice(asked, place, [], piece.text, tokens, piece.finish or None)
                 yield {**_head(asked), "choices": [choice]}
-    if asked.body.tells_usage:
-        yield {**_head(asked), "choices": [], "usage": usage(sum(map(len, asked.prompts)), said)}
+    yield {**_head(asked), "choices": [], "usage": usage(sum(map(len, asked.prompts)), said)}
 
 
 async def _collected(asked: Continued, request: Request) -> tuple[str, list[Token], str]:

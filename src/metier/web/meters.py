@@ -34,19 +34,27 @@ class Meters:
         self._asked.labels(model, path).inc()
 
     def told(self, model: str, usage: dict[str, int], seconds: float) -> None:
-        for kind in ("prompt", "completion"):
-            self._tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
+        self._count(model, usage)
         self._whole.observe(seconds)
 
-    async def timed(self, chunks: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
-        """The same chunks, watched."""
+    async def timed(
+        self, model: str, chunks: AsyncGenerator[dict[str, Any]], *, tells_usage: bool
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The same chunks, watched; without the last one, of what was used, where nobody asked for that."""
         begun, first = time.monotonic(), True
         async for chunk in chunks:
             if first and _says(chunk):
                 self._first.observe(time.monotonic() - begun)
                 first = False
-            yield chunk
+            if not chunk["choices"]:
+                self._count(model, chunk["usage"])
+            if chunk["choices"] or tells_usage:
+                yield chunk
         self._whole.observe(time.monotonic() - begun)
+
+    def _count(self, model: str, usage: dict[str, int]) -> None:
+        for kind in ("prompt", "completion"):
+            self._tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
 
 
 def _says(chunk: dict[str, Any]) -> bool:
