@@ -131,8 +131,8 @@ class Desk:
     def send(self, text: str) -> tuple[Target | None, Routed]:
         """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
 
-        Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains answers, else the untuned base.
-        Raises `Refusal` where there is no router.
+        Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
+        answers, else the untuned base. Raises `Refusal` where there is no router.
         """
         if self.dispatch is None:
             problem = f"the model {AUTO!r} needs served runs with several domains, whose data is there"
