@@ -14,7 +14,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(max_length=1_000_000)]
-Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
+End = Annotated[str, Field(max_length=1000)]
+Stop = End | Annotated[list[End], Field(max_length=16)] | None
 
 
 class Body(BaseModel):
