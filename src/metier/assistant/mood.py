@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field
 
 from metier.assistant.likeness import Learned, lines
-from metier.assistant.phrases import Lexicon, Phrases
+from metier.assistant.phrases import Lexicon, Phrases, latest
 from metier.assistant.rules import ASSETS, Listed, Signs, Strings, Text, read_rules
 from metier.domain import Strict
 from metier.files import digest
@@ -89,6 +89,7 @@ class Moods:
         """The mood of the last of what somebody said, oldest first; None where it calls for nobody."""
         if not turns:
             return None
+        turns = latest(turns)
         normal = self.lexicon.normal(turns[-1])
         for kind, signs in self._signs.items():
             if why := signs.why(normal):

@@ -15,6 +15,8 @@ _ENDS = frozenset(".!?;\n")
 _STOP = "|"  # between sentences
 _LONG = re.compile(r"(.)\1{2,}")
 _TYPO = 7  # letters; shorter words have neighbours that are words themselves
+_FAR = 100  # characters in front of a phrase in which it may be denied: the longest negation and a word
+_READ = 10_000  # characters at each end of a message; what comes before a model may not take long
 _GAPS = {"..": 3, "...": 8}
 _TENS = r"ten|eleven|twelve|[a-z]{3,5}teen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?|dozens?"
 _BUILT_IN = {
@@ -131,11 +133,11 @@ class Phrase:
 
     def within(self, normal: str, denied: re.Pattern[str] | None = None) -> bool:
         """Whether each part occurs somewhere, not only where `denied` matches what stands in front of it."""
-        return all(any(_counts(normal[: m.start()], denied) for m in each.finditer(normal)) for each in self.patterns)
+        return all(any(_counts(normal, m.start(), denied) for m in each.finditer(normal)) for each in self.patterns)
 
 
-def _counts(before: str, denied: re.Pattern[str] | None) -> bool:
-    return denied is None or not denied.search(before)
+def _counts(normal: str, at: int, denied: re.Pattern[str] | None) -> bool:
+    return denied is None or not denied.search(normal, max(0, at - _FAR), at)  # for which the text ends there
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,22 @@ class Phrases:
     def within(self, normal: str, denied: re.Pattern[str] | None = None) -> str:
         """The first that occurs, as it is written, or ""."""
         return next((each.written for each in self.listed if each.within(normal, denied)), "")
+
+
+def ends(text: str) -> str:
+    """What is read of a message: all of it, or of a long one the beginning and the end."""
+    return text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:]}"
+
+
+def latest(turns: Sequence[str]) -> list[str]:
+    """What is read of all that somebody said, oldest first: the last, and of those before no more than of one."""
+    read, left = list[str](), 2 * _READ
+    for turn in reversed(turns):
+        if left <= 0:
+            break
+        read.append(ends(turn))
+        left -= len(read[-1])
+    return read[::-1]
 
 
 def _plain(text: str) -> str:

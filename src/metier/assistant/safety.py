@@ -16,7 +16,7 @@ from typing import Literal, Self
 from metier import personal
 from metier.assistant.disclosures import Disclosures
 from metier.assistant.likeness import Learned, lines
-from metier.assistant.phrases import Lexicon, Phrases
+from metier.assistant.phrases import Lexicon, Phrases, ends
 from metier.assistant.rules import ASSETS, Rules, read_rules
 from metier.assistant.watch import Watch
 from metier.files import digest
@@ -94,7 +94,9 @@ class Safety:
         """What to answer without asking a model, or None; `history` is what the same person said before, oldest first.
 
         Red flags come first, in any domain; then secrets in banking; then languages that are not covered in medicine.
+        Of a long message the beginning and the end are read.
         """
+        said, history = ends(said), [ends(each) for each in history[-1:]]
         return self._emergency(said, history) or self._refusal(said, domain) or self._foreign(said, domain)
 
     def behind(self, domain: str) -> Watch:

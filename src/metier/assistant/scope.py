@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from metier.assistant.likeness import Learned, lines
+from metier.assistant.phrases import latest
 from metier.assistant.rules import ASSETS
 
 _ELSEWHERE, _HEALTH = ASSETS / "elsewhere", ASSETS / "safety"
@@ -51,6 +52,7 @@ class Scope:
 
     def covers(self, turns: Sequence[str]) -> bool:
         """Whether any of what somebody said belongs here, or is too short to tell."""
+        turns = latest(turns)
         return any(len(turn.split()) < _FEWEST for turn in turns) or max(self.learned.margins(turns)) >= self.threshold
 
     def declined(self, texts: Sequence[str]) -> int:

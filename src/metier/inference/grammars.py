@@ -29,8 +29,12 @@ class JsonGrammar:
     def __init__(self, renderer: Renderer, vocabulary: int, schema: Mapping[str, Any] | None) -> None:
         tokenizer = _tokenizer(renderer, vocabulary)
         self.schema = schema or _ANY_OBJECT
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(self.schema), _COMPACT)
-        if faulty := LLMatcher.validate_grammar(grammar, tokenizer):
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(self.schema), _COMPACT)
+            faulty = LLMatcher.validate_grammar(grammar, tokenizer)
+        except (ValueError, RecursionError) as error:  # either gives up on schemas that are nested deeply
+            faulty = str(error)
+        if faulty:
             problem = f"response_format: the schema cannot be followed: {faulty.splitlines()[0]}"
             raise MetierError(problem, "give a schema that says what the answer is")
         self._matcher = LLMatcher(tokenizer, grammar)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+_COLD = 1e-6  # below this temperature, scores that are divided by it leave what float32 can hold
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -58,7 +60,7 @@ class Sampler:
         """The next token behind `prompt` and `answer`."""
         rules = self._sampling
         scores_V = self._penalised(logits_V.float().cpu(), prompt, answer)
-        if rules.temperature == 0:
+        if rules.temperature < _COLD:
             return int(scores_V.argmax())
         shares_V = self._cut((scores_V / rules.temperature).softmax(-1))
         # The largest of p / e with e exponential is drawn with probability p.
@@ -90,7 +92,8 @@ class Sampler:
             shares_V = torch.where(shares_V < shares_V.topk(rules.top_k).values[-1], 0.0, shares_V)
         if rules.top_p < 1:
             sorted_V, order_V = (shares_V / shares_V.sum()).sort(descending=True)
-            beyond_V = sorted_V.cumsum(-1) - sorted_V >= rules.top_p  # the first is always kept
+            beyond_V = sorted_V.cumsum(-1) - sorted_V >= rules.top_p
+            beyond_V[0] = False  # the likeliest is kept, at 0 as well
             shares_V = shares_V.scatter(-1, order_V[beyond_V], 0.0)
         if rules.min_p > 0:
             shares_V = torch.where(shares_V < rules.min_p * shares_V.max(), 0.0, shares_V)

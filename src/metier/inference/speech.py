@@ -50,4 +50,7 @@ class Speech:
 
 def _begun(text: str, stop: str) -> int:
     """How much of a text's end is the beginning of a stop string."""
-    return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)
+    place = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while place >= 0 and not stop.startswith(text[place:]):
+        place = text.find(stop[0], place + 1)
+    return len(text) - place if place >= 0 else 0

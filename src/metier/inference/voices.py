@@ -101,11 +101,14 @@ class Voice:
         """A conversation that ends in a question as the item that a held-out row would be, in one of its domains.
 
         The first turn fills the domain's template, a JSON object where that has several columns; where the
-        conversation brings a system prompt of its own, all is taken as it is. Raises `MetierError` where nothing is
-        asked or a column is missing.
+        conversation begins with another's, a system prompt or a greeting, all is taken as it is. Raises `MetierError`
+        where nothing is asked or a column is missing.
         """
         *before, last = messages
-        if not domain or messages[0].role == "system":
+        if last.role != "user":
+            problem = f"messages: the last one is the {last.role}'s own"
+            raise MetierError(problem, "end with a user's, which is what is answered")
+        if not domain or messages[0].role != "user":
             return self.questions.as_they_are(messages, domain)
         if not before or self.questions.closed(domain):
             return self.questions.item(self._said(last, domain), domain)

@@ -131,24 +131,24 @@ class Desk:
     def send(self, text: str) -> tuple[Target | None, Routed]:
         """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
 
-        Where the router is not sure, a run that learned all of its domains answers, else the untuned base.
-        Raises `Refusal` where there is no router.
+        Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
+        answers, else the untuned base. Raises `Refusal` where there is no router.
         """
         if self.dispatch is None:
             problem = f"the model {AUTO!r} needs served runs with several domains, whose data is there"
             raise Refusal(404, problem, f"choose from {', '.join(self.targets)}", param="model", code="model_not_found")
         routed = self.dispatch.send(text)
-        if routed.domain:
-            return self._expert(routed.domain), routed
+        if routed.domain and (expert := self._expert(routed.domain)):
+            return expert, routed
         voices, domains = self.voices.all.values(), {*self.dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
 
-    def _expert(self, domain: str) -> Target:
-        """The run that learned least beside this domain."""
+    def _expert(self, domain: str) -> Target | None:
+        """The run that learned least beside this domain; None once those that did are unloaded."""
         known = [voice for voice in self.voices.all.values() if domain in voice.learned]
-        return Target(min(known, key=lambda voice: len(voice.learned)), domain)
+        return Target(min(known, key=lambda voice: len(voice.learned)), domain) if known else None
 
 
 def read(target: Target, messages: Sequence[Message]) -> Item:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metier.assistant.phrases import ends
 from metier.data.dataset import DomainData
 from metier.errors import MetierError, ModelError
 from metier.events import Listener, silent
@@ -34,7 +35,7 @@ class Dispatch:
     heldout: Confusion
 
     def send(self, text: str) -> Routed:
-        ((domain, share),) = self.router.route([text])
+        ((domain, share),) = self.router.route([ends(text)])
         return Routed(domain, share)
 
 

@@ -14,7 +14,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(max_length=1_000_000)]
-Stop = Text | Annotated[list[Text], Field(max_length=16)] | None
+End = Annotated[str, Field(max_length=1000)]
+Stop = End | Annotated[list[End], Field(max_length=16)] | None
 
 
 class Body(BaseModel):
@@ -134,8 +135,8 @@ class ChatBody(Rules):
     def _can_be_answered(self) -> ChatBody:
         if self.tools or self.functions:
             raise ValueError("tools: calls of tools are not answered here; leave tools out")
-        if self.messages[-1].role not in ("user", "developer", "system"):
-            raise ValueError("messages: the last one is the assistant's own; end with a user's")
+        if self.messages[-1].role != "user":
+            raise ValueError(f"messages: the last one is the {self.messages[-1].role}'s own; end with a user's")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs = true; set it, or leave top_logprobs out")
         return self

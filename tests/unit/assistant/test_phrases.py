@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
-from metier.assistant.phrases import Lexicon
+from metier.assistant.phrases import Lexicon, ends, latest
 
 LEXICON = Lexicon(
     {"kin": ["mother/father", "<small> child", "grandmother"], "small": ["little/young"]},
@@ -90,3 +91,23 @@ def test_what_cannot_be_read_is_told_with_its_remedy(phrase: str, problem: str) 
 def test_a_list_that_contains_itself_is_a_fault() -> None:
     with pytest.raises(ValueError, match="contains itself"):
         Lexicon({"a": ["<b>"], "b": ["<a>"]}).compiled("<a>")
+
+
+def test_what_is_denied_is_told_in_time_that_grows_with_the_text() -> None:
+    denied = re.compile(r"(?<= )no (?:[^\s|]+ )?$")
+    normal, phrase = LEXICON.normal("no chest pain, " * 5000), LEXICON.compiled("pain")
+    begun = time.perf_counter()
+    assert not phrase.within(normal, denied)
+    assert time.perf_counter() - begun < 1
+
+
+def test_of_a_long_message_both_ends_are_read_and_of_many_the_latest() -> None:
+    assert ends("short") == "short"
+    long = ends("begins" + "x" * 1_000_000 + "ends")
+    assert long.startswith("beginsx")
+    assert long.endswith("xends")
+    assert len(long) < 20_010
+    assert latest(["one", "two"]) == ["one", "two"]
+    assert latest([]) == []
+    assert latest(["one", "x" * 1_000_000, "two"]) == [ends("x" * 1_000_000), "two"]
+    assert latest(["y" * 1000] * 900 + ["two"]) == ["y" * 1000] * 20 + ["two"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,12 @@ def test_what_is_kept_has_no_personal_data(safety: Safety) -> None:
     kept = safety.masked("I'm jo@mail.org, born 1.2.1980, PIN 4821, 12 High Street")
     assert kept == "I'm [e-mail address], born [date of birth], PIN [PIN], [address]"
     assert safety.masked(kept) == kept
+
+
+@pytest.mark.parametrize("filler", ["no chest pain, ", "can't ", "pin 1234 "])
+def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_seen(safety: Safety, filler: str) -> None:
+    before = filler * (500_000 // len(filler))
+    begun = time.perf_counter()
+    found = told(safety, f"{before} my dad is not breathing", "banking", before, before)
+    assert found.kind == "emergency"
+    assert time.perf_counter() - begun < 3

@@ -73,3 +73,8 @@ def test_a_seed_gives_the_same_again_and_none_does_not() -> None:
 
     assert drawn(7) == drawn(7) != drawn(8)
     assert drawn(None) != drawn(None)
+
+
+@pytest.mark.parametrize("rules", [{"top_p": 0.0, "temperature": 1.0}, {"temperature": 1e-40}])
+def test_rules_that_leave_one_leave_the_likeliest(rules: dict[str, float]) -> None:
+    assert Sampler(Sampling(**rules, seed=1)).choose(LOGITS, [], []) == 4  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -51,3 +52,9 @@ def test_what_may_become_a_stop_string_is_held_back(text: str, said: str) -> Non
     found = pieces(text, ["END"])
     assert "".join(found) == said
     assert not any(piece.endswith("E") for piece in found[:-1])
+
+
+def test_a_long_stop_string_takes_no_longer_than_a_short_one() -> None:
+    text, begun = "the box is open, " * 20, time.perf_counter()
+    assert "".join(pieces(text, ["open" + "x" * 1_000_000])) == text
+    assert time.perf_counter() - begun < 1

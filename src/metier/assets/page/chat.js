@@ -104,7 +104,8 @@ async function ask(text) {
   find("question").value = "";
   grow();
   find("welcome").hidden = true;
-  const asked = { messages: [...said, { role: "user", content: text }], model: find("model").value };
+  const conversation = said;
+  const asked = { messages: [...conversation, { role: "user", content: text }], model: find("model").value };
   const sides = find("beside").checked
     ? [new Answer(asked), new Answer({ ...asked, untuned: true })]
     : [new Answer(asked)];
@@ -122,6 +123,7 @@ async function ask(text) {
   find("talk").append(turn);
   turn.scrollIntoView({ block: "start" });
   await answer(sides);
+  if (said !== conversation) return; // another one was begun meanwhile
   if (sides[0].text) said = [...asked.messages, { role: "assistant", content: sides[0].text }];
 }
 

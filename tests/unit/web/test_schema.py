@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from metier.web.schema import ChatBody
+
+
+@pytest.mark.parametrize("wrap", [str, lambda stop: [stop]])
+def test_stop_strings_are_short(wrap: Any) -> None:
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "how?"}]}
+    assert ChatBody.model_validate({**body, "stop": wrap("x" * 1000)}).stops == ["x" * 1000]
+    with pytest.raises(ValidationError, match="at most 1000 characters"):
+        ChatBody.model_validate({**body, "stop": wrap("x" * 1001)})
