@@ -17,6 +17,7 @@ from metier.data.rendering import Renderer
 from metier.errors import MetierError
 
 _COMPACT: Any = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
+_LONGEST = 20_000  # characters of a schema; the time that it takes grows with their square
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -30,9 +31,12 @@ class JsonGrammar:
         tokenizer = _tokenizer(renderer, vocabulary)
         self.schema = schema or _ANY_OBJECT
         try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(self.schema), _COMPACT)
+            written = json.dumps(self.schema)
+            if len(written) > _LONGEST:
+                raise ValueError(f"it has {len(written):,} characters, and may have {_LONGEST:,}")
+            grammar = LLMatcher.grammar_from_json_schema(written, _COMPACT)
             faulty = LLMatcher.validate_grammar(grammar, tokenizer)
-        except (ValueError, RecursionError) as error:  # either gives up on schemas that are nested deeply
+        except (ValueError, RecursionError) as error:  # of what is too long, or nested too deeply for either library
             faulty = str(error)
         if faulty:
             problem = f"response_format: the schema cannot be followed: {faulty.splitlines()[0]}"

@@ -18,3 +18,10 @@ def test_a_schema_that_is_nested_too_deeply_is_refused(depth: int) -> None:
     renderer = Renderer(tiny.tokenizer())
     with pytest.raises(MetierError, match="the schema cannot be followed: "):
         JsonGrammar(renderer, len(renderer.tokenizer), schema)
+
+
+def test_a_schema_that_is_too_long_is_refused() -> None:
+    schema = {"type": "object", "properties": {f"key{n}": {"type": "string"} for n in range(2000)}}
+    renderer = Renderer(tiny.tokenizer())
+    with pytest.raises(MetierError, match="may have 20,000"):
+        JsonGrammar(renderer, len(renderer.tokenizer), schema)
