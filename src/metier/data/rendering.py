@@ -107,6 +107,11 @@ class Renderer:
         return digest(self._backend.to_str())
 
     @cached_property
+    def longest(self) -> int:
+        """Characters of the longest token as it is written, more than which no token reads of what is typed."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    @cached_property
     def ending(self) -> Ending:
         """Found by rendering a probe, so that no template needs editing."""
         question, answer = {"role": "user", "content": "ping"}, "pong" * 3

@@ -14,9 +14,11 @@ from functools import partial
 from typing import Any
 
 from metier.assistant.watch import Watch
+from metier.data.items import Item
 from metier.data.rendering import Renderer
 from metier.inference.conversation import softmax
 from metier.inference.engine import Request
+from metier.trees import Example
 from metier.web.care import Said
 from metier.web.desk import (
     AUTO,
@@ -28,6 +30,7 @@ from metier.web.desk import (
     choose,
     collected,
     grammar,
+    label_rows,
     read,
     request_of,
     shown,
@@ -36,6 +39,9 @@ from metier.web.desk import (
 )
 from metier.web.failures import Refusal, told
 from metier.web.schema import AsObject, AsSchema, AsText, ChatBody
+
+Closed = tuple[Item, list[Example]]
+"""A question with a closed set of replies, and a row for each of these."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,19 @@ class Turn:
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
-    target, notes, said = await asyncio.get_running_loop().run_in_executor(desk.front, _before, desk, body)
+    target, notes, said = await desk.aside(_before, desk, body)
     turn = replace(turn, notes=notes)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
     if target is None:
         return replace(turn, ready=desk.asks_back)
-    return await _asked(desk, turn, target, body, tenant)
+    turn, closed = await desk.aside(_asked, desk, turn, target, body, tenant)
+    if closed is None:
+        return turn
+    found = await choose(target, *closed, tenant)
+    shares = softmax([score for _, score in found])
+    told = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
+    return replace(turn, ready=found[0][0], notes={**turn.notes, "shares": told})
 
 
 def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], Said | None]:
@@ -81,7 +93,8 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], 
     return target, notes, said or desk.care.declined(messages, domain, chosen=body.model != AUTO)
 
 
-async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> Turn:
+def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
+    """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
     topics = target.topics or (desk.topics if body.model == AUTO else ())
     watch = partial(desk.care.behind, topics)
     if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
@@ -93,14 +106,11 @@ async def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant:
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name, **shown(target, item)}
     turn = replace(turn, target=target, prompt_tokens=len(prompt), watch=watch)
     if item.kind in ("label", "choice") and body.response_format is None:
-        found = await choose(target, item, tenant)
-        shares = softmax([score for _, score in found])
-        notes["shares"] = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
-        return replace(turn, ready=found[0][0], notes=notes)
+        return replace(turn, notes=notes), (item, label_rows(target, item))
     most = (body.top_logprobs or 0) if body.logprobs else None
     request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
     requests = [_own(request, target, body, number) for number in range(body.n or 1)]
-    return replace(turn, requests=requests, stops=body.stops, notes=notes)
+    return replace(turn, requests=requests, stops=body.stops, notes=notes), None
 
 
 def _own(request: Request, target: Target, body: ChatBody, number: int) -> Request:

@@ -14,7 +14,7 @@ from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
 from metier.web.chat import usage
-from metier.web.desk import Target, Token, apart, collected, request_of, speak, together
+from metier.web.desk import Target, Token, apart, assert_short, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
 
@@ -35,10 +35,12 @@ class Continued:
 
 def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     """Raises `Refusal` for what cannot be read."""
-    prompts = _prompts(target, body)
-    count, most = len(prompts) * (body.n or 1), target.voice.ground.worker.capacity
-    if count > most:
+    given = body.prompt
+    several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    count, most = len(several) * (body.n or 1), target.voice.ground.worker.capacity
+    if count > most:  # said before any of them is read
         raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
+    prompts = _prompts(target, several)
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
     requests = [
         apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
@@ -101,11 +103,11 @@ async def _given(asked: Continued) -> list[list[Read]]:
     return await asyncio.wrap_future(ground.worker.read(asked.prompts, asked.body.logprobs, adapter))
 
 
-def _prompts(target: Target, body: CompletionBody) -> list[tuple[int, ...]]:
-    """Text never becomes a control token; ids are taken as they are."""
+def _prompts(target: Target, several: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Of texts, or lists of ids. Text never becomes a control token; ids are taken as they are."""
     renderer, size = target.voice.ground.renderer, target.voice.ground.vocabulary
-    given = body.prompt
-    several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    for each in several:
+        assert_short(target, len(each))
     prompts = [tuple(renderer.raw_ids(each)) if isinstance(each, str) else tuple(each) for each in several]
     for prompt in prompts:
         if not prompt:

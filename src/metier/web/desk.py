@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -18,6 +18,7 @@ from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
 from metier.model.bank import BASE
+from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
@@ -65,8 +66,13 @@ class Desk:
         self.voices = voices
         self.dispatch = dispatch
         self.care = care or Care()
-        # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters.
+        # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters, and
+        # renderers what they know already.
         self.front = ThreadPoolExecutor(1, "front")
+
+    async def aside(self, work: Callable[..., Result], *args: Any) -> Result:
+        """What a work on that thread comes to; others are answered meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self.front, partial(work, *args))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -152,8 +158,25 @@ class Desk:
 
 
 def read(target: Target, messages: Sequence[Message]) -> Item:
-    """A conversation as the run was asked when it was measured. Raises `MetierError` where nothing is asked."""
-    return target.voice.shown(target.voice.item(messages, target.domain))
+    """A conversation as the run was asked when it was measured.
+
+    Raises `MetierError` where nothing is asked, or it is too long to be looked at.
+    """
+    item = target.voice.item(messages, target.domain)
+    assert_short(target, sum(len(each.content) for each in item.asked))
+    return target.voice.shown(item)
+
+
+def assert_short(target: Target, characters: int) -> None:
+    """Raises `Refusal` for what has more tokens than are read, however long each is, before they are counted."""
+    ground = target.voice.ground
+    if characters > ground.context * ground.renderer.longest:
+        raise _too_long(target, f"more than {ground.context}")
+
+
+def _too_long(target: Target, tokens: str) -> Refusal:
+    problem = f"the conversation has {tokens} tokens; {target.voice.name} reads {target.voice.ground.context}"
+    return Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
 
 
 def shown(target: Target, item: Item) -> dict[str, Any]:
@@ -174,8 +197,7 @@ def request_of(
         raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
     room = ground.context - len(prompt)
     if room < 1:
-        problem = f"the conversation has {len(prompt)} tokens; {voice.name} reads {ground.context}"
-        raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
+        raise _too_long(target, str(len(prompt)))
     length = min(most or voice.max_new_tokens, room, max(_LONGEST, voice.max_new_tokens))
     own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
     return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)
@@ -278,12 +300,17 @@ async def _deltas(worker: Worker, request: Request) -> AsyncIterator[Delta]:
             worker.cancel(ticket)
 
 
-async def choose(target: Target, item: Item, tenant: str) -> list[tuple[str, float]]:
-    """A closed set's replies with their log-probabilities, likeliest first, scored as evaluation does."""
+def label_rows(target: Target, item: Item) -> list[Example]:
+    """A closed set's replies behind their question. Raises `Refusal` where they are too long."""
     ground = target.voice.ground
     rows = ground.renderer.label_rows(item)
     if max(len(row.tokens) for row in rows) > ground.context:
         problem = f"the question is longer than {target.voice.name} reads ({ground.context} tokens)"
         raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
-    scores = await asyncio.wrap_future(ground.worker.score(rows, target.voice.adapter, tenant))
+    return rows
+
+
+async def choose(target: Target, item: Item, rows: Sequence[Example], tenant: str) -> list[tuple[str, float]]:
+    """The replies with their log-probabilities, likeliest first, scored as evaluation does."""
+    scores = await asyncio.wrap_future(target.voice.ground.worker.score(rows, target.voice.adapter, tenant))
     return sorted(zip(item.replies, scores, strict=True), key=lambda each: -each[1])

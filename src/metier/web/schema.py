@@ -157,7 +157,10 @@ class CompletionBody(Rules):
         Text
         | Annotated[list[Text], Field(min_length=1, max_length=256)]
         | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]
-        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[
+            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]],
+            Field(min_length=1, max_length=256),
+        ]
     )
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
