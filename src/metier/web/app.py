@@ -19,7 +19,7 @@ from metier.run import Run
 from metier.web import answers, chat, completions
 from metier.web.answers import BUSY, ENDED, REFUSED, told
 from metier.web.callers import Admin, Asking
-from metier.web.desk import AUTO, Desk, Target, read
+from metier.web.desk import AUTO, Desk, Target, assert_short, read
 from metier.web.failures import Refusal, answer_failures
 from metier.web.files import Files
 from metier.web.guard import Guard, Rules
@@ -74,7 +74,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
         """A text, or tokens, gone on with."""
-        asked = completions.begin(desk.target(body.model), body, caller.name)
+        asked = await desk.aside(completions.begin, desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
             return _events(meters.timed(body.model, completions.streamed(asked), tells_usage=body.tells_usage))
@@ -182,6 +182,14 @@ def _model(name: str, target: Target) -> dict[str, Any]:
     return {**told, **measured, "untuned": voice.ground.shared}
 
 
+def _tokens(target: Target, body: TokenizeBody) -> list[int]:
+    renderer = target.voice.ground.renderer
+    if body.text is None:
+        return renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
+    assert_short(target, len(body.text))
+    return renderer.raw_ids(body.text)
+
+
 def _state(desk: Desk, meters: Meters) -> APIRouter:
     routes = APIRouter()
 
@@ -201,11 +209,7 @@ def _state(desk: Desk, meters: Meters) -> APIRouter:
     async def tokenize(body: TokenizeBody, _: Asking) -> Any:
         """A text, or a conversation with all that stands around it, as tokens."""
         target = desk.target(body.model)
-        renderer = target.voice.ground.renderer
-        if body.text is not None:
-            tokens = renderer.raw_ids(body.text)
-        else:
-            tokens = renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
+        tokens = await desk.aside(_tokens, target, body)
         return {"tokens": tokens, "count": len(tokens), "max_model_len": target.voice.ground.context}
 
     return routes
