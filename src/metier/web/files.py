@@ -13,6 +13,7 @@ from typing import Any
 from metier.files import plain_name, read_json, write_directory, write_json
 from metier.web.failures import Refusal
 
+_CONTENT = "content"  # a folder of its own: faults tell a file by its name, whatever that is
 _ID = re.compile(r"file-[0-9a-f]{32}")
 
 
@@ -46,7 +47,8 @@ class Files:
         kept = Kept(new_id("file"), len(content), int(time.time()), _plain(name), purpose, owner)
 
         def fill(to: Path) -> None:
-            (to / _content(kept)).write_bytes(content)
+            (to / _CONTENT).mkdir()
+            (to / _CONTENT / kept.filename).write_bytes(content)
             write_json(to / "file.json", asdict(kept))
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,7 @@ class Files:
         return kept
 
     def path(self, kept: Kept) -> Path:
-        return self.folder / kept.id / _content(kept)
+        return self.folder / kept.id / _CONTENT / kept.filename
 
     def remove(self, kept: Kept) -> None:
         shutil.rmtree(self.folder / kept.id)
@@ -82,8 +84,3 @@ def _plain(name: str) -> str:
     """A file's name without anything that leads elsewhere, with an end by which its kind is known."""
     plain = plain_name(Path(name.replace("\\", "/")).name) or "data"
     return plain if Path(plain).suffix else f"{plain}.jsonl"
-
-
-def _content(kept: Kept) -> str:
-    """What it lies under: a name that no file beside it has, with the end by which its kind is known."""
-    return f"content{Path(kept.filename).suffix}"
