@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metier.files import plain_name, read_json, write_directory, write_json
+from metier.files import MANIFEST, plain_name, read_json, write_directory, write_json
 from metier.web.failures import Refusal
 
-_CONTENT = "content"  # a folder of its own: faults tell a file by its name, whatever that is
+_FACTS = "file.json"
 _ID = re.compile(r"file-[0-9a-f]{32}")
 
 
@@ -47,9 +47,8 @@ class Files:
         kept = Kept(new_id("file"), len(content), int(time.time()), _plain(name), purpose, owner)
 
         def fill(to: Path) -> None:
-            (to / _CONTENT).mkdir()
-            (to / _CONTENT / kept.filename).write_bytes(content)
-            write_json(to / "file.json", asdict(kept))
+            (to / kept.filename).write_bytes(content)
+            write_json(to / _FACTS, asdict(kept))
 
         self.folder.mkdir(parents=True, exist_ok=True)
         write_directory(self.folder / kept.id, fill)
@@ -57,19 +56,19 @@ class Files:
 
     def all(self, owner: str) -> list[Kept]:
         """Newest first."""
-        found = [Kept(**read_json(path)) for path in self.folder.glob("file-*/file.json")]
+        found = [Kept(**read_json(path)) for path in self.folder.glob(f"file-*/{_FACTS}")]
         return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
 
     def get(self, id: str, owner: str) -> Kept:
         """Raises `Refusal` where there is none of this key's."""
-        path = self.folder / id / "file.json"
+        path = self.folder / id / _FACTS
         kept = Kept(**read_json(path)) if _ID.fullmatch(id) and path.exists() else None
         if kept is None or kept.owner != owner:
             raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param="file_id")
         return kept
 
     def path(self, kept: Kept) -> Path:
-        return self.folder / kept.id / _CONTENT / kept.filename
+        return self.folder / kept.id / kept.filename
 
     def remove(self, kept: Kept) -> None:
         shutil.rmtree(self.folder / kept.id)
@@ -81,6 +80,8 @@ def new_id(kind: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A file's name without anything that leads elsewhere, with an end by which its kind is known."""
+    """A file's name without anything that leads elsewhere, or lies beside it, with an end by which its kind is known."""
     plain = plain_name(Path(name.replace("\\", "/")).name) or "data"
+    if plain.casefold() in (_FACTS, MANIFEST):
+        plain = f"data-{plain}"
     return plain if Path(plain).suffix else f"{plain}.jsonl"

@@ -30,8 +30,8 @@ def test_a_file_comes_back_as_it_was_sent_to_whom_it_belongs(tmp_path: Path) -> 
         ("../../etc/passwd", "passwd.jsonl"),
         ("C:\\rows\\a b.csv", "a_b.csv"),
         ("", "data.jsonl"),
-        ("file.json", "file.json"),
-        ("manifest.json", "manifest.json"),
+        ("file.json", "data-file.json"),
+        ("Manifest.json", "data-Manifest.json"),
         (".hidden", "hidden.jsonl"),
         ("ü" * 300 + ".csv", "ü" * 98 + ".csv"),
         ("名" * 100 + ".csv", "名" * 65 + ".csv"),
@@ -41,7 +41,7 @@ def test_a_file_comes_back_as_it_was_sent_to_whom_it_belongs(tmp_path: Path) -> 
 def test_a_name_leads_nowhere(name: str, plain: str, tmp_path: Path) -> None:
     kept = Files(tmp_path).keep(name, "fine-tune", b"x", "team")
     assert kept.filename == plain
-    assert Files(tmp_path).path(kept) == tmp_path / kept.id / "content" / plain
+    assert Files(tmp_path).path(kept) == tmp_path / kept.id / plain
     assert Files(tmp_path).path(kept).read_bytes() == b"x"
     assert verify(tmp_path / kept.id)
 
