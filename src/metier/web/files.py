@@ -80,7 +80,7 @@ def new_id(kind: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A file's name without anything that leads elsewhere, or lies beside it, with an end by which its kind is known."""
+    """A name without anything that leads elsewhere, or lies beside it, with an end by which its kind is known."""
     plain = plain_name(Path(name.replace("\\", "/")).name) or "data"
     if plain.casefold() in (_FACTS, MANIFEST):
         plain = f"data-{plain}"
