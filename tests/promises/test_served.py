@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+import metier.inference.voices as voices_module
 from metier.data.items import Item, Message
 from metier.inference.engine import Delta, Request
 from metier.inference.voices import Limits, Voice, Voices
@@ -84,6 +88,33 @@ def test_what_adds_up_shares_one_network(voices: Voices) -> None:
     grounds = {name: id(voices[name].ground) for name in STRATEGIES}
     assert grounds["small"] == grounds["large"] == grounds["shown"]
     assert len({grounds["small"], grounds["ia3"], grounds["full"]}) == 3
+
+
+def test_two_who_load_a_new_base_at_once_share_it_and_keep_no_threads_of_their_own(
+    runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has computed keeps OpenMP's threads, and more of these than cores make every step slower."""
+    opened, loads = Voices(Limits(sequences=1), offline=True), list[threading.Thread]()
+    open_run, both = voices_module.open_run, threading.Barrier(2, timeout=20)
+
+    def slowly(*args: Any, **how: Any) -> Any:
+        loads.append(threading.current_thread())
+        time.sleep(0.3)  # long enough for the other to find nothing open yet
+        return open_run(*args, **how)
+
+    def add(name: str) -> Voice:
+        both.wait()
+        return opened.add(runs[name], name)
+
+    monkeypatch.setattr(voices_module, "open_run", slowly)
+    with ThreadPoolExecutor(2) as others:
+        small, large = others.map(add, ["small", "large"])
+        assert small.ground is large.ground
+        (load,) = loads
+        assert load not in others._threads
+        assert load is not threading.current_thread()
+        assert not load.is_alive()
+    opened.stop(10)
 
 
 def user(text: str) -> Message:

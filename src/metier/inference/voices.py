@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from metier.data.items import Item, Message
@@ -138,6 +140,7 @@ class Voices:
         self._listen = listen
         self._grounds: dict[tuple[Any, ...], Ground] = {}
         self._voices: dict[str, Voice] = {}
+        self._changing = Lock()  # two runs of a new base open it once
 
     def __getitem__(self, name: str) -> Voice:
         return self._voices[name]
@@ -160,12 +163,13 @@ class Voices:
         adapter have changed.
         """
         name = name or run.name
-        self._assert_free(run, name)
-        ground, adapter = self._ground(run), BASE
-        if ground.bank and run.facts["method"] != "none":
-            adapter = name
-            ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
-        return self._voice(run, name, ground, adapter)
+        with self._changing:
+            self._assert_free(run, name)
+            ground, adapter = self._ground(run), BASE
+            if ground.bank and run.facts["method"] != "none":
+                adapter = name
+                ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
+            return self._voice(run, name, ground, adapter)
 
     def add_elsewhere(self, runs: Mapping[str, Run], open_elsewhere: Elsewhere) -> None:
         """Open runs, by name, to be answered by another engine, which is started once for each base with all of its
@@ -201,7 +205,10 @@ class Voices:
 
     def remove(self, name: str) -> None:
         """Forget a run; whoever it answers hears the end first. Raises KeyError where there is none."""
-        voice = self._voices.pop(name)
+        with self._changing:
+            self._forget(self._voices.pop(name))
+
+    def _forget(self, voice: Voice) -> None:
         ground = voice.ground
         if ground.shared and voice.adapter != BASE:
             forget = partial(ground.bank.remove, voice.adapter) if ground.bank else lambda: None
@@ -222,7 +229,10 @@ class Voices:
         key = (run.directory.resolve(),) if alone else _same_base(run)
         if key not in self._grounds:
             recipe = run.recipe()
-            loaded = open_run(run, offline=self._offline, listen=self._listen, tuned=alone)
+            # OpenMP's threads spin between two products only where a process has no more of them than cores, so that
+            # the engine's thread has to be the only one that keeps some: a thread that loads takes its own with it.
+            with ThreadPoolExecutor(1, "loads") as loads:
+                loaded = loads.submit(open_run, run, offline=self._offline, listen=self._listen, tuned=alone).result()
             warn_forgeable(recipe.model, loaded.renderer, self._listen)
             bank, limits = None if alone else Bank(loaded.forward.network), self._limits
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
