@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier import hub
 from metier import run as runs
 from metier.data.classes import HeadRenderer
@@ -26,7 +24,7 @@ from metier.evaluation.programs import keep_answers
 from metier.evaluation.scoring import write_scores
 from metier.evaluation.words import WordLists
 from metier.events import Event, Listener, silent
-from metier.hardware import Layer, measure, peak_memory, probe
+from metier.hardware import Layer, measure, peak_memory, probe, settle
 from metier.identity import key
 from metier.job import Job, prepare
 from metier.model.heads import open_base
@@ -249,7 +247,7 @@ def _kept_plan(run: Run, chosen: Plan, means: Means) -> Plan:
 
 
 def _load(job: Job, chosen: Plan) -> Base:
-    torch.set_num_threads(chosen.threads)
+    settle(chosen.threads)
     number_format = NumberFormat(chosen.storage, chosen.compute)
     reference = chosen.kernels == "reference"
     how: dict[str, Any] = {"why_rows": job.shape.why_rows, "reference": reference, "multiple": chosen.pad_to}

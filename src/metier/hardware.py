@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 
 DEVICES = ("cpu", "cuda", "mps")
+_KEPT = {-3: 32 * 2**20, -1: 512 * 2**20}  # mallopt's M_MMAP_THRESHOLD, at its highest, and M_TRIM_THRESHOLD, in bytes
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -254,6 +256,20 @@ def _main(layer: Layer, threads: int) -> None:
     count = tokens.shape[0]
     rates = Rates(train / count, read / count, decode, unpack, product / work.weights[2].numel())
     print(json.dumps(asdict(rates)))
+
+
+def settle(threads: int) -> None:
+    """Compute with so many threads, and keep the memory that was freed.
+
+    glibc gives a freed tensor's pages back at once, and to be given them anew takes longer than a product of matrices.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    glibc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(glibc, "mallopt"):
+        for option, size in _KEPT.items():
+            glibc.mallopt(option, size)  # type: ignore[union-attr]
 
 
 def fetch_no_kernels() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -83,3 +86,18 @@ def test_libraries_find_nothing_that_fetches_native_code() -> None:
     assert find_spec("kernels") is None
     with pytest.raises(ImportError):
         import kernels  # type: ignore[import-not-found] # noqa: F401
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_kept_for_the_next_tensors() -> None:
+    """In a process of its own, where nothing has asked for more before."""
+    code = (
+        "import resource, torch; from metier.hardware import settle; settle(1)\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.empty(5_000_000).zero_() + torch.empty(5_000_000).zero_()\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print(faults() > 1000, sum(faults() for _ in range(5)) < 1000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["True", "True"]

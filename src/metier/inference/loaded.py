@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metier.data.classes import open_renderer
 from metier.data.rendering import Renderer
 from metier.errors import ModelError
 from metier.events import Event, Listener, silent
-from metier.hardware import padding, probe
+from metier.hardware import padding, probe, settle
 from metier.hub import Source
 from metier.inference.engine import Capacity, Engine
 from metier.model.adapters import Identity, foreign_why_rows, read_head
@@ -23,6 +21,7 @@ from metier.model.heads import open_base as with_head
 from metier.model.heads import put
 from metier.model.loading import Config, NumberFormat, context, load, read_config
 from metier.model.outline import cache_width
+from metier.model.packing import pack_weights
 from metier.model.trials import why_rows
 from metier.run import Run
 from metier.stages import find_base
@@ -78,7 +77,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
     renderer = open_renderer(
         source.directory, template.read_text(encoding="utf-8") if template.exists() else None, head
     )
-    torch.set_num_threads(plan["threads"])
+    settle(plan["threads"])
     number_format = NumberFormat(plan["storage"], plan["compute"])
     how: dict[str, Any] = {"multiple": plan["pad_to"], "reference": plan["kernels"] == "reference"}
     config = read_config(source.directory)
@@ -96,6 +95,8 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
         raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
     if tuned and run.facts["method"] != "none":
         network = load_adapter(network, run.adapter, identity(recipe.model, source, renderer))
+    if network is base.network and base.forward.forks:
+        pack_weights(network)
     return Loaded(
         forward=base.forward.over(network),
         renderer=renderer,

@@ -77,6 +77,7 @@ class Bank:
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
     _worked_out: dict[tuple[Pattern, bool], Tensor] = field(default_factory=dict)
+    _converted: tuple[Tensor, Tensor] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ class Bank:
         try:
             yield
         finally:
-            self._passing, self._asked = BASE, None
+            self._passing, self._asked, self._converted = BASE, None, None
             self._worked_out.clear()
 
     def _arrange(self) -> None:
@@ -142,18 +143,26 @@ class Bank:
     def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's output with what the adapters add, in the numbers in which they were trained."""
         layer, passing = self._layers.get(name), self._passing
-        if layer is None or (isinstance(passing, str) and passing == BASE):
+        if layer is None or (isinstance(passing, str) and passing not in layer.of):
             return output
         if isinstance(passing, str):
-            own = layer.of.get(passing, slice(0))  # exactly what it would be alone
+            own = layer.of[passing]  # exactly what it would be alone
             scale = layer.scale_R[own]
         else:
             own = slice(None)
             head = self._asked is not None and module is self.network.get_output_embeddings()  # type: ignore[operator]
             scale = self._scales(layer, passing[self._asked] if head else passing, head=head)
             scale = scale.view(*inputs[0].shape[:-1], -1)
-        low = (inputs[0].to(layer.down_RI.dtype) @ layer.down_RI[own].T) * scale
-        return (output + low @ layer.up_OR[:, own].T).to(output.dtype)
+        low = (self._in(layer.down_RI.dtype, inputs[0]) @ layer.down_RI[own].T) * scale
+        total = output.to(low.dtype)
+        total.view(-1, total.shape[-1]).addmm_(low.view(-1, low.shape[-1]), layer.up_OR[:, own].T)
+        return total.to(output.dtype)
+
+    def _in(self, dtype: torch.dtype, x: Tensor) -> Tensor:
+        """An input in other numbers: several layers in a row are handed the same."""
+        if self._converted is None or self._converted[0] is not x:
+            self._converted = x, x.to(dtype)
+        return self._converted[1]
 
     def _scales(self, layer: _Layer, passing_N: Tensor, *, head: bool) -> Tensor:
         """By what each rank counts for each that passes, [N, R]: worked out once a forward for all layers alike."""
