@@ -20,6 +20,8 @@ Text = Annotated[str, Field(min_length=1)]
 Listed = tuple[Text, ...]
 Some = Annotated[Listed, Field(min_length=1)]
 Kind = Literal["medical", "banking"]
+Urgent = Literal["emergency", "crisis", "poison", "danger"]
+"""Which text answers a red flag."""
 
 
 class Signs(Strict):
@@ -50,7 +52,7 @@ class RedFlag(Signs):
     """What calls for an emergency response, and the text that gives it."""
 
     name: Text
-    answer: Literal["emergency", "crisis", "poison", "danger"] = "emergency"
+    answer: Urgent = "emergency"
 
 
 class Likeness(Strict):
@@ -62,8 +64,7 @@ class Likeness(Strict):
     threshold: float
     veto: float
     overrules: Listed = ()
-    emergency: Listed = ()
-    harmless: Listed = ()
+    lines: Mapping[Urgent | Literal["harmless"], Listed] = Field(default_factory=dict)
 
 
 class Secret(Strict):

@@ -6,18 +6,18 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from metier import personal
 from metier.assistant.disclosures import Disclosures
 from metier.assistant.likeness import Learned, lines
 from metier.assistant.phrases import Lexicon, Phrases, ends
-from metier.assistant.rules import ASSETS, Rules, read_rules
+from metier.assistant.rules import ASSETS, Rules, Urgent, read_rules
 from metier.assistant.watch import Watch
 from metier.files import digest
 
@@ -54,6 +54,7 @@ class Safety:
     flags: Sequence[_Flag]
     denied: re.Pattern[str]
     learned: Learned
+    kind_of: Callable[[str], Urgent]
     disclosures: Disclosures
     doses: Phrases
     no_doses: Sequence[Phrases]
@@ -64,19 +65,20 @@ class Safety:
         """The rules that ship, with a file of one's own laid over them. Raises `DataError` with every fault."""
         rules = read_rules(Rules, "safety.toml", path)
         lexicon = rules.lexicon
-        like = rules.likeness
-        speaks = [*lines(ASSETS / _LEARNED / "emergency.txt"), *like.emergency]
-        keeps = [*lines(ASSETS / _LEARNED / "harmless.txt"), *like.harmless]
+        urgent = {kind: _lines(rules, kind) for kind in get_args(Urgent)}
+        harmless = _lines(rules, "harmless")
+        learned = Learned.fit([text for listed in urgent.values() for text in listed], harmless, lexicon.normal)
         return cls(
             rules,
             lexicon,
             _flags(rules, lexicon),
             _denied(rules.negations, lexicon),
-            Learned.fit(speaks, keeps, lexicon.normal),
+            learned,
+            learned.telling(urgent),
             Disclosures.of(rules.secret),
             lexicon.phrases(rules.doses.says),
             [lexicon.group(name) for name in rules.doses.unless],
-            digest([rules.model_dump(mode="json"), speaks, keeps]),
+            digest([rules.model_dump(mode="json"), urgent, harmless]),
         )
 
     @property
@@ -155,7 +157,7 @@ class Safety:
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         if margin <= self.rules.likeness.threshold:
             return None
-        return _LIKE, f"{self.learned.because(said)} (margin {margin:.2f})", "emergency"
+        return _LIKE, f"{self.learned.because(said)} (margin {margin:.2f})", self.kind_of(said)
 
     def _refusal(self, said: str, domain: str) -> Intervention | None:
         found = self.disclosures.find(said) if self.is_banking(domain) else []
@@ -179,6 +181,11 @@ class Safety:
     @cached_property
     def _function_words(self) -> Mapping[str, frozenset[str]]:
         return {name: frozenset(listed.split()) for name, listed in self.rules.other_languages.items()}
+
+
+def _lines(rules: Rules, kind: Urgent | Literal["harmless"]) -> list[str]:
+    """What the second layer learns from, of one kind."""
+    return [*lines(ASSETS / _LEARNED / f"{kind}.txt"), *rules.likeness.lines.get(kind, ())]
 
 
 def _flags(rules: Rules, lexicon: Lexicon) -> list[_Flag]:

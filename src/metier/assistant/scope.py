@@ -66,4 +66,4 @@ def elsewhere() -> tuple[list[str], list[str]]:
 
 
 def _health() -> list[str]:
-    return [text for name in ("emergency", "harmless") for text in lines(_HEALTH / f"{name}.txt")]
+    return [text for path in sorted(_HEALTH.glob("*.txt")) for text in lines(path)]
