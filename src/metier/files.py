@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -9,7 +10,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from metier.errors import RunError
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
+_KEPT = 16  # directories of one sort in the user's cache
 _NAME = 200  # bytes; file systems allow 255, of which a suffix and a temporary file's mark take some
 
 
@@ -119,6 +122,36 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
         raise
     _sync_directory(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def kept_directory(what: str, key: str, fill: Callable[[Path], None]) -> Path:
+    """A directory that `fill` writes once on this machine, in the user's cache, where it may be removed at any time."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metier" / what
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK):
+        home = _own_folder()
+    path = home / key
+    with locked(home / f"{key}.lock", wait=True):
+        if not verify(path):
+            write_directory(path, fill)
+            _thin_out(home)
+    return path
+
+
+@cache
+def _own_folder() -> Path:
+    """One that goes with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="metier-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _thin_out(home: Path) -> None:
+    """Remove what was written longest ago."""
+    newest = sorted((path for path in home.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for path in newest[_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

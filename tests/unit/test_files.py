@@ -11,6 +11,7 @@ from metier.files import (
     canonical,
     digest,
     file_digest,
+    kept_directory,
     read_json,
     verify,
     write_atomic,
@@ -87,3 +88,41 @@ def test_a_directory_that_fails_to_fill_is_never_seen(tmp_path: Path) -> None:
         write_directory(target, fail)
     assert (target / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_what_is_kept_is_made_once_and_anew_where_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = list[int]()
+
+    def fill(to: Path) -> None:
+        made.append(1)
+        (to / "a").write_text("a")
+
+    path = kept_directory("things", "key", fill)
+    assert kept_directory("things", "key", fill) == path
+    assert path.is_relative_to(tmp_path / "metier" / "things")
+    assert len(made) == 1
+    (path / "a").write_text("b")
+    assert (kept_directory("things", "key", fill) / "a").read_text() == "a"
+    assert len(made) == 2
+
+
+def test_what_was_kept_longest_ago_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for number in range(20):
+        path = kept_directory("things", str(number), lambda to: None)
+        os.utime(path, (number, number))
+    left = {path.name for path in path.parent.iterdir() if path.is_dir()}
+    assert len(left) <= 17
+    assert {"19", "18"} <= left
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_where_nobody_may_write_it_is_kept_as_long_as_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kept_directory("things", "key", lambda to: None).is_dir()

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
+from safetensors.numpy import load_file, save
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 
+from metier.assistant.phrases import Lexicon
 from metier.classical import Floats
+from metier.files import digest, kept_directory, read_json, write_atomic, write_json
 
+_FORMAT = 1  # of what is kept; another one, or other numbers below, is fitted anew
+_FEATURES = {"ngram_range": (1, 3), "token_pattern": r"\w+", "sublinear_tf": True}
 _C = 20.0  # inverse strength of the regression's penalty
 _ALPHA = 0.05  # of naive Bayes: an unseen term counts as a twentieth of one
 _BAYES = 2.0  # weight of naive Bayes' margin
+_TERMS, _WEIGHTS = "terms.json", "weights.safetensors"
+_LOUDEST = 3  # words to tell
 
 K = TypeVar("K", bound=str)
-Weighed = tuple[Floats, float]
-"""A weight a term, and an offset."""
-
-_LOUDEST = 3  # words to tell
 
 
 @dataclass(frozen=True)
@@ -37,36 +40,33 @@ class Learned:
     vectors: TfidfVectorizer
     weights_F: Floats
     offset: float
-    prepared: Callable[[str], str]
+    lexicon: Lexicon
 
     @classmethod
-    def fit(cls, speaks: Sequence[str], keeps: Sequence[str], prepared: Callable[[str], str]) -> Self:
-        """Learn to tell texts that speak for something from those that do not, each `prepared` first."""
-        return cls.fit_each({"": speaks}, keeps, prepared)[""]
+    def fit(cls, speaks: Sequence[str], keeps: Sequence[str], lexicon: Lexicon) -> Self:
+        """Learn to tell texts that speak for something from those that do not, each made normal first."""
+        return cls.fit_each({"": speaks}, keeps, lexicon)[""]
 
     @classmethod
-    def fit_each(
-        cls, kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], prepared: Callable[[str], str]
-    ) -> dict[K, Self]:
-        """Of each kind what tells its texts from those of the others and of none, over the same terms."""
-        told = [(kind, prepared(text)) for kind, listed in kinds.items() for text in listed]
-        texts = (*(text for _, text in told), *map(prepared, keeps))
-        vectors, weighed = _weighed(texts, (*(kind for kind, _ in told), *[None] * len(keeps)))
-        return {kind: cls(vectors, *weighed[kind], prepared) for kind in kinds}
+    def fit_each(cls, kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], lexicon: Lexicon) -> dict[K, Self]:
+        """Of each kind what tells its texts from those of the others and of none, over the same terms.
 
-    def telling(self, kinds: Mapping[K, Sequence[str]]) -> Callable[[str], K]:
-        """What tells of which of these kinds a text is, over the terms that are known: naive Bayes, each as likely."""
-        told = [(kind, self.prepared(text)) for kind, listed in kinds.items() for text in listed]
-        truth = [kind for kind, _ in told]
-        bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(
-            self.vectors.transform([text for _, text in told]), truth
+        It is kept on this machine, for fitting takes seconds.
+        """
+        numbers = [_FORMAT, _FEATURES, _C, _ALPHA, _BAYES]
+        key = digest(
+            [numbers, lexicon.groups, lexicon.spelling, {name: [*each] for name, each in kinds.items()}, keeps]
         )
-        named = {str(kind): kind for kind in kinds}
-        return lambda text: named[str(bayes.predict(self.vectors.transform([self.prepared(text)]))[0])]
+        directory = kept_directory("likeness", key, lambda to: _fit(kinds, keeps, lexicon, to))
+        terms, found = read_json(directory / _TERMS), load_file(directory / _WEIGHTS)
+        vectors = TfidfVectorizer(**_FEATURES, vocabulary={term: place for place, term in enumerate(terms)})
+        vectors.idf_ = found["idf"]
+        each = zip(kinds, found["weights"], found["offsets"].tolist(), strict=True)
+        return {kind: cls(vectors, weights_F, offset, lexicon) for kind, weights_F, offset in each}
 
     def margins(self, texts: Sequence[str]) -> Floats:
         """One number a text; 0 is undecided, above it speaks for it."""
-        margins_N: Floats = self.vectors.transform([self.prepared(text) for text in texts]) @ self.weights_F
+        margins_N: Floats = self.vectors.transform(map(self.lexicon.normal, texts)) @ self.weights_F
         return np.asarray(margins_N + self.offset)
 
     def margin(self, text: str) -> float:
@@ -74,30 +74,34 @@ class Learned:
 
     def because(self, text: str) -> str:
         """The words of a text that speak loudest for it."""
-        row = self.vectors.transform([self.prepared(text)])
+        row = self.vectors.transform([self.lexicon.normal(text)])
         loud = sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True))
         return ", ".join(self._terms[place] for _, place in loud[:_LOUDEST])
 
     @cached_property
     def _terms(self) -> list[str]:
-        return list(self.vectors.get_feature_names_out())
+        return list(self.vectors.vocabulary)
 
 
-@lru_cache(maxsize=4)  # a second server of the process, or a test, need not wait for the same again
-def _weighed(texts: tuple[str, ...], kinds: tuple[str | None, ...]) -> tuple[TfidfVectorizer, dict[str, Weighed]]:
-    """The terms of texts, and by kind with which weights they speak for it; None is no kind."""
-    vectors = TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\w+", sublinear_tf=True)
-    found = vectors.fit_transform(texts)
-    weighed = {}
-    for kind in dict.fromkeys(each for each in kinds if each is not None):
-        truth = [each == kind for each in kinds]
-        # The dual solver takes a fiftieth of the default's time, and no threads; its draws are seeded.
-        solver = {"solver": "liblinear", "dual": True, "random_state": 0, "max_iter": 1000}
-        regression = LogisticRegression(C=_C, class_weight="balanced", **solver).fit(found, truth)
-        bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(found, truth)
-        ratios_F = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
-        weighed[kind] = regression.coef_[0] + _BAYES * ratios_F, float(regression.intercept_[0])
-    return vectors, weighed
+def _fit(kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], lexicon: Lexicon, to: Path) -> None:
+    """Write the terms of all texts, and by kind with which weights they speak for it."""
+    told = [(kind, lexicon.normal(text)) for kind, listed in kinds.items() for text in listed]
+    truth = [*(kind for kind, _ in told), *[None] * len(keeps)]
+    vectors = TfidfVectorizer(**_FEATURES)
+    found = vectors.fit_transform([*(text for _, text in told), *map(lexicon.normal, keeps)])
+    weighed = [_weights(found, [each == kind for each in truth]) for kind in kinds]
+    numbers = {"idf": vectors.idf_, "weights": np.stack([weights_F for weights_F, _ in weighed])}
+    write_json(to / _TERMS, vectors.get_feature_names_out().tolist())
+    write_atomic(to / _WEIGHTS, save({**numbers, "offsets": np.array([offset for _, offset in weighed])}))
+
+
+def _weights(found: Floats, truth: Sequence[bool]) -> tuple[Floats, float]:
+    # The dual solver takes a fiftieth of the default's time, and no threads; its draws are seeded.
+    solver = {"solver": "liblinear", "dual": True, "random_state": 0, "max_iter": 1000}
+    regression = LogisticRegression(C=_C, class_weight="balanced", **solver).fit(found, truth)
+    bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(found, truth)
+    ratios_F = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
+    return regression.coef_[0] + _BAYES * ratios_F, float(regression.intercept_[0])
 
 
 def lines(path: Path) -> list[str]:

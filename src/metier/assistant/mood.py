@@ -82,7 +82,7 @@ class Moods:
         # The calm are also calm about their health; every second line teaches that in half the time.
         calm = [*listed["calm"], *lines(ASSETS / "safety" / "harmless.txt")[::2]]
         moody: dict[Kind, list[str]] = {name: listed[name] for name in get_args(Kind)}
-        learned = Learned.fit_each(moody, calm, lexicon.normal)
+        learned = Learned.fit_each(moody, calm, lexicon)
         return cls(rules, lexicon, learned, digest([rules.model_dump(mode="json"), listed, calm]))
 
     def of(self, turns: Sequence[str]) -> Mood | None:

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -54,7 +54,7 @@ class Safety:
     flags: Sequence[_Flag]
     denied: re.Pattern[str]
     learned: Learned
-    kind_of: Callable[[str], Urgent]
+    kinds: Mapping[Urgent, Learned]
     disclosures: Disclosures
     doses: Phrases
     no_doses: Sequence[Phrases]
@@ -66,15 +66,17 @@ class Safety:
         rules = read_rules(Rules, "safety.toml", path)
         lexicon = rules.lexicon
         urgent = {kind: _lines(rules, kind) for kind in get_args(Urgent)}
-        harmless = _lines(rules, "harmless")
-        learned = Learned.fit([text for listed in urgent.values() for text in listed], harmless, lexicon.normal)
+        # Whoever has some other business is in no danger, either.
+        others = [*lines(ASSETS / "mood" / "calm.txt"), *lines(ASSETS / "elsewhere" / "learned.txt")]
+        harmless = [*_lines(rules, "harmless"), *others]
+        learned = Learned.fit([text for listed in urgent.values() for text in listed], harmless, lexicon)
         return cls(
             rules,
             lexicon,
             _flags(rules, lexicon),
             _denied(rules.negations, lexicon),
             learned,
-            learned.telling(urgent),
+            Learned.fit_each(urgent, (), lexicon),
             Disclosures.of(rules.secret),
             lexicon.phrases(rules.doses.says),
             [lexicon.group(name) for name in rules.doses.unless],
@@ -157,7 +159,11 @@ class Safety:
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         if margin <= self.rules.likeness.threshold:
             return None
-        return _LIKE, f"{self.learned.because(said)} (margin {margin:.2f})", self.kind_of(said)
+        return (
+            _LIKE,
+            f"{self.learned.because(said)} (margin {margin:.2f})",
+            max(self.kinds, key=lambda kind: self.kinds[kind].margin(said)),
+        )
 
     def _refusal(self, said: str, domain: str) -> Intervention | None:
         found = self.disclosures.find(said) if self.is_banking(domain) else []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from metier.assistant.likeness import Learned, lines
-from metier.assistant.phrases import latest
+from metier.assistant.phrases import Lexicon, latest
 from metier.assistant.rules import ASSETS
 
 _ELSEWHERE, _HEALTH = ASSETS / "elsewhere", ASSETS / "safety"
@@ -33,7 +33,7 @@ class Scope:
         domains: Sequence[str],
         train: Sequence[str],
         validation: Sequence[str],
-        prepared: Callable[[str], str],
+        lexicon: Lexicon,
         *,
         medical: bool,
     ) -> Self:
@@ -45,7 +45,7 @@ class Scope:
         """
         every, health = max(1, len(train) // _MOST), _health() if medical else []
         ours = [*train[::every], *(text for place, text in enumerate(health) if place % _TENTH)]
-        learned = Learned.fit(ours, elsewhere()[0], prepared)
+        learned = Learned.fit(ours, elsewhere()[0], lexicon)
         belong = [texts for texts in (validation or train, health[::_TENTH]) if texts]
         lowest = [float(np.sort(learned.margins(texts))[int(_LOST * len(texts))]) for texts in belong]
         return cls(tuple(domains), learned, min(0.0, *lowest))

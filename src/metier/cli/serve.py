@@ -150,7 +150,7 @@ def _scope(sides: Typed, safety: Safety) -> Scope | None:
         return None
     domains, others = [*sides["train"]], elsewhere()[1]
     medical = any(map(safety.is_medical, domains))
-    scope = Scope.fit(domains, train, validation, safety.lexicon.normal, medical=medical)
+    scope = Scope.fit(domains, train, validation, safety.lexicon, medical=medical)
     told = f"{scope.declined(heldout)} of {len(heldout)} held-out questions"
     say(f"what belongs to no domain is declined: {told}, {scope.declined(others)} of {len(others)} of no trade at all")
     return scope
