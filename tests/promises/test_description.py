@@ -96,7 +96,7 @@ class Server:
         if body.get("prompt") is not None and self.random.random() < 0.5:
             body["prompt"] = "the 7th box"
         if isinstance(body.get("logit_bias"), dict):
-            body["logit_bias"] = {str(int(token) % 64): bias for token, bias in body["logit_bias"].items()}
+            body["logit_bias"] = {str(token): bias for token, bias in enumerate(body["logit_bias"].values())}
         wanted = body.get("response_format")
         if isinstance(wanted, dict) and "json_schema" in wanted:
             wanted["json_schema"]["schema"] = {"type": "object", "properties": {"open": {"type": "boolean"}}}
