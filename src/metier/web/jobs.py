@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -67,7 +67,8 @@ class Job:
 class Jobs:
     """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded.
 
-    What waited, or ran, when the server was stopped is taken up again. Where another server is at work in the folder,
+    When a server is started again, runs of those that succeeded are served as before, and what waited, or ran, when it
+    was stopped is taken up again. Where another server is at work in the folder,
     tunings are that one's, and are read only here.
     """
 
@@ -83,6 +84,8 @@ class Jobs:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        found = [self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json"))]
+        self._serve_again(job for job in found if job.status == "succeeded")
         self._held, self._thread = ExitStack(), threading.Thread(target=self._work, name="jobs", daemon=True)
         try:
             self._held.enter_context(locked(self.folder / "lock", wait=False))
@@ -90,9 +93,17 @@ class Jobs:
             self._others = True
             _log.warning("%s: tunings belong to another server, which runs in the same folder", self.folder)
             return
-        found = (self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json")))
         self._waiting.extend(job.id for job in found if job.status not in _ENDED)
         self._thread.start()
+
+    def _serve_again(self, jobs: Iterable[Job]) -> None:
+        """Clients go on asking by the names that they were told."""
+        for job in jobs:
+            name = job.fine_tuned_model or ""
+            try:
+                self.serve(Run.open(self.folder / job.id / "runs" / name.removeprefix(f"{job.suffix}-")), name)
+            except Exception as error:  # its folder is gone, its base has changed; the others are served all the same
+                _log.warning("%s: is not served again: %s", name, _why(error))
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
