@@ -170,4 +170,4 @@ def test_whoever_leaves_leaves_nothing_behind(
     assert_nothing_is_left(url, desk)
     assert answers(url) == alone
     gc.collect()  # asyncio tells of what nobody waited for once it is thrown away
-    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
