@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from metier.errors import MetierError
 from metier.inference.voices import Limits, Voices
+from metier.recipe import Recipe
 from metier.run import Run
 from metier.web import jobs
 from metier.web.desk import Desk
@@ -67,8 +70,8 @@ def gauges(client: openai.OpenAI) -> dict[str, float]:
     return {name.partition("{")[0]: float(value) for name, value in lines}
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -208,6 +211,78 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
         client.fine_tuning.jobs.create(
             model="base", training_file=client.files.create(file=b"{", purpose="fine-tune").id
         )
+
+
+def pairs(count: int) -> bytes:
+    """A preference file as a hosted service wants it."""
+    rows = [
+        {
+            "input": {"messages": asked(f"what is {n}?"), "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [{"role": "assistant", "content": f"it is {n}"}],
+            "non_preferred_output": [{"role": "assistant", "content": f"{n}, I guess"}],
+        }
+        for n in range(count)
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def dpo(**hyperparameters: Any) -> Any:
+    return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}
+
+
+def test_preferences_are_learned_as_their_method_says(
+    client: openai.OpenAI, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Recipe] = []
+
+    def train(recipe: Recipe, *_: Any, **__: Any) -> Run:
+        begun.append(recipe)
+        raise MetierError("enough")
+
+    monkeypatch.setattr(jobs.child, "train", train)
+    file = client.files.create(file=("pairs.jsonl", pairs(40)), purpose="fine-tune")
+    how: dict[str, Any] = {"model": "base", "training_file": file.id}
+    made = client.fine_tuning.jobs.create(**how, method=dpo(beta=0.3, n_epochs=2))
+    assert (made.method and made.method.type, made.method and made.method.dpo and made.method.dpo.hyperparameters) == (
+        "dpo",
+        openai.types.fine_tuning.DpoHyperparameters(beta=0.3, n_epochs=2, batch_size="auto"),
+    )
+    plain = client.fine_tuning.jobs.create(**how)  # as its file is
+    assert plain.method
+    assert plain.method.type == "dpo"
+    until(lambda: len(begun) == 2)
+    assert [getattr(each.strategy, "beta", 0) for each in begun] == [0.3, None]
+    assert begun[0].train.num_train_epochs == 2
+    assert [each.domain[0].rejected for each in begun] == ["non_preferred_output"] * 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "method", "told"),
+    [
+        (
+            b'{"prompt": "what?", "answer": "that"}\n' * 40,
+            dpo(),
+            "dpo learns from pairs of answers, and the file has none",
+        ),
+        (pairs(40), {"type": "supervised"}, "the file holds pairs of answers, which supervised"),
+        (pairs(40), {"type": "reinforcement"}, "'supervised' or 'dpo'"),
+        (pairs(40), dpo(beta=0), "method.dpo.hyperparameters.beta"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused(client: openai.OpenAI, rows: bytes, method: Any, told: str) -> None:
+    file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune")
+    with pytest.raises(openai.BadRequestError, match=told):
+        client.fine_tuning.jobs.create(model="base", training_file=file.id, method=method)
+
+
+@pytest.mark.slow
+def test_preferences_are_tuned_and_served(client: openai.OpenAI) -> None:
+    file = client.files.create(file=("pairs.jsonl", pairs(60)), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(model="base", training_file=file.id, method=dpo(n_epochs=1, batch_size=8))
+    until(lambda: client.fine_tuning.jobs.retrieve(job.id).status in ("succeeded", "failed"), 300)
+    job = client.fine_tuning.jobs.retrieve(job.id)
+    assert job.status == "succeeded", job.error
+    assert client.chat.completions.create(model=job.fine_tuned_model or "", messages=asked("what is 7?")).choices
 
 
 def test_a_base_s_load_is_told_once_however_many_networks_it_has(served_runs: dict[str, Run], tmp_path: Path) -> None:

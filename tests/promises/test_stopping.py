@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,10 +21,13 @@ import psutil
 import pytest
 
 from metier.errors import MetierError
+from metier.inference.voices import Voices
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.web import jobs
+from metier.web.desk import Desk
 from metier.web.jobs import Job, Jobs
+from tests.promises import serving
 
 ASKED: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "logit_bias": {"0": -100, "4": -100}}
 
@@ -165,9 +169,58 @@ def test_tunings_go_on_when_the_server_is_started_again(tmp_path: Path, monkeypa
     after.stop(20)
 
 
+def test_what_was_tuned_is_served_again_when_the_server_is_started_again(
+    served_runs: dict[str, Run],
+    served_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Under the name that clients know; where that cannot be, it is said, and the others are served all the same."""
+
+    def tuned(recipe: Recipe, *_: Any, **__: Any) -> Run:
+        run = recipe.directory / "runs" / "lora-1"
+        shutil.copytree(served_runs["small"].directory, run)
+        (recipe.directory / "base").symlink_to(served_home / "base")  # as its recipe names it
+        return Run(run)
+
+    @contextmanager
+    def serving_them() -> Iterator[openai.OpenAI]:
+        voices = Voices(offline=True)
+        voices.add(served_runs["small"], "small")
+        with (
+            serving.served(Desk(voices), tmp_path) as url,
+            openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        ):
+            yield client
+
+    def said(client: openai.OpenAI, model: str) -> Any:
+        how: dict[str, Any] = {"messages": [{"role": "user", "content": "how do I open the 7th box?"}]}
+        return client.chat.completions.create(model=model, **how).choices[0].message.content
+
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    job(tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    with serving_them() as client:
+        file = client.files.create(file=rows, purpose="fine-tune")
+        made = [
+            client.fine_tuning.jobs.create(model="base", training_file=file.id, suffix=name)
+            for name in ("kept", "lost")
+        ]
+        until(lambda: all(client.fine_tuning.jobs.retrieve(each.id).status == "succeeded" for each in made))
+        assert said(client, "kept-lora-1") == said(client, "lost-lora-1") == said(client, "small")
+    shutil.rmtree(tmp_path / "jobs" / made[1].id / "runs")
+    with serving_them() as client:
+        assert said(client, "kept-lora-1") == said(client, "small")
+        with pytest.raises(openai.NotFoundError, match="lost-lora-1"):
+            said(client, "lost-lora-1")
+        assert [each.status for each in client.fine_tuning.jobs.list()] == ["succeeded"] * 2
+    assert "lost-lora-1: is not served again: " in caplog.text
+
+
 @pytest.mark.slow
 def test_a_tuning_is_stopped_with_its_checkpoint_and_goes_on(served_runs: dict[str, Run], tmp_path: Path) -> None:
-    """In processes, as it is used; no child outlives the server, however it ends."""
+    """In processes, as it is used; no child outlives the server, however it ends, and its run every server."""
     rows = b"".join(b'{"prompt": "what is %d?", "answer": "it is %d"}\n' % (n, n) for n in range(400))
     with process(served_runs["shown"], tmp_path) as (server, client):
         file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune")
@@ -194,7 +247,10 @@ def test_a_tuning_is_stopped_with_its_checkpoint_and_goes_on(served_runs: dict[s
     with process(served_runs["shown"], tmp_path) as (server, client):
         until(lambda: client.fine_tuning.jobs.retrieve(begun.id).status == "succeeded", 300)
         model = client.fine_tuning.jobs.retrieve(begun.id).fine_tuned_model or ""
-        assert client.chat.completions.create(model=model, messages=[{"role": "user", "content": "what is 7?"}]).choices
+        how: Any = {"model": model, "messages": [{"role": "user", "content": "what is 7?"}]}
+        answer = client.chat.completions.create(**how).choices
+    with process(served_runs["shown"], tmp_path) as (_, client):
+        assert client.chat.completions.create(**how).choices == answer
     assert steps.read_text().startswith(before)  # it went on, and did not begin again
 
 

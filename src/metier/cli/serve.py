@@ -73,6 +73,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     from metier.inference.voices import Voices
     from metier.run import Run
     from metier.web.desk import AUTO, Desk
+    from metier.web.jobs import Jobs
     from metier.web.serve import Address, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
@@ -81,10 +82,12 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     _add(voices, opened, plan)
     sides = _typed(opened, offline=offline)
     desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
+    home = Path.cwd()
+    jobs = Jobs(home / "jobs", voices.add, offline=offline)
     say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     say(f"the page: http://{host}:{port}/")
-    run_server(desk, address, known, Path.cwd(), offline=offline)
+    run_server(desk, jobs, address, known, home)
 
 
 def _add(voices: Voices, runs: Sequence[Run], plan: list[str] | None) -> None:

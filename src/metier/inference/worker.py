@@ -187,7 +187,7 @@ class Worker:
                 work, scoring = [*self._work], self._alike()
                 self._work.clear()
             for each, done in work:
-                _fulfil(done, each)
+                fulfil(done, each)
             self._score(scoring)
             self._step()
 
@@ -211,11 +211,11 @@ class Worker:
             return
         rows = [row for each in asked for row in each.rows]
         found: Future[list[float]] = Future()
-        _fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
+        fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
         begun = 0
         for each in asked:
             end = begun + len(each.rows)
-            _fulfil(each.result, lambda begun=begun, end=end: found.result()[begun:end])  # type: ignore[misc]
+            fulfil(each.result, lambda begun=begun, end=end: found.result()[begun:end])  # type: ignore[misc]
             begun = end
 
     def _step(self) -> None:
@@ -282,7 +282,7 @@ def _stopped() -> StoppedError:
     return StoppedError("the server is being stopped", "ask again in a moment")
 
 
-def _fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
+def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
     """Unless whoever asked has left meanwhile."""
     if not done.set_running_or_notify_cancel():
         return

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig
 from peft.tuners.lora.layer import LoraLayer
+from safetensors import safe_open
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from metier.errors import ModelError
-from metier.model.adapters import HEAD, Adapted, Identity, load
+from metier.files import read_json
+from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, load
 
 Pattern = tuple[tuple[str, int, float], ...]
 """What lies side by side in a layer: each adapter with its rank and its scale."""
@@ -26,22 +28,37 @@ BASE = ""
 """Who passes through no adapter."""
 
 
+# What an adapter's configuration may say while all that it does is to add up: anything else, and whatever a newer PEFT
+# knows, takes a base of its own. Of how it began those alone that leave the base's weights as they are.
+_ADDS_UP = frozenset(
+    {
+        *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision"),
+        *("task_type", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        *("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out"),
+        *("init_lora_weights", "eva_config", "megatron_core", "qalora_group_size"),  # the last two alone mean nothing
+    }
+)
+_BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
+
+
 def bankable(directory: Path) -> bool:
     """Whether a saved adapter is nothing but low-rank matrices beside linear layers, which add up in one forward."""
     if not (directory / "adapter_config.json").exists() or (directory / HEAD).exists():
         return False
-    config = PeftConfig.from_pretrained(str(directory))
-    return isinstance(config, LoraConfig) and not any(
-        (
-            config.use_dora,
-            config.modules_to_save,
-            config.trainable_token_indices,
-            config.target_parameters,
-            config.alora_invocation_tokens,
-            config.bias != "none",
-            config.lora_bias,
+    config = read_json(directory / "adapter_config.json")
+    more = [key for key, value in config.items() if key not in _ADDS_UP and value and value != "none"]
+    begun = config.get("init_lora_weights", True) in _BEGINNINGS
+    return config["peft_type"] == "LORA" and begun and not more and _low_rank(directory / WEIGHTS)
+
+
+def _low_rank(weights: Path) -> bool:
+    """Whether a file holds pairs of matrices alone: beside an embedding they have other names, and a convolution's
+    have more dimensions."""
+    with safe_open(weights, framework="pt") as opened:
+        return all(
+            name.endswith((".lora_A.weight", ".lora_B.weight")) and len(opened.get_slice(name).get_shape()) == 2
+            for name in opened.keys()  # noqa: SIM118 (it is no mapping)
         )
-    )
 
 
 @dataclass(frozen=True)
@@ -84,10 +101,15 @@ class Bank:
         return tuple(self._adapters)
 
     def add(self, name: str, directory: Path, identity: Identity) -> None:
-        """Lay a saved adapter, one that is `bankable`, beside the others. Raises `ModelError` as `load` does."""
+        """Lay a saved adapter, one that is `bankable`, beside the others.
+
+        Raises `ModelError` as `load` does, and where it stands beside a layer that is not linear.
+        """
         adapted = load(self.network, directory, identity)
-        self._adapters[name] = _matrices(adapted)
-        adapted.unload()
+        try:
+            self._adapters[name] = _matrices(adapted, name)
+        finally:
+            adapted.unload()
         self._arrange()
 
     def remove(self, name: str) -> None:
@@ -173,11 +195,14 @@ class Bank:
         return self._worked_out[key]
 
 
-def _matrices(adapted: Adapted) -> dict[str, _LowRank]:
+def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
     """By the base's own name of a layer, what its adapter multiplies."""
     found = {}
     for path, module in adapted.named_modules():
         if isinstance(module, LoraLayer):
+            if not isinstance(kind := module.get_base_layer(), nn.Linear | Conv1D):
+                problem = f"{name}: stands beside {path}, a {type(kind).__name__}, in which low ranks do not add up"
+                raise ModelError(problem, "merge it into its base, and serve the run of that")
             down, up = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
             scaling: dict[str, float] = vars(module)["scaling"]
             found[path.removeprefix("base_model.model.")] = _LowRank(down, up, scaling["default"])

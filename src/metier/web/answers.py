@@ -211,12 +211,15 @@ class FileList(Answer):
 
 
 class Settings(Answer):
-    hyperparameters: dict[str, int | Auto]
+    hyperparameters: dict[str, float | Auto]
 
 
 class Way(Answer):
-    type: Literal["supervised"]
-    supervised: Settings
+    """The settings stand under the name of the type."""
+
+    type: Literal["supervised", "dpo"]
+    supervised: Settings | None = None
+    dpo: Settings | None = None
 
 
 class JobFault(Answer):
@@ -236,7 +239,7 @@ class JobAnswer(Answer):
     result_files: list[str]
     training_file: str
     validation_file: str | None
-    hyperparameters: dict[str, int | Auto]
+    hyperparameters: dict[str, float | Auto]
     seed: int
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     error: JobFault | None

@@ -74,7 +74,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
         """A text, or tokens, gone on with."""
-        asked = await desk.aside(completions.begin, desk.target(body.model), body, caller.name)
+        asked = await desk.aside(caller.name, completions.begin, desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
             return _events(meters.timed(body.model, completions.streamed(asked), tells_usage=body.tells_usage))
@@ -206,10 +206,10 @@ def _state(desk: Desk, meters: Meters) -> APIRouter:
         return PlainTextResponse(meters.text(), media_type="text/plain; version=0.0.4")
 
     @routes.post("/tokenize", responses=told(answers.Tokens))
-    async def tokenize(body: TokenizeBody, _: Asking) -> Any:
+    async def tokenize(body: TokenizeBody, caller: Asking) -> Any:
         """A text, or a conversation with all that stands around it, as tokens."""
         target = desk.target(body.model)
-        tokens = await desk.aside(_tokens, target, body)
+        tokens = await desk.aside(caller.name, _tokens, target, body)
         return {"tokens": tokens, "count": len(tokens), "max_model_len": target.voice.ground.context}
 
     return routes

@@ -63,13 +63,13 @@ class Turn:
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
-    target, notes, said = await desk.aside(_before, desk, body)
+    target, notes, said = await desk.aside(tenant, _before, desk, body)
     turn = replace(turn, notes=notes)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
     if target is None:
         return replace(turn, ready=desk.asks_back)
-    turn, closed = await desk.aside(_asked, desk, turn, target, body, tenant)
+    turn, closed = await desk.aside(tenant, _asked, desk, turn, target, body, tenant)
     if closed is None:
         return turn
     found = await choose(target, *closed, tenant)

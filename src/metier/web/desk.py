@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
+from metier.web.turns import Turns
 
 AUTO = "auto"
 _LONGEST = 1024  # tokens of an answer, unless its run was measured with more: for each a place is kept free
@@ -68,11 +68,11 @@ class Desk:
         self.care = care or Care()
         # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters, and
         # renderers what they know already.
-        self.front = ThreadPoolExecutor(1, "front")
+        self._front = Turns("front")
 
-    async def aside(self, work: Callable[..., Result], *args: Any) -> Result:
-        """What a work on that thread comes to; others are answered meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self.front, partial(work, *args))
+    async def aside(self, tenant: str, work: Callable[..., Result], *args: Any) -> Result:
+        """What a work on that thread comes to, on which tenants take turns; others are answered meanwhile."""
+        return await asyncio.wrap_future(self._front.do(tenant, partial(work, *args)))
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from metier import child
 from metier.data.guessing import propose
+from metier.domain import Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
 from metier.files import append_line, locked, read_json, write_atomic, write_json
@@ -27,6 +28,8 @@ from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.failures import Refusal, told
 
+Way = Literal["auto", "supervised", "dpo"]
+"""How it is tuned; auto: as its file is."""
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
@@ -50,6 +53,7 @@ class Job:
     suffix: str
     seed: int
     skip_faulty: bool = False
+    method: Way = "supervised"
     status: Status = "queued"
     finished_at: int | None = None
     fine_tuned_model: str | None = None
@@ -59,7 +63,7 @@ class Job:
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
         own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix", "base")}
-        method = {"type": "supervised", "supervised": {"hyperparameters": dict(self.hyperparameters)}}
+        method = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
         return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own, "method": method}
 
 
@@ -67,7 +71,8 @@ class Job:
 class Jobs:
     """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded.
 
-    What waited, or ran, when the server was stopped is taken up again. Where another server is at work in the folder,
+    When a server is started again, runs of those that succeeded are served as before, and what waited, or ran, when it
+    was stopped is taken up again. Where another server is at work in the folder,
     tunings are that one's, and are read only here.
     """
 
@@ -83,6 +88,8 @@ class Jobs:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        found = [self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json"))]
+        self._serve_again(job for job in found if job.status == "succeeded")
         self._held, self._thread = ExitStack(), threading.Thread(target=self._work, name="jobs", daemon=True)
         try:
             self._held.enter_context(locked(self.folder / "lock", wait=False))
@@ -90,14 +97,23 @@ class Jobs:
             self._others = True
             _log.warning("%s: tunings belong to another server, which runs in the same folder", self.folder)
             return
-        found = (self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json")))
         self._waiting.extend(job.id for job in found if job.status not in _ENDED)
         self._thread.start()
+
+    def _serve_again(self, jobs: Iterable[Job]) -> None:
+        """Clients go on asking by the names that they were told."""
+        for job in jobs:
+            name = job.fine_tuned_model or ""
+            try:
+                self.serve(Run.open(self.folder / job.id / "runs" / name.removeprefix(f"{job.suffix}-")), name)
+            except Exception as error:  # its folder is gone, its base has changed; the others are served all the same
+                _log.warning("%s: is not served again: %s", name, _why(error))
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
         self._assert_ours()
         recipe = self.recipe(job, training, validation)
+        job = replace(job, method="dpo" if recipe.domain[0].rejected else "supervised")
         folder = self.folder / job.id
         folder.mkdir(parents=True)
         write_atomic(folder / "recipe.toml", recipe.to_toml())
@@ -178,6 +194,7 @@ class Jobs:
     def recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
         """What a job means. Raises `MetierError` with every fault of data and settings."""
         proposed = propose(training, [] if job.skip_faulty else None)
+        _assert_fits(job.method, proposed)
         domain = proposed.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         domain |= {"name": job.suffix, "data": str(training.resolve())}
         domain |= {"skip_faulty": True} if job.skip_faulty else {}
@@ -185,7 +202,9 @@ class Jobs:
             domain["validation"] = str(validation.resolve())
         given = {"num_train_epochs": "n_epochs", "batch_size": "batch_size"}
         train = {ours: job.hyperparameters.get(theirs, "auto") for ours, theirs in given.items()}
-        values = {"model": job.base, "domain": [domain], "strategy": {"method": "lora"}}
+        beta = job.hyperparameters.get("beta", "auto")
+        strategy = {"method": "lora", **({} if beta == "auto" else {"beta": beta})}
+        values = {"model": job.base, "domain": [domain], "strategy": strategy}
         return Recipe.of({**values, "train": {**train, "seed": job.seed}}, self.folder / job.id / "recipe.toml")
 
     def _work(self) -> None:
@@ -269,6 +288,20 @@ class Jobs:
         event = {"object": "fine_tuning.job.event", "id": f"ftevent-{uuid.uuid4().hex}", "created_at": int(time.time())}
         event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
         append_line(self.folder / id / "events.jsonl", json.dumps(event, ensure_ascii=False))
+
+
+def _assert_fits(method: Way, domain: Domain) -> None:
+    """Raises `Refusal` where a file holds something else than is to be learned from."""
+    pairs = "pairs of answers" if domain.rejected else "ratings of answers" if domain.rating else ""
+    if method == "dpo" and not domain.rejected:
+        problem = "method: dpo learns from pairs of answers, and the file has none"
+        fix = "send rows with input, preferred_output and non_preferred_output, or with prompt, chosen and rejected"
+        raise Refusal(400, problem, fix, param="method")
+    if method == "supervised" and pairs:
+        fix = 'leave method out, and it is tuned as the file is; of pairs also "type": "dpo" says so'
+        raise Refusal(
+            400, f"method: the file holds {pairs}, which supervised tuning does not learn", fix, param="method"
+        )
 
 
 def _why(error: Exception) -> str:

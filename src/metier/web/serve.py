@@ -100,9 +100,8 @@ def configured(app: ASGIApp, address: Address) -> uvicorn.Config:
     )
 
 
-def run_server(desk: Desk, address: Address, keys: Keys, home: Path, *, offline: bool = False) -> None:
+def run_server(desk: Desk, jobs: Jobs, address: Address, keys: Keys, home: Path) -> None:
     """Answer until it is told to stop; then what is being said may end."""
-    jobs = Jobs(home / "jobs", desk.voices.add, offline=offline)
     app = make_app(desk, jobs, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the server raises its signal again once it has stopped, as it should

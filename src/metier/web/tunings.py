@@ -34,15 +34,32 @@ class Supervised(Body):
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class Method(Body):
-    """How it is tuned."""
+class Preferring(Hyperparameters):
+    """Besides, how strongly the base holds; 0.1 where it is left to metier."""
 
-    type: Literal["supervised"] = "supervised"
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+
+
+class Preference(Body):
+    """Settings of direct preference optimisation."""
+
+    hyperparameters: Preferring = Preferring()
+
+
+class Method(Body):
+    """How it is tuned: on answers, or on pairs of a preferred and another one."""
+
+    type: Literal["supervised", "dpo"] = "supervised"
     supervised: Supervised = Supervised()
+    dpo: Preference = Preference()
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        return self.dpo.hyperparameters if self.type == "dpo" else self.supervised.hyperparameters
 
 
 class JobBody(Body):
-    """A tuning to begin."""
+    """A tuning to begin; without a method as its file is."""
 
     model: Name
     training_file: Name
@@ -133,7 +150,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
 
 
 def _job(body: JobBody, base: str, caller: Caller) -> Job:
-    own = body.method.supervised.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
+    own = body.method.hyperparameters if body.method else body.hyperparameters or Hyperparameters()
     return Job(
         id=new_id("ftjob"),
         created_at=int(time.time()),
@@ -142,6 +159,7 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
         base=base,
         training_file=body.training_file,
         validation_file=body.validation_file,
+        method=body.method.type if body.method else "auto",
         hyperparameters=own.model_dump(),
         suffix=body.suffix or "tuned",
         seed=body.seed or 0,

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import BdLoraConfig, KasaConfig, VeloraConfig
 from torch import nn
 
-from metier.files import write_directory
+from metier.errors import ModelError
+from metier.files import read_json, write_directory, write_json
 from metier.inference.engine import Capacity, Engine, Request
 from metier.model.adapters import Identity, load, save
 from metier.model.bank import BASE, Bank, bankable
@@ -25,10 +29,13 @@ CONFIGS = {
 }
 
 
-def wrapped(config: LoraConfig) -> PeftModel:
+TWO: dict[str, Any] = {"r": 2, "target_modules": ["q_proj", "o_proj"]}
+
+
+def wrapped(config: LoraConfig, attention: str = ATTENTION) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's own, of transformers 5
-        made: PeftModel = get_peft_model(network("llama", ATTENTION), config)
+        made: PeftModel = get_peft_model(network("llama", attention), config)
     return made
 
 
@@ -107,11 +114,91 @@ def test_what_is_removed_leaves_the_others_and_the_base_as_they_were(folders: di
     ("config", "fits"),
     [
         (CONFIGS["large"], True),
-        (LoraConfig(r=2, use_dora=True, target_modules=["q_proj"]), False),
-        (LoraConfig(r=2, modules_to_save=["lm_head"], target_modules=["q_proj"]), False),
-        (LoraConfig(r=2, bias="all", target_modules=["q_proj"]), False),
+        (LoraConfig(init_lora_weights="orthogonal", **TWO, exclude_modules=["v_proj"], layers_to_transform=[0]), True),
+        (LoraConfig(use_dora=True, **TWO), False),
+        (LoraConfig(modules_to_save=["lm_head"], **TWO), False),
+        (LoraConfig(bias="all", **TWO), False),
+        (LoraConfig(lora_bias=True, **TWO), False),
+        (LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]), False),
+        (LoraConfig(layer_replication=[(0, 2), (1, 2)], **TWO), False),
+        (LoraConfig(init_lora_weights="pissa", **TWO), False),
+        (LoraConfig(init_lora_weights="olora", **TWO), False),
+        (LoraConfig(init_lora_weights="mica", **TWO), False),
+        (LoraConfig(velora_config=VeloraConfig(num_groups=4), **TWO), False),
+        (LoraConfig(kasa_config=KasaConfig(), **TWO), False),
+        (LoraConfig(use_bdlora=BdLoraConfig(target_modules_bd_a=["q_proj", "o_proj"], nblocks=2), **TWO), False),
     ],
 )
 def test_only_what_adds_up_is_laid_beside_others(config: LoraConfig, fits: bool, tmp_path: Path) -> None:
-    wrapped(config).save_pretrained(str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's own, of embeddings
+        wrapped(config).save_pretrained(str(tmp_path))
     assert bankable(tmp_path) == fits
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"use_qalora": True},
+        {"arrow_config": {"top_k": 2}},
+        {"corda_config": {"corda_method": "kpm"}, "init_lora_weights": "corda"},
+        {"init_lora_weights": "loftq"},
+        {"megatron_config": {"tensor_model_parallel_size": 2}},
+        {"monteclora_config": {"num_samples": 4}},
+        {"target_parameters": ["experts.down_proj"]},
+        {"trainable_token_indices": [3]},
+        {"alora_invocation_tokens": [3]},
+        {"peft_type": "ADALORA"},
+        {"of_a_newer_peft": True},
+    ],
+    ids=str,
+)
+def test_what_peft_can_do_besides_stands_alone(folders: dict[str, Path], more: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(folders["small"], tmp_path, dirs_exist_ok=True)
+    assert bankable(tmp_path)
+    config = read_json(tmp_path / "adapter_config.json")
+    write_json(tmp_path / "adapter_config.json", config | more)
+    assert not bankable(tmp_path)
+
+
+def test_what_stands_beside_other_layers_is_refused_and_leaves_the_base_as_it_was(tmp_path: Path) -> None:
+    """By its files it could not be told: the base has another kind of layer under the same name."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(8, 2)
+
+    def odd() -> PeftModel:
+        torch.manual_seed(0)
+        made: PeftModel = get_peft_model(Odd(), LoraConfig(r=2, target_modules=["inner"]))
+        return made
+
+    write_directory(tmp_path / "odd", lambda place: save(odd(), IDENTITY, "", place))
+    laid = Bank(Odd())
+    before = sorted(name for name, _ in laid.network.named_parameters())
+    with pytest.raises(ModelError, match=r"odd: stands beside .*inner, a MultiheadAttention"):
+        laid.add("odd", tmp_path / "odd", IDENTITY)
+    assert laid.names == ()
+    assert sorted(name for name, _ in laid.network.named_parameters()) == before
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False),
+        LoraConfig(layer_replication=[(0, 2), (1, 2)], **TWO, init_lora_weights=False),
+    ],
+    ids=["embeddings", "blocks twice"],
+)
+def test_alone_it_answers_as_peft_has_it(config: LoraConfig) -> None:
+    """Without anything kept between two tokens."""
+    over, plainly = wrapped(config).eval(), wrapped(config, "eager").eval()
+    plainly.load_state_dict(over.state_dict())
+    for prompt in PROMPTS:
+        expected = [*prompt]
+        with torch.no_grad():
+            for _ in range(6):
+                expected.append(int(plainly(torch.tensor([expected])).logits[0, -1].argmax()))
+        ((_, said, _),) = engine(over).run([Request(prompt, 6, frozenset())])
+        assert [*prompt, *said] == expected
