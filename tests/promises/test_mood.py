@@ -9,7 +9,7 @@ from pathlib import Path
 
 from metier.assistant.mood import Moods
 
-TALKS = Path(__file__).parents[1] / "safety" / "fresh_mood.jsonl"
+TALKS = Path(__file__).parents[1] / "safety"
 KINDS = {"asks-person": "person", "upset": "upset", "unhelped": "unhelped", "calm": ""}
 
 
@@ -19,9 +19,9 @@ def moods() -> Moods:
 
 
 @cache
-def shares(first: int) -> dict[str, float]:
-    """Of every second conversation from the `first` on, by kind: those whose mood was told right; none for the calm."""
-    rows = [json.loads(line) for line in TALKS.read_text(encoding="utf-8").splitlines()[first - 1 :: 2]]
+def shares(name: str, first: int, step: int = 2) -> dict[str, float]:
+    """Of every `step`th conversation from the `first` on, by kind: those that were heard right."""
+    rows = [json.loads(line) for line in (TALKS / name).read_text(encoding="utf-8").splitlines()[first - 1 :: step]]
     right = {kind: [heard(row["texts"]) == mood for row in rows if row["kind"] == kind] for kind, mood in KINDS.items()}
     return {kind: sum(each) / len(each) for kind, each in right.items()}
 
@@ -31,18 +31,18 @@ def heard(turns: list[str]) -> str:
     return mood.kind if mood else ""
 
 
-def test_the_half_that_the_thresholds_were_chosen_by() -> None:
-    found = shares(1)
-    assert found["asks-person"] >= 30 / 31
-    assert found["upset"] >= 26 / 32
-    assert found["unhelped"] >= 24 / 28
-    assert found["calm"] >= 76 / 78
+def test_conversations_that_the_thresholds_were_chosen_by() -> None:
+    found = shares("fresh_mood.jsonl", 1, 1)
+    assert found["asks-person"] >= 58 / 62
+    assert found["upset"] >= 56 / 64
+    assert found["unhelped"] >= 52 / 55
+    assert found["calm"] >= 154 / 157
 
 
 def test_the_half_that_nobody_looked_at_gets_no_worse() -> None:
     """Measured once, when the layer was done."""
-    found = shares(2)
-    assert found["asks-person"] >= 29 / 31
-    assert found["upset"] >= 25 / 32
-    assert found["unhelped"] >= 27 / 27
-    assert found["calm"] >= 78 / 79
+    found = shares("third_mood.jsonl", 2)
+    assert found["asks-person"] >= 27 / 30
+    assert found["upset"] >= 23 / 30
+    assert found["unhelped"] >= 23 / 30
+    assert found["calm"] >= 97 / 100

@@ -157,7 +157,7 @@ class Safety:
         return None
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
-        if margin <= self.rules.likeness.threshold:
+        if margin <= self.rules.likeness.threshold or self.language(said) not in self.languages:
             return None
         return (
             _LIKE,

@@ -21,7 +21,7 @@ def asked(domain: str) -> list[str]:
 def scope(*domains: str) -> Scope:
     texts = [asked(domain) for domain in domains]
     train, validation = ([text for each in texts for text in each[first::3]] for first in (0, 1))
-    return Scope.fit(domains, train, validation, Safety.open().lexicon.normal, medical="medical" in domains)
+    return Scope.fit(domains, train, validation, Safety.open().lexicon, medical="medical" in domains)
 
 
 @pytest.mark.parametrize(
