@@ -1,11 +1,11 @@
 """Prompts of many requests in one forward: what is whose is read apart, and goes on from what was read before.
 
-Shapes: T nodes, H query heads, G key-value heads, M keys, D head size, U distinct ends, N prompts, V vocabulary.
+Shapes: T nodes, H query heads, G key-value heads, M keys, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginning, Key
+from metier.inference.parts import Part
 from metier.kernels.blocks import fused_attention
 from metier.kernels.reference import Scoring, masked_attention
-from metier.model.forward import TreeAttention
+from metier.model.forward import Attention
 from metier.trees import Example, TokenTree, joined, pack
 
 
@@ -64,23 +65,27 @@ class _Behind:
 class Reading:
     """A forest of prompts, and attention that keeps every layer's keys and values of it, [1, G, T, D]."""
 
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, prompts: Sequence[Prompt], attention: Callable[[TokenTree], Attention]) -> None:
+        """`attention` is that of a tree whose nodes see what is above them."""
         self.prompts = prompts
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-        trees, self._behind, self._prompts, self.adapters = [], list[_Behind](), list[int](), list[str]()
+        trees, self._behind, self._prompts, self._adapters = [], list[_Behind](), list[int](), list[str]()
         for tree, alike in _apart(prompts):
-            first, start = prompts[alike[0]], len(self.adapters)
+            first, start = prompts[alike[0]], len(self._adapters)
             if first.known:
                 self._behind.append(_Behind(start, start + len(tree), first))
             trees.append(tree)
             self._prompts += [alike[row] for row in tree.rows.tolist()]
-            self.adapters += [first.adapter] * len(tree)
-        self.tree = joined(trees)
-        self.ends, self._place = torch.unique(torch.as_tensor(self.tree.row_end), return_inverse=True)
+            self._adapters += [first.adapter] * len(tree)
+        self._tree = joined(trees)
+        self._attention = attention(self._tree)
 
-    def around(self, attention: TreeAttention) -> Reading:
-        self._attention = attention
-        return self
+    @property
+    def part(self) -> Part:
+        """Its logits are those behind the prompts in their order."""
+        ends = dict(zip(self._prompts, self._tree.row_end.tolist(), strict=True))
+        tokens, positions = self._tree.tokens.tolist(), self._tree.positions.tolist()
+        return Part(tokens, positions, self._adapters, [ends[prompt] for prompt in range(len(ends))], self)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         self.seen[layer] = (k, v)
@@ -90,16 +95,10 @@ class Reading:
             output[0, :, own] = each.attend(layer, q[0, :, own], k[0, :, own], v[0, :, own], scoring)
         return output
 
-    def behind_each(self, logits_UV: Tensor) -> Tensor:
-        """Logits behind the ends as those behind the prompts in their order, [N, V]."""
-        order = torch.empty(len(self.prompts), dtype=torch.long)
-        order[self._prompts] = self._place
-        return logits_UV[order.to(logits_UV.device)]
-
     def paths(self) -> Iterator[tuple[int, Tensor]]:
         """Each prompt's number with the nodes that were read for it."""
         for row, prompt in enumerate(self._prompts):
-            yield prompt, torch.as_tensor(self.tree.path(row))
+            yield prompt, torch.as_tensor(self._tree.path(row))
 
 
 def _apart(prompts: Sequence[Prompt]) -> Iterator[tuple[TokenTree, list[int]]]:

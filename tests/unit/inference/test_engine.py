@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
-from metier.inference.cache import held
 from metier.inference.engine import Capacity, Engine, Request
+from metier.inference.shelves import held
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
 
@@ -87,8 +87,8 @@ def test_requests_join_and_leave_while_others_decode() -> None:
     made.step()
     dropped, second = made.submit(Request(PROMPTS[1], 50, STOP)), made.submit(Request(PROMPTS[2], 6, STOP))
     said: dict[int, list[int]] = {first: [], second: []}
-    made_again = [*alone(plain, PROMPTS[0], 2)]
-    made.step()
+    made_again = [*alone(plain, PROMPTS[0], 3)]
+    made.step()  # reads these, and goes on with the first
     made.cancel(dropped)
     made.cancel(12345)
     while made.busy:
