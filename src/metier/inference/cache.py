@@ -16,7 +16,7 @@ from torch import Tensor
 from metier.inference.beginnings import Beginning
 from metier.inference.parts import Beside, Part, idle
 from metier.inference.reading import Prompt, Reading
-from metier.inference.shelves import Shelf
+from metier.inference.shelves import Shelf, shelf_number
 from metier.model.adapters import behind_prompt
 from metier.model.bank import Bank
 from metier.model.forward import Forward
@@ -36,10 +36,10 @@ class Next:
 class Decoder(Protocol):
     """Keeps up to some number of sequences in dense slots 0 … n - 1, each through its own adapter."""
 
-    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> Tensor:
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
         """Read prompts into the next free slots, and one token more of others.
 
-        Logits [N, V] behind each prompt, then behind each token.
+        Returns the slots, and logits [N, V] behind each of them.
         """
         ...
 
@@ -56,31 +56,48 @@ def decoder(forward: Forward, bank: Bank | None = None) -> Decoder:
     return TreeDecoder(forward, bank) if forward.forks else AloneDecoder(forward, bank)
 
 
+@dataclass
+class _Row:
+    """Where a sequence lies."""
+
+    shelf: Shelf
+    place: int
+
+
 class TreeDecoder:
-    """One forward: prompts are a token tree, shared prefixes once, and all other sequences step beside it."""
+    """One forward: prompts are a token tree, shared prefixes once, and beside it all others step, shelf by shelf."""
 
     def __init__(self, forward: Forward, bank: Bank | None = None) -> None:
         self._forward = forward
         self._bank = bank
-        self._shelf = Shelf()
+        self._rows: list[_Row] = []
+        self._shelves: dict[int, Shelf] = {}
 
-    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> Tensor:
-        stepping = [self._stepping(tokens)] if tokens else []
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
+        slots, parts = self._stepping(tokens)
         if not prompts:
-            return self._run(stepping)
+            return slots, self._run(parts)
         reading = Reading(prompts, self._forward.attention)
-        logits = self._run([reading.part, *stepping, *self._filling(reading.part, *stepping)])
-        self._shelf.put(reading)
-        return logits
+        logits = self._run(self._filled([reading.part, *parts]))
+        fresh = range(len(self._rows), len(self._rows) + len(prompts))
+        self._keep(reading)
+        return [*fresh, *slots], logits
 
-    def _stepping(self, tokens: Sequence[Next]) -> Part:
-        slots, each, adapters = zip(*((one.slot, one.token, one.adapter) for one in tokens), strict=True)
-        return self._shelf.step(slots, each, adapters)
+    def _stepping(self, tokens: Sequence[Next]) -> tuple[list[int], list[Part]]:
+        """A part of each shelf, with the slots in their order."""
+        slots, parts = list[int](), list[Part]()
+        for shelf in self._shelves.values():
+            own = sorted((self._rows[each.slot].place, each) for each in tokens if self._rows[each.slot].shelf is shelf)
+            if own:
+                slots += [each.slot for _, each in own]
+                places, given = [place for place, _ in own], [each.token for _, each in own]
+                parts.append(shelf.step(places, given, [each.adapter for _, each in own]))
+        return slots, parts
 
-    def _filling(self, *parts: Part) -> list[Part]:
-        """What fills up a forward in which something is read: of other lengths there are as many as sequences."""
+    def _filled(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """A forward in which something is read, filled up: of other lengths there are as many as sequences."""
         more = -sum(len(part.tokens) for part in parts) % min(self._forward.multiple, _FINE)
-        return [idle(more, parts[-1].adapters[-1])] if more else []
+        return [*parts, idle(more, parts[-1].adapters[-1])] if more else parts
 
     def _run(self, parts: Sequence[Part]) -> Tensor:
         beside = Beside(parts)
@@ -88,11 +105,28 @@ class TreeDecoder:
         with _passing(self._bank, beside.adapters, ends):
             return self._forward.run(beside.tokens, beside.positions, ends, beside)
 
+    def _keep(self, reading: Reading) -> None:
+        """What was read, each on its shelf."""
+        rows = dict[int, _Row]()
+        shelves = [shelf_number(prompt.most) for prompt in reading.prompts]
+        for each in {*shelves}:
+            shelf = self._shelves.setdefault(each, Shelf())
+            own = [place for place, found in enumerate(shelves) if found == each]
+            rows |= {prompt: _Row(shelf, place) for prompt, place in zip(own, shelf.put(reading, own), strict=True)}
+        self._rows += [rows[prompt] for prompt in range(len(rows))]
+
     def beginning(self, slot: int, tokens: Sequence[int]) -> Beginning:
-        return self._shelf.beginning(slot, tokens)
+        row = self._rows[slot]
+        return row.shelf.beginning(row.place, tokens)
 
     def release(self, slot: int) -> None:
-        self._shelf.release(slot)
+        gone, self._rows[slot] = self._rows[slot], self._rows[-1]
+        self._rows.pop()
+        gone.shelf.release(gone.place)
+        for row in self._rows:
+            if row.shelf is gone.shelf and row.place == len(row.shelf):
+                row.place = gone.place
+        self._shelves = {each: shelf for each, shelf in self._shelves.items() if len(shelf)}
 
 
 class AloneDecoder:
@@ -103,11 +137,12 @@ class AloneDecoder:
         self._bank = bank
         self._pasts: list[Any] = []
 
-    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> Tensor:
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
         first = len(self._pasts)
         self._pasts += [None] * len(prompts)
-        read = [self._run(first + number, each.tokens, each.adapter) for number, each in enumerate(prompts)]
-        return torch.stack([*read, *(self._run(each.slot, [each.token], each.adapter) for each in tokens)])
+        asked = [(first + place, each.tokens, each.adapter) for place, each in enumerate(prompts)]
+        asked += [(each.slot, (each.token,), each.adapter) for each in tokens]
+        return [slot for slot, _, _ in asked], torch.stack([self._run(*each) for each in asked])
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> None:
         return None

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -94,12 +95,13 @@ class Capacity:
     positions: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Active:
     handle: int
     request: Request
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
+    passed: int = 0  # how many have begun that had come later
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -209,14 +211,16 @@ class Engine:
     def step(self) -> list[Delta]:
         """One forward: it reads waiting prompts into free places, and gives whoever decodes the next token."""
         side = self._turn()
-        going = [slot for slot, each in enumerate(self._active) if self._side(each.length) == side]
-        tokens = [self._next(slot) for slot in going]
+        tokens = [
+            Next(slot, each.tokens[-1], each.request.adapter)
+            for slot, each in enumerate(self._active)
+            if self._side(each.length) == side
+        ]
         fresh, prompts = self._admissible(side)
-        slots = [*range(len(self._active), len(self._active) + len(fresh)), *going]
-        if not slots:
+        if not (fresh or tokens):
             return []
         self._active += fresh
-        logits = self._decoder.step(prompts, tokens)
+        slots, logits = self._decoder.step(prompts, tokens)
         deltas = self._chosen([self._active[slot] for slot in slots], logits)
         for slot, delta in sorted(zip(slots, deltas, strict=True), key=lambda pair: pair[0], reverse=True):
             if delta.finish:
@@ -240,30 +244,35 @@ class Engine:
         """Waiting requests for which there are places, as many as one forward reads; fewer where others decode."""
         admitted, prompts = list[_Active](), list[Prompt]()
         most = room = self._capacity.tokens_per_batch // (_GENTLE if self._active else 1)
-        while self._may_begin(admitted) and self._side(self._waiting[0].length) == side:
-            prompt = self._prompt(self._waiting[0])
+        while (first := self._first(admitted)) and self._side(first.length) == side:
+            prompt = self._prompt(first)
             if prompt.new > room and room < most:
                 break
             room -= prompt.new
-            admitted.append(self._waiting.popleft())
+            self._begin(first)
+            admitted.append(first)
             prompts.append(prompt)
         return admitted, prompts
 
-    def _may_begin(self, admitted: Sequence[_Active] = ()) -> bool:
-        """Whether there is a place for whoever waits first."""
-        return bool(self._waiting) and self._fits([*self._active, *admitted], self._waiting[0])
+    def _first(self, admitted: Sequence[_Active] = ()) -> _Active | None:
+        """Who begins next: whoever waits first and fits. One that does not is passed as often as there are places."""
+        others = [*self._active, *admitted]
+        for each in self._waiting if len(others) < self._capacity.sequences else ():
+            if self._fits(others, each):
+                return each
+            if each.passed >= self._capacity.sequences:
+                break  # nobody else begins until there is room for it
+        return None
+
+    def _begin(self, first: _Active) -> None:
+        for each in takewhile(lambda each: each is not first, self._waiting):
+            each.passed += 1
+        self._waiting.remove(first)
 
     def _fits(self, others: Sequence[_Active], another: _Active) -> bool:
-        """Whether there is a place for one more, with as many positions for everybody as the longest may come to."""
-        if not others:
-            return True
-        places, longest = len(others) + 1, max(each.most for each in (*others, another))
+        """Whether there are as many positions for one more as it may come to; alone it may have them all."""
         most = self._capacity.positions
-        return places <= self._capacity.sequences and (most is None or held(places, longest) <= most)
-
-    def _next(self, slot: int) -> Next:
-        each = self._active[slot]
-        return Next(slot, each.tokens[-1], each.request.adapter)
+        return not others or most is None or held(each.most for each in (*others, another)) <= most
 
     def _prompt(self, active: _Active) -> Prompt:
         """What is to be read of it, behind what was read before."""
@@ -271,7 +280,7 @@ class Engine:
         known = None
         if self._beginnings and not self._side(active.length):
             known = self._beginnings.longest(key, active.read)
-        return Prompt(active.read, key, *known or ())
+        return Prompt(active.read, key, active.most, *known or ())
 
     def _keep(self, slot: int) -> None:
         """What a finished request read, for those that go on from it."""
@@ -286,8 +295,8 @@ class Engine:
 
         Where there are some on both sides, these take turns.
         """
-        stepping = [*self._active, *([self._waiting[0]] if self._may_begin() else [])]
-        sides = {self._side(each.length) for each in stepping}
+        first = self._first()
+        sides = {self._side(each.length) for each in (*self._active, *([first] if first else []))}
         self._last = sides.pop() if len(sides) == 1 else not self._last
         return self._last
 

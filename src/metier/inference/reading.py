@@ -22,10 +22,14 @@ from metier.trees import Example, TokenTree, joined, pack
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to be read through the adapter of `key`; the first `known` of them are in `past`."""
+    """Tokens to be read through the adapter of `key`; the first `known` of them are in `past`.
+
+    With what will be said behind them they come to at most so many positions: `most`.
+    """
 
     tokens: tuple[int, ...]
     key: Key
+    most: int
     past: Beginning | None = None
     known: int = 0
 
@@ -69,23 +73,23 @@ class Reading:
         """`attention` is that of a tree whose nodes see what is above them."""
         self.prompts = prompts
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-        trees, self._behind, self._prompts, self._adapters = [], list[_Behind](), list[int](), list[str]()
+        trees, numbers, self._behind, self._adapters = [], list[int](), list[_Behind](), list[str]()
         for tree, alike in _apart(prompts):
             first, start = prompts[alike[0]], len(self._adapters)
             if first.known:
                 self._behind.append(_Behind(start, start + len(tree), first))
             trees.append(tree)
-            self._prompts += [alike[row] for row in tree.rows.tolist()]
+            numbers += [alike[row] for row in tree.rows.tolist()]
             self._adapters += [first.adapter] * len(tree)
         self._tree = joined(trees)
+        self._rows = {number: row for row, number in enumerate(numbers)}
         self._attention = attention(self._tree)
 
     @property
     def part(self) -> Part:
         """Its logits are those behind the prompts in their order."""
-        ends = dict(zip(self._prompts, self._tree.row_end.tolist(), strict=True))
-        tokens, positions = self._tree.tokens.tolist(), self._tree.positions.tolist()
-        return Part(tokens, positions, self._adapters, [ends[prompt] for prompt in range(len(ends))], self)
+        ends = [int(self._tree.row_end[self._rows[number]]) for number in range(len(self.prompts))]
+        return Part(self._tree.tokens.tolist(), self._tree.positions.tolist(), self._adapters, ends, self)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         self.seen[layer] = (k, v)
@@ -95,10 +99,9 @@ class Reading:
             output[0, :, own] = each.attend(layer, q[0, :, own], k[0, :, own], v[0, :, own], scoring)
         return output
 
-    def paths(self) -> Iterator[tuple[int, Tensor]]:
-        """Each prompt's number with the nodes that were read for it."""
-        for row, prompt in enumerate(self._prompts):
-            yield prompt, torch.as_tensor(self._tree.path(row))
+    def path(self, number: int) -> Tensor:
+        """The nodes that were read for a prompt."""
+        return torch.as_tensor(self._tree.path(self._rows[number]))
 
 
 def _apart(prompts: Sequence[Prompt]) -> Iterator[tuple[TokenTree, list[int]]]:

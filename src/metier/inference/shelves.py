@@ -1,11 +1,12 @@
-"""Keys and values of sequences that decode together, padded to the longest of them in every layer.
+"""Keys and values of sequences that decode together, on shelves: each padded to its own longest in every layer.
 
 Shapes: S places, B sequences in a step, H query heads, G key-value heads, M cached positions, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,13 +17,22 @@ from metier.inference.reading import Reading
 from metier.kernels.blocks import fused_attention_batch
 from metier.kernels.reference import Scoring, masked_attention
 
+_SHORT = 256  # positions that one of the first shelf comes to at most; each further shelf has four times as many
 _GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
 _PLACES = 16  # sequences by which it grows; to the next power of two as long as there are fewer
 
 
-def held(sequences: int, positions: int) -> int:
-    """Positions that a shelf takes for so many sequences of at most so many positions."""
-    return _places(sequences) * _span(positions)
+def shelf_number(most: int) -> int:
+    """Of the shelf on which a sequence lies that may come to so many positions."""
+    return (((most - 1) // _SHORT).bit_length() + 1) // 2
+
+
+def held(mosts: Iterable[int]) -> int:
+    """Positions that shelves take for sequences of which each may come to so many."""
+    alike = defaultdict[int, list[int]](list)
+    for most in mosts:
+        alike[shelf_number(most)].append(most)
+    return sum(_places(len(each)) * _span(max(each)) for each in alike.values())
 
 
 def _places(sequences: int) -> int:
@@ -44,22 +54,23 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def put(self, reading: Reading) -> None:
-        """What was read into the next free places, in the order of the prompts."""
+    def put(self, reading: Reading, numbers: Sequence[int]) -> range:
+        """What was read for these prompts into the next free places, which are returned."""
         for layer, seen in reading.seen.items():
             for cache, new in zip((self._keys, self._values), seen, strict=True):
                 if layer not in cache:
                     cache[layer] = new.new_zeros((0, new.shape[1], 0, new.shape[3]))
-        first = len(self)
-        self._lengths += [len(each.tokens) for each in reading.prompts]
-        self._reserve()
-        for number, path in reading.paths():
-            prompt, place = reading.prompts[number], first + number
+        places = range(len(self), len(self) + len(numbers))
+        self._lengths += [len(reading.prompts[number].tokens) for number in numbers]
+        self._resize()
+        for place, number in zip(places, numbers, strict=True):
+            prompt, path = reading.prompts[number], reading.path(number)
             for layer, seen in reading.seen.items():
                 for cache, new in zip((self._keys, self._values), seen, strict=True):
                     cache[layer][place, :, prompt.known : len(prompt.tokens)] = new[0][:, path]
             if prompt.past:
                 self._resume(place, prompt.past, prompt.known)
+        return places
 
     def _resume(self, place: int, past: Beginning, known: int) -> None:
         for cache, kept in ((self._keys, past.keys), (self._values, past.values)):
@@ -71,7 +82,7 @@ class Shelf:
         positions = [self._lengths[place] for place in places]
         for place in places:
             self._lengths[place] += 1
-        self._reserve()
+        self._resize()
         attention = _Step(self._keys, self._values, torch.tensor(places), torch.tensor(positions))
         return Part(tokens, positions, adapters, range(len(places)), attention)
 
@@ -91,19 +102,21 @@ class Shelf:
         for cache in (self._keys, self._values):
             for rows in cache.values():
                 rows[place, :, :length] = rows[len(self), :, :length]
+        self._resize()
 
-    def _reserve(self) -> None:
-        """Make every layer's cache hold all; one that grows lets go of what nobody needs."""
-        most = max(self._lengths)
+    def _resize(self) -> None:
+        """Make every layer's cache hold all; one that is too small, or twice too large, is taken anew."""
+        most = max(self._lengths, default=0)
+        places, span = _places(len(self)), _span(most)
         for cache in (self._keys, self._values):
             for layer, rows in cache.items():
-                if rows.shape[0] >= len(self) and rows.shape[2] >= most:
+                large = rows.shape[0] * rows.shape[2] > 2 * places * span
+                if rows.shape[0] >= len(self) and rows.shape[2] >= most and not large:
                     continue
-                places, span = _places(len(self)), _span(most)
-                grown = rows.new_zeros((places, rows.shape[1], span, rows.shape[3]))
+                anew = rows.new_zeros((places, rows.shape[1], span, rows.shape[3]))
                 kept = slice(min(places, rows.shape[0])), slice(None), slice(min(span, rows.shape[2]))
-                grown[kept] = rows[kept]
-                cache[layer] = grown
+                anew[kept] = rows[kept]
+                cache[layer] = anew
 
 
 class _Step:
