@@ -1,51 +1,46 @@
-"""Where decoding keeps keys and values: all sequences in one padded cache, or each in the vendor's own.
+"""Where decoding keeps what was read: all sequences side by side, or each in the vendor's own cache.
 
-Shapes: S slots, B sequences in a step, H query heads, G key-value heads, M cached positions, D head size.
+Shapes: N prompts and sequences in a step, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginning
+from metier.inference.parts import Beside, Part, idle
 from metier.inference.reading import Prompt, Reading
-from metier.kernels.blocks import fused_attention_batch
-from metier.kernels.reference import Scoring, masked_attention
+from metier.inference.shelves import Shelf, shelf_number
 from metier.model.adapters import behind_prompt
 from metier.model.bank import Bank
-from metier.model.forward import Attention, Forward
+from metier.model.forward import Forward
 
-_GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
-_PLACES = 16  # slots by which it grows; to the next power of two as long as there are fewer
-
-
-def held(slots: int, positions: int) -> int:
-    """Positions that a cache takes for so many slots of at most so many positions."""
-    return _places(slots) * _span(positions)
+_FINE = 16  # to a multiple of it lengths are filled up at most: a kernel is made in 10 ms and takes 4 MB, a node 2 ms
 
 
-def _places(slots: int) -> int:
-    return 1 << (slots - 1).bit_length() if slots < _PLACES else -(-slots // _PLACES) * _PLACES
+@dataclass(frozen=True)
+class Next:
+    """The token behind what was read in a slot, through its sequence's adapter."""
 
-
-def _span(positions: int) -> int:
-    return -(-positions // _GROWTH) * _GROWTH
+    slot: int
+    token: int
+    adapter: str = ""
 
 
 class Decoder(Protocol):
     """Keeps up to some number of sequences in dense slots 0 … n - 1, each through its own adapter."""
 
-    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Read prompts into the next free slots; logits behind each, [len(prompts), V]."""
-        ...
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
+        """Read prompts into the next free slots, and one token more of others.
 
-    def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
-        """Append one token to each of these slots; logits behind each, [len(slots), V]."""
+        Returns the slots, and logits [N, V] behind each of them.
+        """
         ...
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> Beginning | None:
@@ -57,147 +52,81 @@ class Decoder(Protocol):
         ...
 
 
-def decoder(forward: Forward, boundary: int | None, bank: Bank | None = None) -> Decoder:
-    return TreeDecoder(forward, boundary, bank) if forward.forks else AloneDecoder(forward, bank)
+def decoder(forward: Forward, bank: Bank | None = None) -> Decoder:
+    return TreeDecoder(forward, bank) if forward.forks else AloneDecoder(forward, bank)
+
+
+@dataclass
+class _Row:
+    """Where a sequence lies."""
+
+    shelf: Shelf
+    place: int
 
 
 class TreeDecoder:
-    """Prompts are read as a token tree, shared prefixes once; then all sequences step together."""
+    """One forward: prompts are a token tree, shared prefixes once, and beside it all others step, shelf by shelf."""
 
-    def __init__(self, forward: Forward, boundary: int | None, bank: Bank | None = None) -> None:
+    def __init__(self, forward: Forward, bank: Bank | None = None) -> None:
         self._forward = forward
-        self._boundary = boundary
         self._bank = bank
-        self._lengths: list[int] = []
-        self._keys: dict[int, Tensor] = {}  # layer -> [S, G, M, D]
-        self._values: dict[int, Tensor] = {}
+        self._rows: list[_Row] = []
+        self._shelves: dict[int, Shelf] = {}
 
-    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
-        first = len(self._lengths)
-        self._lengths += [len(each.tokens) for each in prompts]
-        logits: dict[int, Tensor] = {}
-        for side in self._sides(prompts):
-            reading = Reading([prompts[place] for place in side])
-            behind = self._read(reading, [first + place for place in side])
-            logits |= dict(zip(side, behind, strict=True))
-        return torch.stack([logits[place] for place in range(len(prompts))])
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
+        slots, parts = self._stepping(tokens)
+        if not prompts:
+            return slots, self._run(parts)
+        reading = Reading(prompts, self._forward.attention)
+        logits = self._run(self._filled([reading.part, *parts]))
+        fresh = range(len(self._rows), len(self._rows) + len(prompts))
+        self._keep(reading)
+        return [*fresh, *slots], logits
 
-    def _sides(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Numbers of those that may be read together: LongRoPE picks its factors by the longest position of all."""
-        long = [self._boundary is not None and len(each.tokens) > self._boundary for each in prompts]
-        sides = [[place for place, found in enumerate(long) if found == side] for side in (False, True)]
-        return [side for side in sides if side]
+    def _stepping(self, tokens: Sequence[Next]) -> tuple[list[int], list[Part]]:
+        """A part of each shelf, with the slots in their order."""
+        slots, parts = list[int](), list[Part]()
+        for shelf in self._shelves.values():
+            own = sorted((self._rows[each.slot].place, each) for each in tokens if self._rows[each.slot].shelf is shelf)
+            if own:
+                slots += [each.slot for _, each in own]
+                places, given = [place for place, _ in own], [each.token for _, each in own]
+                parts.append(shelf.step(places, given, [each.adapter for _, each in own]))
+        return slots, parts
 
-    def _read(self, reading: Reading, slots: Sequence[int]) -> Tensor:
-        """Logits behind each prompt, whose keys and values are then in its slot."""
-        tree, ends = self._forward.padded(reading.tree, reading.ends)
-        more = len(tree) - len(reading.tree)
-        with _passing(self._bank, [*reading.adapters, *reading.adapters[-1:] * more], ends):
-            behind = self._forward.logits(tree, ends, reading.around)
-        self._fill(reading, slots)
-        return reading.behind_each(behind)
+    def _filled(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """A forward in which something is read, filled up: of other lengths there are as many as sequences."""
+        more = -sum(len(part.tokens) for part in parts) % min(self._forward.multiple, _FINE)
+        return [*parts, idle(more, parts[-1].adapters[-1])] if more else parts
 
-    def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
-        attention = _Step(self._keys, self._values, torch.tensor(slots), [self._lengths[slot] for slot in slots])
-        self._reserve(max(self._lengths) + 1, len(self._lengths))
-        with _passing(self._bank, adapters):
-            logits = self._run([[token] for token in tokens], attention.positions[:, None], attention)
-        for slot in slots:
-            self._lengths[slot] += 1
-        return logits
+    def _run(self, parts: Sequence[Part]) -> Tensor:
+        beside = Beside(parts)
+        ends = torch.tensor(beside.ends)
+        with _passing(self._bank, beside.adapters, ends):
+            return self._forward.run(beside.tokens, beside.positions, ends, beside)
+
+    def _keep(self, reading: Reading) -> None:
+        """What was read, each on its shelf."""
+        rows = dict[int, _Row]()
+        shelves = [shelf_number(prompt.most) for prompt in reading.prompts]
+        for each in {*shelves}:
+            shelf = self._shelves.setdefault(each, Shelf())
+            own = [place for place, found in enumerate(shelves) if found == each]
+            rows |= {prompt: _Row(shelf, place) for prompt, place in zip(own, shelf.put(reading, own), strict=True)}
+        self._rows += [rows[prompt] for prompt in range(len(rows))]
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> Beginning:
-        length = self._lengths[slot]
-        keys, values = (
-            {layer: rows[slot, :, :length].clone() for layer, rows in cache.items()}
-            for cache in (self._keys, self._values)
-        )
-        return Beginning(tuple(tokens[:length]), keys, values)
-
-    def _run(self, tokens_BT: Sequence[Sequence[int]], positions_BT: Tensor, attention: Attention) -> Tensor:
-        device = self._forward.device
-        output = self._forward.network(
-            input_ids=torch.tensor(tokens_BT, device=device),
-            position_ids=positions_BT.to(device),
-            logits_to_keep=1,
-            use_cache=False,
-            tree=attention,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        row = self._rows[slot]
+        return row.shelf.beginning(row.place, tokens)
 
     def release(self, slot: int) -> None:
-        last = len(self._lengths) - 1
-        for cache in (self._keys, self._values):
-            for rows in cache.values():
-                rows[slot, :, : self._lengths[last]] = rows[last, :, : self._lengths[last]]
-        self._lengths[slot] = self._lengths[last]
-        self._lengths.pop()
-
-    def _fill(self, reading: Reading, slots: Sequence[int]) -> None:
-        for layer, seen in reading.seen.items():
-            for cache, new in zip((self._keys, self._values), seen, strict=True):
-                if layer not in cache:
-                    cache[layer] = new.new_zeros((0, new.shape[1], 0, new.shape[3]))
-        self._reserve(max(self._lengths), len(self._lengths))
-        for number, path in reading.paths():
-            slot, prompt = slots[number], reading.prompts[number]
-            for layer, seen in reading.seen.items():
-                for cache, new in zip((self._keys, self._values), seen, strict=True):
-                    cache[layer][slot, :, prompt.known : len(prompt.tokens)] = new[0][:, path]
-            if prompt.past:
-                self._resume(slot, prompt.past, prompt.known)
-
-    def _resume(self, slot: int, past: Beginning, known: int) -> None:
-        for cache, kept in ((self._keys, past.keys), (self._values, past.values)):
-            for layer, rows in kept.items():
-                cache[layer][slot, :, :known] = rows[:, :known]
-
-    def _reserve(self, positions: int, slots: int) -> None:
-        """Make every layer's cache hold that many positions and slots; one that grows lets go of what nobody needs."""
-        for cache in (self._keys, self._values):
-            for layer, rows in cache.items():
-                if rows.shape[0] >= slots and rows.shape[2] >= positions:
-                    continue
-                places, span = _places(slots), _span(positions)
-                grown = rows.new_zeros((places, rows.shape[1], span, rows.shape[3]))
-                kept = slice(min(places, rows.shape[0])), slice(None), slice(min(span, rows.shape[2]))
-                grown[kept] = rows[kept]
-                cache[layer] = grown
-
-
-class _Step:
-    """One new token a sequence attends to its own past, [B, H, 1, D]."""
-
-    def __init__(self, keys: dict[int, Tensor], values: dict[int, Tensor], slots: Tensor, lengths: list[int]) -> None:
-        self._keys, self._values, self._slots = keys, values, slots
-        self._masks: dict[int | None, Tensor] = {}
-        self._dense = slots.tolist() == list(range(len(slots)))
-        self.positions = torch.tensor(lengths)
-        # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
-        self._span = _span(max(lengths) + 1)
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
-        slots, positions = self._slots.to(q.device), self.positions.to(q.device)
-        past = []
-        for cache, new in ((self._keys[layer], k), (self._values[layer], v)):
-            cache[slots, :, positions] = new[:, :, 0]
-            rows = cache[: len(slots)] if self._dense else cache[slots]
-            past.append(rows[:, :, : self._span])
-        mask = self._seen(positions, scoring.window)
-        if scoring.plain:
-            return fused_attention_batch(q, past[0], past[1], mask, scoring.scale)
-        return masked_attention(q, past[0], past[1], mask, scoring)
-
-    def _seen(self, positions: Tensor, window: int | None) -> Tensor:
-        """Which cached positions each sequence sees, [B, 1, 1, M]: the same in all layers of a window."""
-        if window not in self._masks:
-            place = torch.arange(self._span, device=positions.device)
-            seen = place <= positions[:, None]
-            if window is not None:
-                seen &= positions[:, None] - place < window
-            self._masks[window] = seen[:, None, None]
-        return self._masks[window]
+        gone, self._rows[slot] = self._rows[slot], self._rows[-1]
+        self._rows.pop()
+        gone.shelf.release(gone.place)
+        for row in self._rows:
+            if row.shelf is gone.shelf and row.place == len(row.shelf):
+                row.place = gone.place
+        self._shelves = {each: shelf for each, shelf in self._shelves.items() if len(shelf)}
 
 
 class AloneDecoder:
@@ -208,14 +137,12 @@ class AloneDecoder:
         self._bank = bank
         self._pasts: list[Any] = []
 
-    def admit(self, prompts: Sequence[Prompt]) -> Tensor:
+    def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
         first = len(self._pasts)
         self._pasts += [None] * len(prompts)
-        return torch.stack([self._run(first + n, each.tokens, each.adapter) for n, each in enumerate(prompts)])
-
-    def advance(self, slots: Sequence[int], tokens: Sequence[int], adapters: Sequence[str] = ()) -> Tensor:
-        each = zip(slots, tokens, adapters or [""] * len(slots), strict=True)
-        return torch.stack([self._run(slot, [token], adapter) for slot, token, adapter in each])
+        asked = [(first + place, each.tokens, each.adapter) for place, each in enumerate(prompts)]
+        asked += [(each.slot, (each.token,), each.adapter) for each in tokens]
+        return [slot for slot, _, _ in asked], torch.stack([self._run(*each) for each in asked])
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> None:
         return None

@@ -6,15 +6,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginnings, Key
-from metier.inference.cache import decoder, held
+from metier.inference.cache import Next, decoder
 from metier.inference.reading import Prompt
 from metier.inference.sampling import Sampler, Sampling
+from metier.inference.shelves import held
 from metier.model.bank import BASE, Bank
 from metier.model.forward import Forward
 from metier.trees import Example, pack
@@ -93,12 +95,13 @@ class Capacity:
     positions: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Active:
     handle: int
     request: Request
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
+    passed: int = 0  # how many have begun that had come later
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -132,12 +135,11 @@ class Engine:
         self._boundary = boundary
         self._capacity = capacity
         self._bank = bank
-        self._decoder = decoder(forward, boundary, bank)
+        self._decoder = decoder(forward, bank)
         self._beginnings = Beginnings(capacity.remember) if capacity.remember and forward.forks else None
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
         self._handles = 0
-        self._has_read = False
         self._last = False  # the side that stepped last
 
     @torch.no_grad()
@@ -189,7 +191,7 @@ class Engine:
         """Drop every request, and whatever a step that broke has left behind."""
         self._waiting.clear()
         self._active.clear()
-        self._decoder = decoder(self._forward, self._boundary, self._bank)
+        self._decoder = decoder(self._forward, self._bank)
 
     @property
     def queued(self) -> int:
@@ -207,23 +209,18 @@ class Engine:
 
     @torch.no_grad()
     def step(self) -> list[Delta]:
-        """Read waiting prompts into free places, or else give every active request its next token.
-
-        Who decodes is never kept waiting by two readings in a row.
-        """
-        fresh, prompts = self._admissible() if not (self._has_read and self._active) else ([], [])
-        self._has_read = bool(fresh)
-        if fresh:
-            slots = list(range(len(self._active), len(self._active) + len(fresh)))
-            self._active += fresh
-            logits = self._decoder.admit(prompts)
-        elif self._active:
-            slots = self._one_side()
-            active = [self._active[slot] for slot in slots]
-            last, adapters = [each.tokens[-1] for each in active], [each.request.adapter for each in active]
-            logits = self._decoder.advance(slots, last, adapters)
-        else:
+        """One forward: it reads waiting prompts into free places, and gives whoever decodes the next token."""
+        side = self._turn()
+        tokens = [
+            Next(slot, each.tokens[-1], each.request.adapter)
+            for slot, each in enumerate(self._active)
+            if self._side(each.length) == side
+        ]
+        fresh, prompts = self._admissible(side)
+        if not (fresh or tokens):
             return []
+        self._active += fresh
+        slots, logits = self._decoder.step(prompts, tokens)
         deltas = self._chosen([self._active[slot] for slot in slots], logits)
         for slot, delta in sorted(zip(slots, deltas, strict=True), key=lambda pair: pair[0], reverse=True):
             if delta.finish:
@@ -243,26 +240,39 @@ class Engine:
                 if delta.finish:
                     yield places[delta.handle], tokens[delta.handle], delta.finish
 
-    def _admissible(self) -> tuple[list[_Active], list[Prompt]]:
-        """Waiting requests for which there are places, as many as one forward reads; fewer where others wait for it."""
+    def _admissible(self, side: bool) -> tuple[list[_Active], list[Prompt]]:
+        """Waiting requests for which there are places, as many as one forward reads; fewer where others decode."""
         admitted, prompts = list[_Active](), list[Prompt]()
         most = room = self._capacity.tokens_per_batch // (_GENTLE if self._active else 1)
-        while self._waiting and self._fits([*self._active, *admitted], self._waiting[0]):
-            prompt = self._prompt(self._waiting[0])
+        while (first := self._first(admitted)) and self._side(first.length) == side:
+            prompt = self._prompt(first)
             if prompt.new > room and room < most:
                 break
             room -= prompt.new
-            admitted.append(self._waiting.popleft())
+            self._begin(first)
+            admitted.append(first)
             prompts.append(prompt)
         return admitted, prompts
 
+    def _first(self, admitted: Sequence[_Active] = ()) -> _Active | None:
+        """Who begins next: whoever waits first and fits. One that does not is passed as often as there are places."""
+        others = [*self._active, *admitted]
+        for each in self._waiting if len(others) < self._capacity.sequences else ():
+            if self._fits(others, each):
+                return each
+            if each.passed >= self._capacity.sequences:
+                break  # nobody else begins until there is room for it
+        return None
+
+    def _begin(self, first: _Active) -> None:
+        for each in takewhile(lambda each: each is not first, self._waiting):
+            each.passed += 1
+        self._waiting.remove(first)
+
     def _fits(self, others: Sequence[_Active], another: _Active) -> bool:
-        """Whether there is a place for one more, with as many positions for everybody as the longest may come to."""
-        if not others:
-            return True
-        places, longest = len(others) + 1, max(each.most for each in (*others, another))
+        """Whether there are as many positions for one more as it may come to; alone it may have them all."""
         most = self._capacity.positions
-        return places <= self._capacity.sequences and (most is None or held(places, longest) <= most)
+        return not others or most is None or held(each.most for each in (*others, another)) <= most
 
     def _prompt(self, active: _Active) -> Prompt:
         """What is to be read of it, behind what was read before."""
@@ -270,7 +280,7 @@ class Engine:
         known = None
         if self._beginnings and not self._side(active.length):
             known = self._beginnings.longest(key, active.read)
-        return Prompt(active.read, key, *known or ())
+        return Prompt(active.read, key, active.most, *known or ())
 
     def _keep(self, slot: int) -> None:
         """What a finished request read, for those that go on from it."""
@@ -280,14 +290,15 @@ class Engine:
         if beginning := self._decoder.beginning(slot, each.read):
             self._beginnings.keep(each.request.key, beginning)
 
-    def _one_side(self) -> list[int]:
-        """The slots that may step together: LongRoPE picks its factors by the longest position of all.
+    def _turn(self) -> bool:
+        """The side that steps: LongRoPE picks its factors by the longest position of all.
 
         Where there are some on both sides, these take turns.
         """
-        sides = [self._side(each.length) for each in self._active]
-        self._last = not self._last if len({*sides}) > 1 else sides[0]
-        return [slot for slot, side in enumerate(sides) if side == self._last]
+        first = self._first()
+        sides = {self._side(each.length) for each in (*self._active, *([first] if first else []))}
+        self._last = sides.pop() if len(sides) == 1 else not self._last
+        return self._last
 
     def _side(self, length: int) -> bool:
         return self._boundary is not None and length > self._boundary

@@ -1,11 +1,11 @@
 """Prompts of many requests in one forward: what is whose is read apart, and goes on from what was read before.
 
-Shapes: T nodes, H query heads, G key-value heads, M keys, D head size, U distinct ends, N prompts, V vocabulary.
+Shapes: T nodes, H query heads, G key-value heads, M keys, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -13,18 +13,23 @@ import torch
 from torch import Tensor
 
 from metier.inference.beginnings import Beginning, Key
+from metier.inference.parts import Part
 from metier.kernels.blocks import fused_attention
 from metier.kernels.reference import Scoring, masked_attention
-from metier.model.forward import TreeAttention
+from metier.model.forward import Attention
 from metier.trees import Example, TokenTree, joined, pack
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to be read through the adapter of `key`; the first `known` of them are in `past`."""
+    """Tokens to be read through the adapter of `key`; the first `known` of them are in `past`.
+
+    With what will be said behind them they come to at most so many positions: `most`.
+    """
 
     tokens: tuple[int, ...]
     key: Key
+    most: int
     past: Beginning | None = None
     known: int = 0
 
@@ -64,23 +69,27 @@ class _Behind:
 class Reading:
     """A forest of prompts, and attention that keeps every layer's keys and values of it, [1, G, T, D]."""
 
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, prompts: Sequence[Prompt], attention: Callable[[TokenTree], Attention]) -> None:
+        """`attention` is that of a tree whose nodes see what is above them."""
         self.prompts = prompts
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-        trees, self._behind, self._prompts, self.adapters = [], list[_Behind](), list[int](), list[str]()
+        trees, numbers, self._behind, self._adapters = [], list[int](), list[_Behind](), list[str]()
         for tree, alike in _apart(prompts):
-            first, start = prompts[alike[0]], len(self.adapters)
+            first, start = prompts[alike[0]], len(self._adapters)
             if first.known:
                 self._behind.append(_Behind(start, start + len(tree), first))
             trees.append(tree)
-            self._prompts += [alike[row] for row in tree.rows.tolist()]
-            self.adapters += [first.adapter] * len(tree)
-        self.tree = joined(trees)
-        self.ends, self._place = torch.unique(torch.as_tensor(self.tree.row_end), return_inverse=True)
+            numbers += [alike[row] for row in tree.rows.tolist()]
+            self._adapters += [first.adapter] * len(tree)
+        self._tree = joined(trees)
+        self._rows = {number: row for row, number in enumerate(numbers)}
+        self._attention = attention(self._tree)
 
-    def around(self, attention: TreeAttention) -> Reading:
-        self._attention = attention
-        return self
+    @property
+    def part(self) -> Part:
+        """Its logits are those behind the prompts in their order."""
+        ends = [int(self._tree.row_end[self._rows[number]]) for number in range(len(self.prompts))]
+        return Part(self._tree.tokens.tolist(), self._tree.positions.tolist(), self._adapters, ends, self)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         self.seen[layer] = (k, v)
@@ -90,16 +99,9 @@ class Reading:
             output[0, :, own] = each.attend(layer, q[0, :, own], k[0, :, own], v[0, :, own], scoring)
         return output
 
-    def behind_each(self, logits_UV: Tensor) -> Tensor:
-        """Logits behind the ends as those behind the prompts in their order, [N, V]."""
-        order = torch.empty(len(self.prompts), dtype=torch.long)
-        order[self._prompts] = self._place
-        return logits_UV[order.to(logits_UV.device)]
-
-    def paths(self) -> Iterator[tuple[int, Tensor]]:
-        """Each prompt's number with the nodes that were read for it."""
-        for row, prompt in enumerate(self._prompts):
-            yield prompt, torch.as_tensor(self.tree.path(row))
+    def path(self, number: int) -> Tensor:
+        """The nodes that were read for a prompt."""
+        return torch.as_tensor(self._tree.path(self._rows[number]))
 
 
 def _apart(prompts: Sequence[Prompt]) -> Iterator[tuple[TokenTree, list[int]]]:

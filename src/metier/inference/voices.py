@@ -47,8 +47,9 @@ class Limits:
 class Ground:
     """A base that answers, by a recipe's name for it, which may be a path from `home`.
 
-    `context` is the longest row in tokens. `bank` holds the adapters that share metier's own engine; without one, a run
-    has it alone, or another `engine` answers, which `close` ends.
+    `context` is the longest row in tokens. Whoever is answered at a time shares `positions` of keys and values, where
+    metier's own engine answers. `bank` holds the adapters that share it; without one, a run has it alone, or another
+    `engine` answers, which `close` ends.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Ground:
     vocabulary: int
     context: int
     worker: Worker
+    positions: int | None = None
     bank: Bank | None = None
     engine: str = NATIVE
     close: Callable[[], None] = lambda: None
@@ -65,6 +67,11 @@ class Ground:
     def shared(self) -> bool:
         """Whether several runs stand on it, and the untuned base can be asked too."""
         return self.bank is not None or self.engine != NATIVE
+
+    @property
+    def longest(self) -> int:
+        """Tokens to which a conversation may come with its answer: others find room beside it."""
+        return self.context if self.positions is None else min(self.context, self.positions // 2)
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
@@ -240,7 +247,7 @@ class Voices:
             engine = loaded.engine(Capacity(tokens, limits.sequences, limits.remember, positions), bank)
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
             known = (loaded.renderer, loaded.vocabulary, loaded.context)
-            self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, bank)
+            self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, positions, bank)
         return self._grounds[key]
 
     def _identity(self, run: Run, ground: Ground) -> Identity:

@@ -116,13 +116,13 @@ class Forward:
     def __init__(self, network: nn.Module, *, forks: bool, reference: bool = False, multiple: int = 1) -> None:
         self.network = network
         self.forks = forks
+        self.multiple = multiple
         self._reference = reference
-        self._multiple = multiple
         self._scale: Callable[[Tensor], Tensor] | None = None
 
     def over(self, network: nn.Module) -> Forward:
         """The same way of running for another network: this one with an adapter around it."""
-        return type(self)(network, forks=self.forks, reference=self._reference, multiple=self._multiple)
+        return type(self)(network, forks=self.forks, reference=self._reference, multiple=self.multiple)
 
     def scaled(self, scale: Callable[[Tensor], Tensor]) -> Forward:
         """The same, whose gradients pass through `scale` before they enter the network.
@@ -138,32 +138,33 @@ class Forward:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def logits(
-        self, tree: TokenTree, nodes: Tensor, wrap: Callable[[TreeAttention], Attention] | None = None
-    ) -> Tensor:
-        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order, on the CPU.
-
-        `wrap` may put an attention of its own around the tree's, to see keys and values go by.
-        """
+    def logits(self, tree: TokenTree, nodes: Tensor) -> Tensor:
+        """Next-token logits [len(nodes), V] behind `nodes`, which must be in ascending order, on the CPU."""
         if not self.forks:
             return self._logits_of_blocks(tree, nodes)
-        tree, asked = self.padded(tree, nodes)
-        attention = TreeAttention(tree, self.device, reference=self._reference)
+        tree, asked = self._padded(tree, nodes)
+        return self.run(tree.tokens, tree.positions, asked, self.attention(tree))[: len(nodes)]
+
+    def attention(self, tree: TokenTree) -> TreeAttention:
+        return TreeAttention(tree, self.device, reference=self._reference)
+
+    def run(self, tokens_T: Any, positions_T: Any, nodes: Tensor, attention: Attention) -> Tensor:
+        """Next-token logits [len(nodes), V] behind `nodes` of one flat sequence, whose length stays as it is."""
         device = self.device
         output = self.network(
-            input_ids=torch.as_tensor(tree.tokens, device=device)[None],
-            position_ids=torch.as_tensor(tree.positions, device=device)[None],
-            logits_to_keep=asked.to(device),
+            input_ids=torch.as_tensor(tokens_T, device=device)[None],
+            position_ids=torch.as_tensor(positions_T, device=device)[None],
+            logits_to_keep=nodes.to(device),
             use_cache=False,
-            tree=wrap(attention) if wrap else attention,
+            tree=attention,
         )
-        logits: Tensor = output.logits[0, : len(nodes)]
+        logits: Tensor = output.logits[0]
         return logits
 
-    def padded(self, tree: TokenTree, nodes: Tensor) -> tuple[TokenTree, Tensor]:
+    def _padded(self, tree: TokenTree, nodes: Tensor) -> tuple[TokenTree, Tensor]:
         """What is computed in place of a tree and nodes that are asked: lengths of which there are few."""
-        more = -len(nodes) % self._multiple
-        return padded(tree, self._multiple), torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
+        more = -len(nodes) % self.multiple
+        return padded(tree, self.multiple), torch.cat([nodes, nodes[-1:].expand(more)]) if more else nodes
 
     def logprobs(self, tree: TokenTree) -> Tensor:
         """Log-probability of each target, [K], in float32."""

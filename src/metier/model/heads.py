@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from metier.data.classes import Head
 from metier.errors import ModelError
-from metier.model.forward import Attention, Forward, TreeAttention
+from metier.model.forward import Forward
 from metier.model.loading import Base, NoCausalModel, NumberFormat, load, pretrained, probe, read_config, settled
 from metier.trees import TokenTree
 
@@ -106,11 +106,8 @@ def _with_outputs(config: PreTrainedConfig, head: Head) -> PreTrainedConfig:
 class EncoderForward(Forward):
     """Runs whole rows through an encoder: what stands in front of an asked node is one row, read once."""
 
-    def logits(
-        self, tree: TokenTree, nodes: Tensor, wrap: Callable[[TreeAttention], Attention] | None = None
-    ) -> Tensor:
+    def logits(self, tree: TokenTree, nodes: Tensor) -> Tensor:
         """The head's outputs [len(nodes), C] for the rows that end with `nodes`."""
-        del wrap
         starts = np.array([block.start for block in tree.blocks])
         asked = nodes.cpu().numpy()
         begins = starts[np.searchsorted(starts, asked, side="right") - 1]
@@ -122,7 +119,7 @@ class EncoderForward(Forward):
 
     def read(self, rows: Sequence[tuple[int, ...]]) -> Tensor:
         """The outputs [R, C] of rows that are filled up to one length, which attention does not see."""
-        longest = math.ceil(len(rows[-1]) / self._multiple) * self._multiple
+        longest = math.ceil(len(rows[-1]) / self.multiple) * self.multiple
         pad = getattr(self.network.config, "pad_token_id", None) or 0
         limit = getattr(self.network.config, "max_position_embeddings", None) or longest
         longest = max(len(rows[-1]), min(longest, limit))

@@ -24,7 +24,6 @@ from metier.web.failures import Refusal
 from metier.web.turns import Turns
 
 AUTO = "auto"
-_LONGEST = 1024  # tokens of an answer, unless its run was measured with more: for each a place is kept free
 Result = TypeVar("Result")
 
 
@@ -198,7 +197,7 @@ def request_of(
     room = ground.context - len(prompt)
     if room < 1:
         raise _too_long(target, str(len(prompt)))
-    length = min(most or voice.max_new_tokens, room, max(_LONGEST, voice.max_new_tokens))
+    length = min(most or voice.max_new_tokens, room, max(ground.longest - len(prompt), voice.max_new_tokens))
     own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
     return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
-from metier.inference.cache import held
+from metier.inference.cache import TreeDecoder
 from metier.inference.engine import Capacity, Engine, Request
+from metier.inference.shelves import Shelf, held
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
 
@@ -87,8 +88,8 @@ def test_requests_join_and_leave_while_others_decode() -> None:
     made.step()
     dropped, second = made.submit(Request(PROMPTS[1], 50, STOP)), made.submit(Request(PROMPTS[2], 6, STOP))
     said: dict[int, list[int]] = {first: [], second: []}
-    made_again = [*alone(plain, PROMPTS[0], 2)]
-    made.step()
+    made_again = [*alone(plain, PROMPTS[0], 3)]
+    made.step()  # reads these, and goes on with the first
     made.cancel(dropped)
     made.cancel(12345)
     while made.busy:
@@ -134,9 +135,79 @@ def test_both_sides_of_a_boundary_take_turns() -> None:
     assert said == 30
 
 
-@pytest.mark.parametrize(("slots", "positions", "places"), [(1, 10, 64), (3, 64, 256), (9, 65, 2048), (17, 1, 2048)])
-def test_a_cache_takes_little_more_than_is_held(slots: int, positions: int, places: int) -> None:
-    assert held(slots, positions) == places
+@pytest.mark.parametrize(
+    ("mosts", "places"),
+    [([10], 64), ([64, 9, 1], 256), ([65] * 9, 2048), ([1] * 17, 2048), ([4097, *[100] * 4], 4160 + 4 * 128)],
+)
+def test_shelves_take_little_more_than_is_held(mosts: list[int], places: int) -> None:
+    assert held(mosts) == places
+
+
+def shelves(made: Engine) -> list[Shelf]:
+    assert isinstance(made._decoder, TreeDecoder)
+    return [*made._decoder._shelves.values()]
+
+
+def taken(made: Engine) -> int:
+    """Positions that are held at this moment."""
+    keys = [next(iter(shelf._keys.values())) for shelf in shelves(made)]
+    return sum(each.shape[0] * each.shape[2] for each in keys)
+
+
+def test_a_long_answer_takes_no_places_from_short_ones() -> None:
+    made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 8, positions=2048), boundary=None)
+    made.submit(Request(PROMPTS[0], 1500, frozenset()))
+    for _ in range(7):
+        made.submit(Request(PROMPTS[0], 40, frozenset()))
+    made.step()
+    made.step()
+    assert (len(made._active), made.queued) == (8, 0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_answers_on_several_shelves_equal_those_alone(name: str) -> None:
+    plain, made, most = network(name, "eager"), engine(name, sequences=8), (12, 300, 1100, 12, 300)
+    asked = [Request(prompt, most[place], STOP) for place, prompt in enumerate(PROMPTS)]
+    said: dict[int, list[int]] = {made.submit(request): [] for request in asked}
+    together = 0
+    for _ in range(30):
+        for delta in made.step():
+            said[delta.handle] += [] if delta.token is None else [delta.token]
+        together = max(together, len(shelves(made)))
+    assert [each[:12] for each in said.values()] == [alone(plain, prompt, 12) for prompt in PROMPTS]
+    assert together == 3
+
+
+def test_places_that_are_free_are_taken_again_or_let_go() -> None:
+    plain, made = network("llama", "eager"), engine("llama", sequences=16)
+    short, long = Request(PROMPTS[4], 12, STOP), Request(PROMPTS[1], 1100, frozenset())
+    for _ in range(2):
+        beside = made.submit(long)
+        said: dict[int, list[int]] = {made.submit(short): [] for _ in range(14)}
+        while len(made._active) != 1:
+            for delta in made.step():
+                said.setdefault(delta.handle, []).extend([] if delta.token is None else [delta.token])
+        del said[beside]
+        assert [*said.values()] == [alone(plain, PROMPTS[4], 12)] * 14
+        assert taken(made) == held([64])
+        made.cancel(beside)
+        assert not shelves(made)
+
+
+def test_who_does_not_fit_is_passed_so_often_and_no_more() -> None:
+    made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 4, positions=256), boundary=None)
+    made.submit(Request(PROMPTS[0], 8, frozenset()))
+    made.step()
+    large = made.submit(Request(PROMPTS[0], 200, frozenset()))
+    begun, said = list[int](), set[int]()
+    for _ in range(60):
+        while made.queued < 4:  # short ones without end
+            made.submit(Request(PROMPTS[0], 8, frozenset()))
+        fresh = {delta.handle for delta in made.step()} - said
+        said |= fresh
+        begun += sorted(fresh)
+    assert begun.index(large) == 5  # behind the first, and four that came later
+    assert begun[-1] == large  # and has all the room
 
 
 def test_scores_are_each_rows_own() -> None:

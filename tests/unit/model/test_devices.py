@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from metier.inference.cache import decoder
+from metier.inference.cache import Next, decoder
 from metier.inference.reading import Prompt
 from metier.model.forward import ATTENTION, Forward, register
 from metier.training.objectives import likelihood, row_logprobs
@@ -32,8 +32,9 @@ def test_no_tensor_is_left_behind(family: Family, reference: bool) -> None:
     assert all(each.grad is not None and each.grad.device.type == "meta" for each in network.parameters())
     row_logprobs(forward, trees).sum().backward()
     with torch.no_grad():
-        slots = decoder(forward, None)
-        assert slots.admit([Prompt((1, 2, 3), ("", "")), Prompt((1, 2, 4, 5), ("", ""))]).device.type == "meta"
-        assert slots.advance([0, 1], [3, 4]).device.type == "meta"
+        slots = decoder(forward)
+        read = [Prompt((1, 2, 3), ("", ""), 9), Prompt((1, 2, 4, 5), ("", ""), 300)]
+        assert slots.step(read, [])[1].device.type == "meta"
+        assert slots.step(read, [Next(0, 3), Next(1, 4)])[1].shape == (4, family.config.vocab_size)
         slots.release(0)
-        assert slots.advance([0], [3]).shape == (1, family.config.vocab_size)
+        assert slots.step([], [Next(0, 3)])[1].shape == (1, family.config.vocab_size)

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
-from metier.inference.voices import Voices
-from metier.web.desk import Desk
+import pytest
+
+from metier.inference.sampling import Sampling
+from metier.inference.voices import Ground, Voice, Voices
+from metier.web.desk import Desk, Target, request_of
 from metier.web.dispatch import Dispatch, Routed
 
 
@@ -40,3 +45,23 @@ def test_keys_take_turns_in_front_of_the_engine() -> None:
 
     asyncio.run(asked())
     assert done == ["many 0", "one", "many 1", "one", "many 3", "many 4", "many 5"]
+
+
+@pytest.mark.parametrize(
+    ("positions", "most", "length"),
+    [
+        (None, 50_000, 32_668),  # to the end of the context
+        (1_000_000, 50_000, 32_668),
+        (20_000, 50_000, 9_900),  # with the prompt half of what all share
+        (20_000, 3_000, 3_000),
+        (20_000, None, 256),  # as the run was measured
+        (300, 50_000, 256),
+    ],
+)
+def test_an_answer_may_be_as_long_as_others_find_room_beside_it(
+    positions: int | None, most: int | None, length: int
+) -> None:
+    known = cast(Any, SimpleNamespace(stop_ids=frozenset({2})))
+    ground = Ground("base", Path(), known, 99, 32_768, cast(Any, None), positions)
+    target = Target(Voice("base", ground))
+    assert request_of(target, [5] * 100, most, tenant="", sampling=Sampling()).max_new_tokens == length

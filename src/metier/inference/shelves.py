@@ -1,0 +1,156 @@
+"""Keys and values of sequences that decode together, on shelves: each padded to its own longest in every layer.
+
+Shapes: S places, B sequences in a step, H query heads, G key-value heads, M cached positions, D head size.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from metier.inference.beginnings import Beginning
+from metier.inference.parts import Part
+from metier.inference.reading import Reading
+from metier.kernels.blocks import fused_attention_batch
+from metier.kernels.reference import Scoring, masked_attention
+
+_SHORT = 256  # positions that one of the first shelf comes to at most; each further shelf has four times as many
+_GROWTH = 64  # positions by which a cache grows, and a multiple of which it is read
+_PLACES = 16  # sequences by which it grows; to the next power of two as long as there are fewer
+
+
+def shelf_number(most: int) -> int:
+    """Of the shelf on which a sequence lies that may come to so many positions."""
+    return (((most - 1) // _SHORT).bit_length() + 1) // 2
+
+
+def held(mosts: Iterable[int]) -> int:
+    """Positions that shelves take for sequences of which each may come to so many."""
+    alike = defaultdict[int, list[int]](list)
+    for most in mosts:
+        alike[shelf_number(most)].append(most)
+    return sum(_places(len(each)) * _span(max(each)) for each in alike.values())
+
+
+def _places(sequences: int) -> int:
+    return 1 << (sequences - 1).bit_length() if sequences < _PLACES else -(-sequences // _PLACES) * _PLACES
+
+
+def _span(positions: int) -> int:
+    return -(-positions // _GROWTH) * _GROWTH
+
+
+class Shelf:
+    """Sequences in dense places 0 … n - 1."""
+
+    def __init__(self) -> None:
+        self._lengths: list[int] = []
+        self._keys: dict[int, Tensor] = {}  # layer -> [S, G, M, D]
+        self._values: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def put(self, reading: Reading, numbers: Sequence[int]) -> range:
+        """What was read for these prompts into the next free places, which are returned."""
+        for layer, seen in reading.seen.items():
+            for cache, new in zip((self._keys, self._values), seen, strict=True):
+                if layer not in cache:
+                    cache[layer] = new.new_zeros((0, new.shape[1], 0, new.shape[3]))
+        places = range(len(self), len(self) + len(numbers))
+        self._lengths += [len(reading.prompts[number].tokens) for number in numbers]
+        self._resize()
+        for place, number in zip(places, numbers, strict=True):
+            prompt, path = reading.prompts[number], reading.path(number)
+            for layer, seen in reading.seen.items():
+                for cache, new in zip((self._keys, self._values), seen, strict=True):
+                    cache[layer][place, :, prompt.known : len(prompt.tokens)] = new[0][:, path]
+            if prompt.past:
+                self._resume(place, prompt.past, prompt.known)
+        return places
+
+    def _resume(self, place: int, past: Beginning, known: int) -> None:
+        for cache, kept in ((self._keys, past.keys), (self._values, past.values)):
+            for layer, rows in kept.items():
+                cache[layer][place, :, :known] = rows[:, :known]
+
+    def step(self, places: Sequence[int], tokens: Sequence[int], adapters: Sequence[str]) -> Part:
+        """One token more of each of these sequences."""
+        positions = [self._lengths[place] for place in places]
+        for place in places:
+            self._lengths[place] += 1
+        self._resize()
+        attention = _Step(self._keys, self._values, torch.tensor(places), torch.tensor(positions))
+        return Part(tokens, positions, adapters, range(len(places)), attention)
+
+    def beginning(self, place: int, tokens: Sequence[int]) -> Beginning:
+        """A copy of what is there, which is these tokens or their beginning."""
+        length = self._lengths[place]
+        keys, values = (
+            {layer: rows[place, :, :length].clone() for layer, rows in cache.items()}
+            for cache in (self._keys, self._values)
+        )
+        return Beginning(tuple(tokens[:length]), keys, values)
+
+    def release(self, place: int) -> None:
+        """Forget a sequence; the last one moves into its place."""
+        length = self._lengths[place] = self._lengths[-1]
+        self._lengths.pop()
+        for cache in (self._keys, self._values):
+            for rows in cache.values():
+                rows[place, :, :length] = rows[len(self), :, :length]
+        self._resize()
+
+    def _resize(self) -> None:
+        """Make every layer's cache hold all; one that is too small, or twice too large, is taken anew."""
+        most = max(self._lengths, default=0)
+        places, span = _places(len(self)), _span(most)
+        for cache in (self._keys, self._values):
+            for layer, rows in cache.items():
+                large = rows.shape[0] * rows.shape[2] > 2 * places * span
+                if rows.shape[0] >= len(self) and rows.shape[2] >= most and not large:
+                    continue
+                anew = rows.new_zeros((places, rows.shape[1], span, rows.shape[3]))
+                kept = slice(min(places, rows.shape[0])), slice(None), slice(min(span, rows.shape[2]))
+                anew[kept] = rows[kept]
+                cache[layer] = anew
+
+
+class _Step:
+    """One new token a sequence, [1, H, B, D], attends to that sequence's own past."""
+
+    def __init__(
+        self, keys: dict[int, Tensor], values: dict[int, Tensor], places_B: Tensor, positions_B: Tensor
+    ) -> None:
+        self._keys, self._values, self._places, self._positions = keys, values, places_B, positions_B
+        self._masks: dict[int | None, Tensor] = {}
+        self._dense = bool((places_B == torch.arange(len(places_B))).all())
+        # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
+        self._span = _span(int(positions_B.max()) + 1)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+        keys, values = self._past(self._keys[layer], k), self._past(self._values[layer], v)
+        query, mask = q.transpose(0, 2), self._seen(scoring.window, q.device)
+        if scoring.plain:
+            return fused_attention_batch(query, keys, values, mask, scoring.scale).transpose(0, 2)
+        return masked_attention(query, keys, values, mask, scoring).transpose(0, 2)
+
+    def _past(self, cache: Tensor, new: Tensor) -> Tensor:
+        """Every sequence's own, [B, G, M, D], with what is new [1, G, B, D]."""
+        places = self._places.to(cache.device)
+        cache[places, :, self._positions.to(cache.device)] = new[0].transpose(0, 1)
+        rows = cache[: len(places)] if self._dense else cache[places]
+        return rows[:, :, : self._span]
+
+    def _seen(self, window: int | None, device: torch.device) -> Tensor:
+        """Which cached positions each sequence sees, [B, 1, 1, M]: the same in all layers of a window."""
+        if window not in self._masks:
+            place, positions = torch.arange(self._span, device=device), self._positions.to(device)
+            seen = place <= positions[:, None]
+            if window is not None:
+                seen &= positions[:, None] - place < window
+            self._masks[window] = seen[:, None, None]
+        return self._masks[window]
