@@ -87,7 +87,7 @@ class Server:
     def _mend(self, body: dict[str, Any], path: str) -> None:
         if "lora_adapter" in path:
             self._load(body, unload="unload" in path)
-        body.update({name: value for name, value in self._names().items() if name in body})
+        body.update({name: value for name, value in self._names(path).items() if name in body})
         for name in ("validation_file", "domain", "tools", "functions", "suffix", "best_of", "top_logprobs"):
             body.pop(name, None)
         if body.get("messages"):
@@ -100,12 +100,17 @@ class Server:
         for name in ("max_tokens", "max_completion_tokens"):
             if body.get(name):
                 body[name] = min(body[name], 32)
+        if body.get("method"):
+            body["method"]["type"] = "supervised"  # as the file is
         wanted = body.get("response_format")
         if isinstance(wanted, dict) and "json_schema" in wanted:
             wanted["json_schema"]["schema"] = {"type": "object", "properties": {"open": {"type": "boolean"}}}
 
-    def _names(self) -> dict[str, Any]:
-        return {"model": self._model(), "training_file": self.file, "purpose": "fine-tune"}
+    def _names(self, path: str) -> dict[str, Any]:
+        """A base is tuned, a run has a report, and only a conversation is sent on."""
+        own = {"/v1/fine_tuning/jobs": "base", "/v1/metier/plans": "base", "/v1/metier/reports": "small"}
+        own["/v1/chat/completions"] = self._model()
+        return {"model": own.get(path, "small"), "training_file": self.file, "purpose": "fine-tune"}
 
     def _load(self, body: dict[str, Any], *, unload: bool) -> None:
         """The third run is loaded where it is to be unloaded, and the other way round."""

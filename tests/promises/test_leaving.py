@@ -31,7 +31,7 @@ Asked = tuple[str, dict[str, Any]]
 AT_ONCE = 24
 QUESTION = [{"role": "user", "content": "how do I open the 7th box?"}]
 LONG = [{"role": "user", "content": "how do I open the 7th box? " * 20}]
-ON: dict[str, Any] = {"prompt": [5, 6, 7], "max_tokens": 400, "logit_bias": {"0": -100, "4": -100}}  # no turn ends
+ON: dict[str, Any] = {"prompt": [5, 6, 7], "max_tokens": 100, "logit_bias": {"0": -100, "4": -100}}  # no turn ends
 SCHEMA = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
 FORMAT = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
 
@@ -77,7 +77,7 @@ def leave(port: int, chance: random.Random) -> None:
     """Ask something, and be gone: in the head, in the body, at once, a little later, or with so much of the answer."""
     raw = sent(chance.choice([*REQUESTS.values()]), chance.choice(MODELS), stream=chance.random() < 0.5)
     stage = chance.randrange(5)
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
         if chance.random() < 0.5:  # at once and rudely, with a reset
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end = raw.index(b"\r\n\r\n")
