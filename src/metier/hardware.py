@@ -266,10 +266,10 @@ def settle(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    glibc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(glibc, "mallopt"):
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
         for option, size in _KEPT.items():
-            glibc.mallopt(option, size)  # type: ignore[union-attr]
+            mallopt(option, size)
 
 
 def fetch_no_kernels() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from metier.errors import MetierError
 from metier.inference.engine import Delta, Read, Request
+from metier.inference.fair import Fair
 from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
@@ -85,8 +86,8 @@ class Worker:
         self._engine = engine
         self._sequences = sequences
         self.capacity = capacity
-        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
-        self._scoring: OrderedDict[str, deque[_Scoring]] = OrderedDict()
+        self._waiting = Fair[Ticket]()
+        self._scoring = Fair[_Scoring]()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
@@ -100,7 +101,7 @@ class Worker:
         ticket = Ticket(request, heard)
         with self._news:
             self._assert_open()
-            self._waiting.setdefault(request.tenant, deque()).append(ticket)
+            self._waiting.put(request.tenant, ticket)
             self._news.notify()
         return ticket
 
@@ -118,7 +119,7 @@ class Worker:
         asked = _Scoring(rows, adapter)
         with self._news:
             self._assert_open()
-            self._scoring.setdefault(tenant, deque()).append(asked)
+            self._scoring.put(tenant, asked)
             self._news.notify()
         return asked.result
 
@@ -184,7 +185,7 @@ class Worker:
                 self._ended = self._draining and not (self._work or self._pending)
                 if self._ended:
                     return
-                work, scoring = [*self._work], self._alike()
+                work, scoring = [*self._work], self._scoring.take(_together)
                 self._work.clear()
             for each, done in work:
                 fulfil(done, each)
@@ -194,17 +195,6 @@ class Worker:
     @property
     def _pending(self) -> bool:
         return bool(self._speaking) or any(self._waiting.values()) or any(self._scoring.values())
-
-    def _alike(self) -> list[_Scoring]:
-        """What the next tenant in turn wants scored first, with what else it wants of that adapter, up to a size."""
-        alike: list[_Scoring] = []
-        if self._scoring:
-            tenant, queue = self._scoring.popitem(last=False)
-            while queue and (not alike or _together(alike, queue[0])):
-                alike.append(queue.popleft())
-            if queue:
-                self._scoring[tenant] = queue
-        return alike
 
     def _score(self, asked: Sequence[_Scoring]) -> None:
         if not asked:
@@ -252,12 +242,8 @@ class Worker:
         """Those for whom there are places: one of each tenant's in turn, whoever was served last coming last."""
         admitted: list[Ticket] = []
         places = min(self._sequences - len(self._speaking), _AHEAD - self._engine.queued)
-        while len(admitted) < places and any(self._waiting.values()):
-            tenant, queue = self._waiting.popitem(last=False)
-            if queue:
-                admitted.append(queue.popleft())
-            if queue:
-                self._waiting[tenant] = queue
+        while len(admitted) < places and (taken := self._waiting.take()):
+            admitted += taken
         return admitted
 
     def _leaving(self, adapter: str) -> list[Ticket]:
@@ -274,6 +260,7 @@ class Worker:
 
 
 def _together(alike: Sequence[_Scoring], another: _Scoring) -> bool:
+    """Whether they are scored at once: of one adapter, up to a size."""
     size = sum(each.size for each in alike) + another.size
     return another.adapter == alike[0].adapter and size <= _SCORED
 

@@ -35,7 +35,7 @@ class Packed(nn.Linear):
 
 
 def pack_weights(network: nn.Module) -> None:
-    """Lay out every 16-bit linear layer anew where a CPU computes that format; each lets go of its weights.
+    """Lay out every linear layer anew where a CPU computes its format; each lets go of its weights.
 
     The answers stay the same: of 16-bit formats to the bit, of float32 but for the order of its sums.
     """

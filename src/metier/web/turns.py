@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any, TypeVar
 
+from metier.inference.fair import Fair
 from metier.inference.worker import fulfil
 
 Result = TypeVar("Result")
@@ -18,21 +18,18 @@ class Turns:
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
-        self._waiting: OrderedDict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = OrderedDict()
+        self._waiting = Fair[tuple[Future[Any], Callable[[], Any]]]()
         self._lock = Lock()
 
     def do(self, tenant: str, work: Callable[[], Result]) -> Future[Result]:
         """Queue a piece of work."""
         done: Future[Result] = Future()
         with self._lock:
-            self._waiting.setdefault(tenant, deque()).append((done, work))
+            self._waiting.put(tenant, (done, work))
         self._thread.submit(self._next)  # as many calls as pieces: whose is done is settled when one begins
         return done
 
     def _next(self) -> None:
         with self._lock:
-            tenant, queue = self._waiting.popitem(last=False)
-            done, work = queue.popleft()
-            if queue:
-                self._waiting[tenant] = queue
+            ((done, work),) = self._waiting.take()
         fulfil(done, work)
