@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from metier.errors import MetierError
 from metier.events import Event, Listener, silent
+from metier.hardware import spin
 from metier.recipe import Recipe
 from metier.run import Run
 
@@ -96,6 +97,7 @@ def stop_all() -> None:
 
 def _main() -> None:
     """The child: events and the result as lines of JSON."""
+    spin(1_000)  # as at the command line, whoever has started it
     said = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints, in whatever language, must not mix with them
     asked = json.loads(sys.stdin.readline())

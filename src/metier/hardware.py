@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ import psutil
 
 DEVICES = ("cpu", "cuda", "mps")
 _KEPT = {-3: 32 * 2**20, -1: 512 * 2**20}  # mallopt's M_MMAP_THRESHOLD, at its highest, and M_TRIM_THRESHOLD, in bytes
+_LOOKS = 2.0  # seconds between two looks at what others take of the machine
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -258,6 +260,16 @@ def _main(layer: Layer, threads: int) -> None:
     print(json.dumps(asdict(rates)))
 
 
+def spin(looks: int) -> None:
+    """Before torch is loaded: so often a thread that waits for others looks again before it sleeps.
+
+    To be woken takes longer than many a product, and to look takes a core from whoever else has work. Whoever sets
+    OMP_WAIT_POLICY has decided.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = str(looks)
+
+
 def settle(threads: int) -> None:
     """Compute with so many threads, and keep the memory that was freed.
 
@@ -270,6 +282,37 @@ def settle(threads: int) -> None:
     if mallopt:
         for option, size in _KEPT.items():
             mallopt(option, size)
+
+
+class Yielding:
+    """Call it before every piece of work: it computes with as many threads as there are cores that others leave.
+
+    A thread waits for all of its fellows, so that one whom another program has pushed off its core costs more than it
+    brings. Others are looked at every few seconds.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._most = self._now = threads
+        self._looked, self._ours = time.monotonic(), _left()
+
+    def __call__(self) -> None:
+        seconds = time.monotonic() - self._looked
+        if seconds < _LOOKS:
+            return
+        left = (_left() - self._ours) / seconds
+        self._looked, self._ours = time.monotonic(), _left()
+        threads = max(1, min(self._most, math.ceil(left - 0.5)))
+        if threads != self._now and seconds < 2 * _LOOKS:  # what was long ago says nothing
+            import torch
+
+            torch.set_num_threads(threads)
+            self._now = threads
+
+
+def _left() -> float:
+    """Core seconds that others have left so far: those that this process took, and those that nobody did."""
+    own = psutil.Process().cpu_times()
+    return float(own.user + own.system + psutil.cpu_times().idle)
 
 
 def fetch_no_kernels() -> None:

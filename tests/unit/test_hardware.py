@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -101,3 +103,49 @@ def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["True", "True"]
+
+
+@pytest.mark.parametrize(("policy", "expected"), [(None, "7"), ("passive", None)])
+def test_how_long_threads_spin_is_the_users_before_it_is_ours(
+    policy: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {"OMP_WAIT_POLICY": policy} if policy else {"GOMP_SPINCOUNT": "20000"})
+    hardware.spin(7)
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+class Machine:
+    """Two cores, of which this process takes what others leave; `turn` goes two seconds on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.left = 0.0
+        self.threads: list[int] = []
+        monkeypatch.setattr(hardware.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(hardware, "_left", lambda: self.left)
+        monkeypatch.setattr(torch, "set_num_threads", self.threads.append)
+
+    def turn(self, others: float, seconds: float = 2.0) -> None:
+        self.now += seconds
+        self.left += (2.0 - others) * seconds
+
+
+def test_cores_that_others_take_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    yielding = hardware.Yielding(2)
+    for others in (0.0, 0.3, 0.7, 1.0, 2.0, 0.9, 0.2, 0.0):
+        machine.turn(others)
+        yielding()
+    assert machine.threads == [1, 2]
+    machine.turn(1.0, seconds=1.0)
+    yielding()  # too soon to tell
+    machine.turn(1.0, seconds=60.0)
+    yielding()  # nobody has computed for long
+    assert machine.threads == [1, 2]
+
+
+def test_what_others_leave_is_measured() -> None:
+    before = hardware._left()
+    begun = time.monotonic()
+    while time.monotonic() - begun < 0.3:
+        pass
+    assert hardware._left() > before

@@ -13,6 +13,7 @@ import typer
 
 from metier.cli import chat, check, compare, demo, evaluate, feedback, init, plan, runs, serve, train
 from metier.errors import MetierError
+from metier.hardware import spin
 
 USER, OURS, GATE = 2, 1, 3
 
@@ -45,10 +46,9 @@ for verb in (*_VERBS, compare.compare, runs.runs, chat.chat, serve.serve, feedba
 
 def main() -> None:
     """Run a verb: exit 0 when done, 2 for the user's mistake or the machine's refusal, 1 for ours, 3 for a gate."""
-    # Read when torch is loaded: threads that wait spin only shortly, then sleep. Beside any other busy program
-    # long spinning makes a step twenty times as slow; never to spin makes it half as slow again alone.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Beside any other busy program long spinning makes a step of training twenty times as slow; never to spin makes it
+    # half as slow again alone (decision 7).
+    spin(1_000)
     try:
         app()
     except MetierError as error:

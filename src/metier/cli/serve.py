@@ -13,6 +13,7 @@ import typer
 
 from metier.cli.common import Offline, PlanSet, Progress, overrides, say
 from metier.errors import MetierError
+from metier.hardware import spin
 
 if TYPE_CHECKING:
     from metier.assistant.safety import Safety
@@ -70,6 +71,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         return
     if not runs:
         raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
+    spin(20_000)  # longer than it takes to begin the next product; the engine yields to others
     from metier.inference.voices import Voices
     from metier.run import Run
     from metier.web.desk import AUTO, Desk

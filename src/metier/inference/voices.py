@@ -18,6 +18,7 @@ from metier.data.showing import Front
 from metier.errors import MetierError
 from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
+from metier.hardware import Yielding
 from metier.inference.engine import Capacity
 from metier.inference.loaded import identity, open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
@@ -245,7 +246,8 @@ class Voices:
             tokens = min(loaded.tokens_per_batch, limits.tokens_per_batch)
             positions = int(_CACHE * loaded.free) // loaded.position_bytes
             engine = loaded.engine(Capacity(tokens, limits.sequences, limits.remember, positions), bank)
-            worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting)
+            yielding = Yielding(run.plan()["threads"])
+            worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting, before=yielding)
             known = (loaded.renderer, loaded.vocabulary, loaded.context)
             self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, positions, bank)
         return self._grounds[key]

@@ -82,8 +82,12 @@ class Worker:
     Between two steps rows of one tenant are scored, and other work is done.
     """
 
-    def __init__(self, engine: Answering, *, sequences: int, capacity: int) -> None:
+    def __init__(
+        self, engine: Answering, *, sequences: int, capacity: int, before: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before` is called on its thread before each piece of the engine's work."""
         self._engine = engine
+        self._before = before
         self._sequences = sequences
         self.capacity = capacity
         self._waiting = Fair[Ticket]()
@@ -189,6 +193,7 @@ class Worker:
                 self._work.clear()
             for each, done in work:
                 fulfil(done, each)
+            self._before()
             self._score(scoring)
             self._step()
 

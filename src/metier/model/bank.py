@@ -1,6 +1,6 @@
 """Low-rank adapters of many runs beside one base, in one forward: every token passes through its own.
 
-Shapes: N tokens or sequences, R ranks of all adapters of a layer, I inputs, O outputs.
+Shapes: N tokens, R ranks of an adapter, or of all of a layer, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from transformers.pytorch_utils import Conv1D
 from metier.errors import ModelError
 from metier.files import read_json
 from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, load
-
-Pattern = tuple[tuple[str, int, float], ...]
-"""What lies side by side in a layer: each adapter with its rank and its scale."""
 
 BASE = ""
 """Who passes through no adapter."""
@@ -63,23 +60,23 @@ def _low_rank(weights: Path) -> bool:
 
 @dataclass(frozen=True)
 class _LowRank:
-    """What an adapter adds in one layer: x → (x down' · scale) up'."""
+    """What an adapter adds in one layer: x → x down up, its scale being in `down`."""
 
-    down_RI: Tensor
-    up_OR: Tensor
-    scale: float
+    down_IR: Tensor
+    up_RO: Tensor
 
 
 @dataclass
 class _Layer:
-    """One layer's low ranks laid side by side; `of` says whose columns are where."""
+    """One layer's low ranks laid side by side, with whose each is; `of` has those of each adapter alone.
 
-    down_RI: Tensor
-    up_OR: Tensor
-    scale_R: Tensor
+    Layers with the same `pattern` have the same ranks of the same adapters.
+    """
+
+    beside: _LowRank
     place_R: Tensor
-    of: Mapping[str, slice]
-    pattern: Pattern
+    of: Mapping[str, _LowRank]
+    pattern: tuple[int, ...]
 
 
 @dataclass
@@ -93,8 +90,9 @@ class Bank:
     _places: dict[str, int] = field(default_factory=lambda: {BASE: -1})
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
-    _worked_out: dict[tuple[Pattern, bool], Tensor] = field(default_factory=dict)
-    _converted: tuple[Tensor, Tensor] | None = None
+    _head: nn.Module | None = None
+    _mine: dict[tuple[tuple[int, ...], bool], Tensor] = field(default_factory=dict)
+    _handed: tuple[Tensor, Tensor] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,9 +122,9 @@ class Bank:
 
     @contextmanager
     def passing(self, names: Sequence[str], asked: Tensor | None = None) -> Iterator[None]:
-        """For one forward: whose each sequence of the batch is, or each token of its only one.
+        """For one forward: whose each token of its only sequence is. One name alone stands for all.
 
-        One name alone stands for all. With `asked` the output head runs at these tokens alone. Raises `ModelError` for
+        With `asked` the output head runs at these tokens alone. Raises `ModelError` for
         an adapter that is not here.
         """
         self.assert_known(*names)
@@ -136,11 +134,12 @@ class Bank:
         try:
             yield
         finally:
-            self._passing, self._asked, self._converted = BASE, None, None
-            self._worked_out.clear()
+            self._passing, self._asked, self._handed = BASE, None, None
+            self._mine.clear()
 
     def _arrange(self) -> None:
         self._places = {BASE: -1, **{name: place for place, name in enumerate(self._adapters)}}
+        self._head = self.network.get_output_embeddings()  # type: ignore[operator]
         layers = dict.fromkeys(layer for each in self._adapters.values() for layer in each)
         self._layers = {layer: self._side_by_side(layer) for layer in layers}
         for layer in layers.keys() - self._hooked:
@@ -149,50 +148,43 @@ class Bank:
 
     def _side_by_side(self, layer: str) -> _Layer:
         own = {name: each[layer] for name, each in self._adapters.items() if layer in each}
-        ranks = [len(each.down_RI) for each in own.values()]
-        ends = torch.tensor(ranks).cumsum(0).tolist()
-        each_R = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(ranks))
-        device = next(iter(own.values())).down_RI.device
-        return _Layer(
-            torch.cat([each.down_RI for each in own.values()]),
-            torch.cat([each.up_OR for each in own.values()], dim=1),
-            torch.tensor([each.scale for each in own.values()], device=device)[each_R.to(device)],
-            torch.tensor([self._places[name] for name in own], device=device)[each_R.to(device)],
-            {name: slice(end - rank, end) for name, rank, end in zip(own, ranks, ends, strict=True)},
-            tuple((name, rank, each.scale) for (name, each), rank in zip(own.items(), ranks, strict=True)),
-        )
+        down_IR = torch.cat([each.down_IR for each in own.values()], dim=1)
+        up_RO = torch.cat([each.up_RO for each in own.values()])
+        pattern = tuple(self._places[name] for name, each in own.items() for _ in each.up_RO)
+        return _Layer(_LowRank(down_IR, up_RO), torch.tensor(pattern, device=up_RO.device), own, pattern)
 
     def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's output with what the adapters add, in the numbers in which they were trained."""
         layer, passing = self._layers.get(name), self._passing
-        if layer is None or (isinstance(passing, str) and passing not in layer.of):
+        if layer is None:
             return output
-        if isinstance(passing, str):
-            own = layer.of[passing]  # exactly what it would be alone
-            scale = layer.scale_R[own]
-        else:
-            own = slice(None)
-            head = self._asked is not None and module is self.network.get_output_embeddings()  # type: ignore[operator]
-            scale = self._scales(layer, passing[self._asked] if head else passing, head=head)
-            scale = scale.view(*inputs[0].shape[:-1], -1)
-        low = (self._in(layer.down_RI.dtype, inputs[0]) @ layer.down_RI[own].T) * scale
-        total = output.to(low.dtype)
-        total.view(-1, total.shape[-1]).addmm_(low.view(-1, low.shape[-1]), layer.up_OR[:, own].T)
-        return total.to(output.dtype)
+        if not isinstance(passing, str):
+            every = layer.beside
+            low_NR = self._rows(inputs[0], every) @ every.down_IR
+            low_NR *= self._shares(layer, passing, head=self._asked is not None and module is self._head)
+            return _added(output, low_NR, every)
+        own = layer.of.get(passing)  # exactly what it would be alone
+        return _added(output, self._rows(inputs[0], own) @ own.down_IR, own) if own else output
 
-    def _in(self, dtype: torch.dtype, x: Tensor) -> Tensor:
-        """An input in other numbers: several layers in a row are handed the same."""
-        if self._converted is None or self._converted[0] is not x:
-            self._converted = x, x.to(dtype)
-        return self._converted[1]
+    def _rows(self, x: Tensor, low: _LowRank) -> Tensor:
+        """An input as rows [N, I] in an adapter's numbers: several layers one behind the other are handed the same."""
+        if self._handed is None or self._handed[0] is not x:
+            self._handed = x, x.reshape(-1, x.shape[-1]).to(low.down_IR.dtype)
+        return self._handed[1]
 
-    def _scales(self, layer: _Layer, passing_N: Tensor, *, head: bool) -> Tensor:
-        """By what each rank counts for each that passes, [N, R]: worked out once a forward for all layers alike."""
+    def _shares(self, layer: _Layer, passing_N: Tensor, *, head: bool) -> Tensor:
+        """1 for each rank that counts for who passes, else 0, [N, R]: made once a forward for all layers alike."""
         key = layer.pattern, head
-        if key not in self._worked_out:
-            mine_NR = passing_N.to(layer.place_R.device)[:, None] == layer.place_R
-            self._worked_out[key] = mine_NR * layer.scale_R
-        return self._worked_out[key]
+        if key not in self._mine:
+            asked_N = passing_N[self._asked] if head else passing_N
+            mine_NR = asked_N.to(layer.place_R.device)[:, None] == layer.place_R
+            self._mine[key] = mine_NR.to(layer.beside.up_RO.dtype)
+        return self._mine[key]
+
+
+def _added(output: Tensor, low_NR: Tensor, low: _LowRank) -> Tensor:
+    total_NO = output.to(low_NR.dtype).view(-1, output.shape[-1])
+    return total_NO.addmm_(low_NR, low.up_RO).to(output.dtype).view(output.shape)
 
 
 def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
@@ -203,11 +195,12 @@ def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
             if not isinstance(kind := module.get_base_layer(), nn.Linear | Conv1D):
                 problem = f"{name}: stands beside {path}, a {type(kind).__name__}, in which low ranks do not add up"
                 raise ModelError(problem, "merge it into its base, and serve the run of that")
-            down, up = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
+            down_RI, up_OR = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
             scaling: dict[str, float] = vars(module)["scaling"]
-            found[path.removeprefix("base_model.model.")] = _LowRank(down, up, scaling["default"])
+            scaled_IR = (down_RI * scaling["default"]).T.contiguous()
+            found[path.removeprefix("base_model.model.")] = _LowRank(scaled_IR, up_OR.T.contiguous())
     return found
 
 
 def _weight(linear: nn.Module) -> Tensor:
-    return linear.get_parameter("weight").detach().clone()
+    return linear.get_parameter("weight").detach()

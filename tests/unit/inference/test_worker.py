@@ -192,3 +192,12 @@ def test_an_adapter_that_is_gone_is_no_base() -> None:
         worker.score([Example((1, 2), (0.0, 1.0))], "gone").result(20)
     assert asked(worker, Request(PROMPTS[0], 3, STOP)).tokens()
     worker.stop(10)
+
+
+def test_what_comes_before_each_piece_of_work_is_done_on_the_engines_thread() -> None:
+    seen = list[str]()
+    worker = Worker(engine(), sequences=2, capacity=4, before=lambda: seen.append(threading.current_thread().name))
+    asked(worker, Request(PROMPTS[0], 3, STOP)).tokens()
+    worker.stop(10)
+    assert len(seen) >= 3
+    assert {*seen} == {"engine"}
