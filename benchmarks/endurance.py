@@ -98,13 +98,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         names = [_in_float32(run, Path(folder)) for run in options.runs]
         with _server(names, Path(folder)) as (process, url):
-            asyncio.run(_all(psutil.Process(process.pid), url, options.answers, options.minutes))
+            served = [each.name for each in names]
+            asyncio.run(_all(psutil.Process(process.pid), url, served, options.answers, options.minutes))
 
 
-async def _all(process: psutil.Process, url: str, answers: int, minutes: float) -> None:
+async def _all(process: psutil.Process, url: str, names: Sequence[str], answers: int, minutes: float) -> None:
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as client:
-        models = [each.id async for each in client.models.list() if each.id != "auto" and "/" not in each.id]
-        runs = [each for each in models if each.startswith(("lora", "qlora", "none"))]
+        models = [each async for each in client.models.list()]
+        bases = {each.id for each in models if each.id != "auto" and not (each.model_extra or {})["parent"]}
+        runs = [each.id for each in models if each.id in {*names, *bases}]
         asked = [Asked(model, text.format(n=n)) for model in runs for n in range(12) for text in _QUESTIONS]
         asked = list(dict.fromkeys(asked))
         print(f"{len(runs)} models, {len(asked)} different requests")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from metier.web.dispatch import Dispatch, Typed
 
 _ENGINES = "native, llamacpp or vllm"
+_FEWEST = 10  # held-out questions, to know what belongs here
+_LOST = 0.05  # of them may be declined; else none is
 _NEEDED = ("fastapi", "uvicorn", "llguidance", "prometheus_client")
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
@@ -145,7 +147,7 @@ def _care(path: Path | None, sides: Typed) -> Care:
 
 
 def _scope(sides: Typed, safety: Safety) -> Scope | None:
-    """What the served runs are there for, and how often that is told wrongly."""
+    """What the served runs are there for, where their rows tell it; and how often it is told wrongly."""
     from metier.assistant.scope import Scope, elsewhere
 
     train, validation, heldout = (
@@ -156,7 +158,11 @@ def _scope(sides: Typed, safety: Safety) -> Scope | None:
     domains, others = [*sides["train"]], elsewhere()[1]
     medical = any(map(safety.is_medical, domains))
     scope = Scope.fit(domains, train, validation, safety.lexicon, medical=medical)
-    told = f"{scope.declined(heldout)} of {len(heldout)} held-out questions"
+    lost = scope.declined(heldout)
+    told = f"{lost} of {len(heldout)} held-out questions"
+    if len(heldout) < _FEWEST or lost > _LOST * len(heldout):
+        say(f"note  no question is declined: {told} would be; more rows would tell what belongs here")
+        return None
     say(f"what belongs to no domain is declined: {told}, {scope.declined(others)} of {len(others)} of no trade at all")
     return scope
 
