@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from metier.inference.beginnings import Beginnings, Key
+from metier.inference.beginnings import Beginning, Beginnings, Key
 from metier.inference.cache import Next, decoder
 from metier.inference.reading import Prompt
 from metier.inference.sampling import Sampler, Sampling
@@ -102,6 +102,8 @@ class _Active:
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
     passed: int = 0  # how many have begun that had come later
+    whole: bool = True  # whether the forward that reads it reads all of it
+    begun: Beginning | None = None  # what others have read
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -221,12 +223,14 @@ class Engine:
             return []
         self._active += fresh
         slots, logits = self._decoder.step(prompts, tokens)
+        if fresh and not fresh[0].whole:  # it came alone, and in front of those who decode
+            slots, logits = slots[1:], logits[1:]
         deltas = self._chosen([self._active[slot] for slot in slots], logits)
         for slot, delta in sorted(zip(slots, deltas, strict=True), key=lambda pair: pair[0], reverse=True):
             if delta.finish:
                 self._keep(slot)
                 self._release(slot)
-        self._requeue_crossers()
+        self._requeue()
         return deltas
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[int], str]]:
@@ -241,13 +245,19 @@ class Engine:
                     yield places[delta.handle], tokens[delta.handle], delta.finish
 
     def _admissible(self, side: bool) -> tuple[list[_Active], list[Prompt]]:
-        """Waiting requests for which there are places, as many as one forward reads; fewer where others decode."""
+        """Waiting requests for which there are places, as many as one forward reads; fewer where others decode.
+
+        Of a prompt that is longer a part is read, and the rest behind it the next time.
+        """
         admitted, prompts = list[_Active](), list[Prompt]()
         most = room = self._capacity.tokens_per_batch // (_GENTLE if self._active else 1)
         while (first := self._first(admitted)) and self._side(first.length) == side:
             prompt = self._prompt(first)
             if prompt.new > room and room < most:
                 break
+            if self._forward.forks and not side:  # a part that ends before the boundary would have other factors
+                prompt = replace(prompt, tokens=prompt.tokens[: prompt.known + room])
+            first.whole, first.begun = len(prompt.tokens) == first.length, None
             room -= prompt.new
             self._begin(first)
             admitted.append(first)
@@ -277,8 +287,8 @@ class Engine:
     def _prompt(self, active: _Active) -> Prompt:
         """What is to be read of it, behind what was read before."""
         key = active.request.key
-        known = None
-        if self._beginnings and not self._side(active.length):
+        known = active.begun and (active.begun, len(active.begun.tokens))
+        if not known and self._beginnings and not self._side(active.length):
             known = self._beginnings.longest(key, active.read)
         return Prompt(active.read, key, active.most, *known or ())
 
@@ -303,11 +313,15 @@ class Engine:
     def _side(self, length: int) -> bool:
         return self._boundary is not None and length > self._boundary
 
-    def _requeue_crossers(self) -> None:
-        """A sequence that has just grown across LongRoPE's boundary is read again with the other factors."""
+    def _requeue(self) -> None:
+        """A prompt of which a part was read goes on from that; a sequence that has just grown across LongRoPE's
+        boundary is read again with the other factors."""
         for slot in range(len(self._active) - 1, -1, -1):
             each = self._active[slot]
-            if self._side(each.length) and not self._side(each.length - 1) and each.tokens:
+            crossed = self._side(each.length) and not self._side(each.length - 1) and each.tokens
+            if not each.whole:
+                each.begun = self._decoder.beginning(slot, each.read)
+            if crossed or not each.whole:
                 self._waiting.appendleft(each)
                 self._release(slot)
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
-from metier.inference.cache import TreeDecoder
+from metier.inference.cache import Next, TreeDecoder
 from metier.inference.engine import Capacity, Engine, Request
+from metier.inference.reading import Prompt
 from metier.inference.shelves import Shelf, held
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
@@ -68,6 +70,15 @@ def alone(made: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
         if token in STOP:
             break
         row.append(token)
+    return row[len(prompt) :]
+
+
+def without_end(made: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
+    """The same where no token ends an answer."""
+    row = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            row.append(int(made(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax()))
     return row[len(prompt) :]
 
 
@@ -208,6 +219,43 @@ def test_who_does_not_fit_is_passed_so_often_and_no_more() -> None:
         begun += sorted(fresh)
     assert begun.index(large) == 5  # behind the first, and four that came later
     assert begun[-1] == large  # and has all the room
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_long_prompt_is_read_in_portions_while_others_decode(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But whole behind LongRoPE's boundary, where a part would have other factors."""
+    read = list[int]()
+    step = TreeDecoder.step
+
+    def seen(self: TreeDecoder, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
+        read.append(sum(each.new for each in prompts))
+        return step(self, prompts, tokens)
+
+    monkeypatch.setattr(TreeDecoder, "step", seen)
+    made, plain = engine(name, tokens=32), network(name, "eager")
+    long = tuple(3 + 7 * place % 40 for place in range(45))
+    said: dict[int, list[int]] = {made.submit(Request(PROMPTS[0], 12, frozenset())): []}
+    while made.busy:
+        for delta in made.step():
+            assert delta.token is not None
+            said.setdefault(delta.handle, []).append(delta.token)
+        if len(read) == 2:
+            asked = [made.submit(Request(prompt, 5, frozenset())) for prompt in (long, PROMPTS[4])]
+    assert read[:8] == ([4, 0, 45, 8, 0, 4, 0, 0] if name == "longrope" else [4, 0, 8, 8, 8, 8, 8, 5])
+    for handle, prompt, count in zip([*said], (PROMPTS[0], long, PROMPTS[4]), (12, 5, 5), strict=True):
+        assert said[handle] == without_end(plain, prompt, count)
+    assert [*said][1:] == asked
+
+
+def test_who_leaves_while_a_prompt_is_read_leaves_nothing() -> None:
+    made = engine("llama", tokens=32)
+    made.submit(Request(PROMPTS[0], 12, frozenset()))
+    made.step()
+    handle = made.submit(Request(tuple(range(3, 40)), 5, STOP))
+    made.step()
+    made.cancel(handle)
+    assert not made.queued
+    assert {delta.handle for delta in made.step()} == {handle - 1}
 
 
 def test_scores_are_each_rows_own() -> None:
