@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from metier.assistant.safety import Safety
 
 MESSAGES = Path(__file__).parents[1] / "safety"
+SAMPLES = Path(__file__).parents[2] / "src/metier/assets/samples"
 
 
 @cache
@@ -49,9 +53,31 @@ def test_messages_that_nobody_looked_at() -> None:
     assert alarms <= 0.03
 
 
+def labelled(name: str, texts: Callable[[dict[str, Any]], str]) -> tuple[list[str], list[str]]:
+    """What a nurse would call urgent and what not, of a file of labels."""
+    rows = [json.loads(line) for line in (MESSAGES / name).read_text(encoding="utf-8").splitlines()]
+    urgent, ordinary = ([texts(row) for row in rows if row["kind"] == kind] for kind in ("urgent", "ordinary"))
+    return urgent, list(dict.fromkeys(ordinary))
+
+
+def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies() -> None:
+    lines = (SAMPLES / "medical.jsonl").read_text(encoding="utf-8").splitlines()
+    talks = [json.loads(line)["messages"] for line in lines]
+    urgent, ordinary = labelled("medical_sample.jsonl", lambda row: str(talks[row["row"] - 1][row["turn"]]["content"]))
+    assert sum(map(emergency, ordinary)) <= 0.2 * len(ordinary)
+    assert sum(map(emergency, urgent)) >= 0.8 * len(urgent)
+
+
+def test_ordinary_letters_to_doctors_are_seldom_taken_for_emergencies(shared: Path) -> None:
+    with (shared / "data/care_multidomain/final_training_data.csv").open(encoding="utf-8", newline="") as opened:
+        letters = [row["prompt"] for row in csv.DictReader(opened)]
+    _, ordinary = labelled("care_letters.jsonl", lambda row: letters[row["row"] - 1])
+    assert sum(map(emergency, ordinary)) <= 0.14 * len(ordinary)
+
+
 @pytest.mark.parametrize("domain", ["banking", "telecom"])
 def test_samples_of_other_trades_are_hardly_ever_taken_for_emergencies(domain: str) -> None:
-    path = Path(__file__).parents[2] / "src/metier/assets/samples" / f"{domain}.jsonl"
-    talks = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = (SAMPLES / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()
+    talks = [json.loads(line)["messages"] for line in lines]
     said = [turn["content"] for talk in talks for turn in talk if turn["role"] == "user"]
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04
