@@ -23,6 +23,7 @@ from metier.files import digest
 
 _LEARNED = "safety"  # folder of the texts that the second layer learns from
 _LIKE = "like known emergencies"
+_PASSAGE, _FURTHER = 35, 10  # words of a passage, and from one to the next
 _FOREIGN_LETTERS = 0.4  # of a message's letters, in another script than Latin
 _FOREIGN_WORDS = 2  # function words of another language, and more than twice as many as of English
 
@@ -157,8 +158,17 @@ class Safety:
         return None
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
-        if margin <= self.rules.likeness.threshold or self.language(said) not in self.languages:
+        """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""
+        like = self.rules.likeness
+        if self.language(said) not in self.languages:
             return None
+        if margin <= like.threshold:
+            passages = _passages(said)
+            margins = self.learned.margins(passages) if passages else [-math.inf]
+            margin = max(margins)
+            if margin <= like.buried:
+                return None
+            said = passages[[*margins].index(margin)]
         return (
             _LIKE,
             f"{self.learned.because(said)} (margin {margin:.2f})",
@@ -187,6 +197,13 @@ class Safety:
     @cached_property
     def _function_words(self) -> Mapping[str, frozenset[str]]:
         return {name: frozenset(listed.split()) for name, listed in self.rules.other_languages.items()}
+
+
+def _passages(said: str) -> list[str]:
+    """So many words in a row, of a message that has more: among others even an emergency is hardly heard."""
+    words = said.split()
+    begins = range(0, len(words) - _PASSAGE + _FURTHER, _FURTHER) if len(words) > _PASSAGE else ()
+    return [" ".join(words[begin : begin + _PASSAGE]) for begin in begins]
 
 
 def _lines(rules: Rules, kind: Urgent | Literal["harmless"]) -> list[str]:

@@ -193,6 +193,20 @@ def test_what_is_like_known_emergencies_tells_by_which_words(safety: Safety) -> 
     assert "ribs" in found.because
 
 
+def test_an_emergency_is_heard_in_the_midst_of_other_talk(safety: Safety) -> None:
+    talk = (
+        "Hello, I would like to change the address of my account, we moved to a bigger flat in May and love it here. "
+        "The garden is small but the children have a swing and the school is round the corner. "
+    )
+    more = "Please send the new card there, too, and the letter about the interest, if that is possible. Many thanks!"
+    said = f"{talk}She feels like an iron strap sits around her ribs and it goes into her jaw. {more}"
+    assert safety.before(f"{talk}{more}", "banking") is None
+    assert safety.learned.margin(said) < safety.rules.likeness.threshold
+    found = told(safety, said)
+    assert found.rule == "like known emergencies"
+    assert "ribs" in found.because or "jaw" in found.because
+
+
 def test_every_fault_of_a_file_is_told_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "safety.toml"
     path.write_text(
