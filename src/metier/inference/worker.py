@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from itertools import chain
+from traceback import format_tb
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from metier.errors import MetierError
 from metier.inference.engine import Delta, Read, Request
@@ -17,6 +21,8 @@ from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
 _SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
+
+_log = logging.getLogger("metier")
 
 Result = TypeVar("Result")
 Heard = Callable[[Delta | Exception], None]
@@ -136,7 +142,7 @@ class Worker:
         done: Future[Result] = Future()
         with self._news:
             if self._ended:
-                raise _stopped()
+                raise self._stopped()
             self._work.append((work, done))
             self._news.notify()
         return done
@@ -177,31 +183,65 @@ class Worker:
         self._thread.join(timeout)
 
     def _assert_open(self) -> None:
-        if self._draining:
-            raise _stopped()
+        if self._draining or self._ended:
+            raise self._stopped()
         if self.load[1] >= self.capacity:
             raise FullError(f"{self.capacity} requests wait already", "ask again in a moment")
 
+    def _stopped(self) -> StoppedError:
+        if self._draining:
+            return StoppedError("the server is being stopped", "ask again in a moment")
+        return StoppedError("the engine has ended", "restart the server; its log says more")
+
     def _run(self) -> None:
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._draining or self._work or self._pending)
-                self._ended = self._draining and not (self._work or self._pending)
-                if self._ended:
-                    return
-                work, scoring = [*self._work], self._scoring.take(_together)
-                self._work.clear()
-            for each, done in work:
-                fulfil(done, each)
-            self._before()
-            self._score(scoring)
-            self._step()
+        try:
+            while not self._ended:
+                self._turn()
+        except Exception as error:  # nobody may wait for a thread that is no more
+            where = "".join(format_tb(error.__traceback__))  # not its text, in which may stand what somebody asked
+            _log.error("the engine has ended: %s\n%s", type(error).__name__, where)
+            self._give_up(error)
+
+    def _turn(self) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._draining or self._work or self._pending)
+            self._ended = self._draining and not (self._work or self._pending)
+            work = [*self._work]
+            self._work.clear()
+        if self._ended:
+            return
+        for each, done in work:
+            fulfil(done, each)
+        self._before()
+        self._score()
+        self._step()
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell all who wait and all who are being answered."""
+
+        def broken() -> NoReturn:
+            raise error
+
+        with self._news:
+            self._ended = True
+            told = [*self._speaking.values(), *chain.from_iterable(self._waiting.values())]
+            results = [done for _, done in self._work]
+            results += [each.result for each in chain.from_iterable(self._scoring.values())]
+            for each in (self._speaking, self._waiting, self._work, self._scoring):
+                each.clear()
+        for done in results:
+            fulfil(done, broken)
+        for ticket in told:
+            with suppress(Exception):  # it may be what broke
+                ticket.heard(error)
 
     @property
     def _pending(self) -> bool:
         return bool(self._speaking) or any(self._waiting.values()) or any(self._scoring.values())
 
-    def _score(self, asked: Sequence[_Scoring]) -> None:
+    def _score(self) -> None:
+        with self._news:
+            asked = self._scoring.take(_together)
         if not asked:
             return
         rows = [row for each in asked for row in each.rows]
@@ -238,7 +278,7 @@ class Worker:
     def _submit(self, ticket: Ticket) -> None:
         try:
             ticket.handle = self._engine.submit(ticket.request)
-        except MetierError as error:  # its adapter was unloaded while it waited
+        except Exception as error:  # its adapter was unloaded while it waited; whatever it is, the others go on
             ticket.heard(error)
         else:
             self._speaking[ticket.handle] = ticket
@@ -268,10 +308,6 @@ def _together(alike: Sequence[_Scoring], another: _Scoring) -> bool:
     """Whether they are scored at once: of one adapter, up to a size."""
     size = sum(each.size for each in alike) + another.size
     return another.adapter == alike[0].adapter and size <= _SCORED
-
-
-def _stopped() -> StoppedError:
-    return StoppedError("the server is being stopped", "ask again in a moment")
 
 
 def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -201,3 +202,46 @@ def test_what_comes_before_each_piece_of_work_is_done_on_the_engines_thread() ->
     worker.stop(10)
     assert len(seen) >= 3
     assert {*seen} == {"engine"}
+
+
+def test_what_breaks_between_two_steps_is_told_to_all_and_nobody_is_kept_waiting() -> None:
+    broken = threading.Event()
+
+    def look() -> None:
+        if broken.is_set():
+            raise OSError(24, "Too many open files")
+
+    worker = Worker(engine(sequences=1), sequences=1, capacity=9, before=look)
+    gate = held(worker)
+    ears = [asked(worker, Request(PROMPTS[0], 3, STOP)) for _ in range(2)]
+    scored = worker.score([Example((1, 2), (0.0, 1.0))])
+    broken.set()
+    gate.set()
+    for ear in ears:
+        with pytest.raises(OSError, match="Too many open files"):
+            ear.tokens()
+    with pytest.raises(OSError, match="Too many open files"):
+        scored.result(20)
+    later = Request(PROMPTS[0], 3, STOP)
+    for ask in (partial(asked, worker, later), partial(worker.score, []), partial(worker.do, broken.clear)):
+        with pytest.raises(StoppedError, match="the engine has ended"):
+            ask()
+    worker.stop(10)
+    assert worker.load == (0, 0)
+
+
+def test_a_request_that_an_engine_cannot_take_is_told_to_its_asker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine()
+    worker, take = Worker(made, sequences=2, capacity=9), made.submit
+
+    def submit(request: Request) -> int:
+        if request.tenant == "unlucky":
+            raise RuntimeError("can't start new thread")
+        return take(request)
+
+    monkeypatch.setattr(made, "submit", submit)
+    unlucky, other = (asked(worker, Request(PROMPTS[0], 3, STOP, tenant=each)) for each in ("unlucky", "other"))
+    with pytest.raises(RuntimeError, match="can't start"):
+        unlucky.tokens()
+    assert other.tokens()
+    worker.stop(10)
