@@ -305,8 +305,9 @@ class Yielding:
             return
         left = (now - self._ours) / seconds
         self._looked, self._ours = time.monotonic(), now
-        threads = max(1, min(self._most, math.ceil(left - 0.5)))
-        if threads != self._now and seconds < 2 * _LOOKS:  # what was long ago says nothing
+        lately = seconds < 2 * _LOOKS  # what was long ago says nothing: whoever took a core may have left it
+        threads = max(1, min(self._most, math.ceil(left - 0.5))) if lately else self._most
+        if threads != self._now:
             import torch
 
             torch.set_num_threads(threads)

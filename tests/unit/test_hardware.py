@@ -143,6 +143,11 @@ def test_cores_that_others_take_are_left_to_them(monkeypatch: pytest.MonkeyPatch
     machine.turn(1.0, seconds=60.0)
     yielding()  # nobody has computed for long
     assert machine.threads == [1, 2]
+    machine.turn(1.0)
+    yielding()
+    machine.turn(1.0, seconds=60.0)
+    yielding()
+    assert machine.threads == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), psutil.AccessDenied()])
