@@ -82,10 +82,18 @@ class _Scoring:
         return sum(len(row.tokens) for row in self.rows)
 
 
+@dataclass
+class _Reading:
+    rows: Sequence[Sequence[int]]
+    top: int
+    adapter: str
+    result: Future[list[list[Read]]] = field(default_factory=Future)
+
+
 class Worker:
     """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
 
-    Between two steps rows of one tenant are scored, and other work is done.
+    Between two steps rows of one tenant are scored or read, and other work is done.
     """
 
     def __init__(
@@ -97,7 +105,7 @@ class Worker:
         self._sequences = sequences
         self.capacity = capacity
         self._waiting = Fair[Ticket]()
-        self._scoring = Fair[_Scoring]()
+        self._rows = Fair[_Scoring | _Reading]()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
@@ -129,13 +137,23 @@ class Worker:
         asked = _Scoring(rows, adapter)
         with self._news:
             self._assert_open()
-            self._scoring.put(tenant, asked)
+            self._rows.put(tenant, asked)
             self._news.notify()
         return asked.result
 
-    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> Future[list[list[Read]]]:
-        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
-        return self.do(partial(self._engine.read, rows, top, adapter))
+    def read(
+        self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", tenant: str = ""
+    ) -> Future[list[list[Read]]]:
+        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place.
+
+        Raises as `ask`.
+        """
+        asked = _Reading(rows, top, adapter)
+        with self._news:
+            self._assert_open()
+            self._rows.put(tenant, asked)
+            self._news.notify()
+        return asked.result
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
         """Something on the engine's thread, between two steps. Raises `StoppedError` once that has ended."""
@@ -162,7 +180,7 @@ class Worker:
     @property
     def load(self) -> tuple[int, int]:
         """How many requests decode, and how many wait."""
-        waiting = sum(map(len, self._waiting.values())) + sum(map(len, self._scoring.values()))
+        waiting = sum(map(len, self._waiting.values())) + sum(map(len, self._rows.values()))
         return len(self._speaking), waiting
 
     @property
@@ -213,7 +231,7 @@ class Worker:
         for each, done in work:
             fulfil(done, each)
         self._before()
-        self._score()
+        self._look()
         self._step()
 
     def _give_up(self, error: Exception) -> None:
@@ -226,8 +244,8 @@ class Worker:
             self._ended = True
             told = [*self._speaking.values(), *chain.from_iterable(self._waiting.values())]
             results = [done for _, done in self._work]
-            results += [each.result for each in chain.from_iterable(self._scoring.values())]
-            for each in (self._speaking, self._waiting, self._work, self._scoring):
+            results += [each.result for each in chain.from_iterable(self._rows.values())]
+            for each in (self._speaking, self._waiting, self._work, self._rows):
                 each.clear()
         for done in results:
             fulfil(done, broken)
@@ -237,13 +255,19 @@ class Worker:
 
     @property
     def _pending(self) -> bool:
-        return bool(self._speaking) or any(self._waiting.values()) or any(self._scoring.values())
+        return bool(self._speaking) or any(self._waiting.values()) or any(self._rows.values())
 
-    def _score(self) -> None:
+    def _look(self) -> None:
+        """Score or read the rows whose turn it is."""
         with self._news:
-            asked = self._scoring.take(_together)
-        if not asked:
-            return
+            asked = self._rows.take(_together)
+        for each in asked:
+            if isinstance(each, _Reading):
+                fulfil(each.result, partial(self._engine.read, each.rows, each.top, each.adapter))
+        if scored := [each for each in asked if isinstance(each, _Scoring)]:
+            self._score(scored)
+
+    def _score(self, asked: Sequence[_Scoring]) -> None:
         rows = [row for each in asked for row in each.rows]
         found: Future[list[float]] = Future()
         fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
@@ -304,10 +328,10 @@ class Worker:
         self._speaking.pop(ticket.handle, None)
 
 
-def _together(alike: Sequence[_Scoring], another: _Scoring) -> bool:
-    """Whether they are scored at once: of one adapter, up to a size."""
-    size = sum(each.size for each in alike) + another.size
-    return another.adapter == alike[0].adapter and size <= _SCORED
+def _together(alike: Sequence[_Scoring | _Reading], another: _Scoring | _Reading) -> bool:
+    """Whether they are done at once: rows to be scored, of one adapter, up to a size."""
+    scored = [each for each in (*alike, another) if isinstance(each, _Scoring) and each.adapter == another.adapter]
+    return len(scored) == len(alike) + 1 and sum(each.size for each in scored) <= _SCORED
 
 
 def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:

@@ -166,6 +166,23 @@ def test_tenants_take_turns_in_being_scored() -> None:
     assert order == ["greedy0", "modest3", "greedy1", "greedy2"]
 
 
+def test_tenants_take_turns_in_being_read_and_answers_go_on_between() -> None:
+    worker, order, gate = Worker(engine(), sequences=2, capacity=5), list[str](), threading.Event()
+    worker.do(lambda: gate.wait(10))
+    speaking = Request(PROMPTS[0], 3, frozenset())
+    worker.ask(speaking, lambda news: order.append("token") if isinstance(news, Delta) else None)
+    for number, tenant in enumerate(("greedy", "greedy", "modest")):
+        read = worker.read([PROMPTS[0]], 1, tenant=tenant)
+        read.add_done_callback(lambda _, name=f"{tenant}{number}": order.append(name))
+    worker.score([Example(PROMPTS[0], (0.0, *[1.0] * 3))], tenant="greedy")
+    with pytest.raises(FullError):
+        worker.read([PROMPTS[0]], 1, tenant="greedy")
+    gate.set()
+    worker.stop(30)
+    assert [each for each in order if each != "token"] == ["greedy0", "modest2", "greedy1"]
+    assert order[:5:2] == ["greedy0", "modest2", "greedy1"]
+
+
 def test_what_an_engine_has_no_room_for_waits_where_tenants_take_turns() -> None:
     one_place = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 64, positions=64), boundary=None)
     worker, order, held = Worker(one_place, sequences=64, capacity=100), list[str](), threading.Event()
