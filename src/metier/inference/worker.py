@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from traceback import format_tb
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from metier.errors import MetierError
 from metier.inference.engine import Delta, Read, Request
@@ -26,7 +26,7 @@ _log = logging.getLogger("metier")
 
 Result = TypeVar("Result")
 Heard = Callable[[Delta | Exception], None]
-"""Called on the worker's thread with every token, or with what broke the engine; must not wait."""
+"""Called with every token, or with what became of the request instead, on any thread; must not wait."""
 
 
 class FullError(MetierError):
@@ -70,6 +70,9 @@ class Ticket:
     heard: Heard
     handle: int = 0
 
+    def fail(self, error: Exception) -> None:
+        self.heard(error)
+
 
 @dataclass
 class _Scoring:
@@ -81,6 +84,9 @@ class _Scoring:
     def size(self) -> int:
         return sum(len(row.tokens) for row in self.rows)
 
+    def fail(self, error: Exception) -> None:
+        _fail(self.result, error)
+
 
 @dataclass
 class _Reading:
@@ -89,10 +95,14 @@ class _Reading:
     adapter: str
     result: Future[list[list[Read]]] = field(default_factory=Future)
 
+    def fail(self, error: Exception) -> None:
+        _fail(self.result, error)
+
 
 class Worker:
     """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
 
+    Where as many wait, the newest of whoever has the most gives way to a tenant that has at least two fewer.
     Between two steps rows of one tenant are scored or read, and other work is done.
     """
 
@@ -115,10 +125,13 @@ class Worker:
         self._thread.start()
 
     def ask(self, request: Request, heard: Heard) -> Ticket:
-        """Queue a request. Raises `FullError` where as many wait as may, `StoppedError` once it drains."""
+        """Queue a request. Raises `FullError` where as many wait as may, `StoppedError` once it drains.
+
+        It may hear `FullError` later, where it gives way to another tenant's.
+        """
         ticket = Ticket(request, heard)
         with self._news:
-            self._assert_open()
+            self._make_room(request.tenant)
             self._waiting.put(request.tenant, ticket)
             self._news.notify()
         return ticket
@@ -136,7 +149,7 @@ class Worker:
         """The weighted log-probability of each row. Raises as `ask`."""
         asked = _Scoring(rows, adapter)
         with self._news:
-            self._assert_open()
+            self._make_room(tenant)
             self._rows.put(tenant, asked)
             self._news.notify()
         return asked.result
@@ -150,7 +163,7 @@ class Worker:
         """
         asked = _Reading(rows, top, adapter)
         with self._news:
-            self._assert_open()
+            self._make_room(tenant)
             self._rows.put(tenant, asked)
             self._news.notify()
         return asked.result
@@ -200,11 +213,21 @@ class Worker:
             self._news.notify()
         self._thread.join(timeout)
 
-    def _assert_open(self) -> None:
+    def _make_room(self, tenant: str) -> None:
+        """For one more of a tenant's."""
         if self._draining or self._ended:
             raise self._stopped()
-        if self.load[1] >= self.capacity:
-            raise FullError(f"{self.capacity} requests wait already", "ask again in a moment")
+        if self.load[1] < self.capacity:
+            return
+        full = FullError(f"{self.capacity} requests wait already", "ask again in a moment")
+        queues: tuple[Fair[Any], ...] = (self._waiting, self._rows)
+        waiting = Counter[str]()
+        for each in queues:
+            waiting.update({name: len(queue) for name, queue in each.items()})
+        greediest, most = waiting.most_common(1)[0]
+        if waiting[tenant] + 1 >= most:
+            raise full
+        max((each.get(greediest, deque()) for each in queues), key=len).pop().fail(full)
 
     def _stopped(self) -> StoppedError:
         if self._draining:
@@ -237,21 +260,18 @@ class Worker:
     def _give_up(self, error: Exception) -> None:
         """Tell all who wait and all who are being answered."""
 
-        def broken() -> NoReturn:
-            raise error
-
         with self._news:
             self._ended = True
-            told = [*self._speaking.values(), *chain.from_iterable(self._waiting.values())]
-            results = [done for _, done in self._work]
-            results += [each.result for each in chain.from_iterable(self._rows.values())]
-            for each in (self._speaking, self._waiting, self._work, self._rows):
+            told: list[Ticket | _Scoring | _Reading] = [*self._speaking.values()]
+            told += [*chain(*self._waiting.values()), *chain(*self._rows.values())]
+            work = [done for _, done in self._work]
+            for each in (self._speaking, self._waiting, self._rows, self._work):
                 each.clear()
-        for done in results:
-            fulfil(done, broken)
-        for ticket in told:
-            with suppress(Exception):  # it may be what broke
-                ticket.heard(error)
+        for done in work:
+            _fail(done, error)
+        for asked in told:
+            with suppress(Exception):  # who hears it may be what broke
+                asked.fail(error)
 
     @property
     def _pending(self) -> bool:
@@ -332,6 +352,11 @@ def _together(alike: Sequence[_Scoring | _Reading], another: _Scoring | _Reading
     """Whether they are done at once: rows to be scored, of one adapter, up to a size."""
     scored = [each for each in (*alike, another) if isinstance(each, _Scoring) and each.adapter == another.adapter]
     return len(scored) == len(alike) + 1 and sum(each.size for each in scored) <= _SCORED
+
+
+def _fail(done: Future[Any], error: Exception) -> None:
+    if done.set_running_or_notify_cancel():
+        done.set_exception(error)
 
 
 def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:

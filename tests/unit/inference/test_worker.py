@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -110,6 +111,28 @@ def test_a_full_queue_and_a_stopped_server_refuse() -> None:
     assert [len(ear.tokens()) for ear in ears] == [3, 3]  # what was taken is answered
     with pytest.raises(StoppedError):
         worker.ask(Request(PROMPTS[0], 3, frozenset()), Ear())
+
+
+def test_who_fills_the_queue_gives_way_to_who_has_less() -> None:
+    worker = Worker(engine(), sequences=1, capacity=4)
+    gate = held(worker)
+    tenant = "greedy"
+    request, row = Request(PROMPTS[0], 3, frozenset(), tenant=tenant), Example((1, 2), (0.0, 1.0))
+    ears = [asked(worker, request) for _ in range(2)]
+    futures = [worker.score([row], tenant=tenant), worker.read([(1, 2)], 1, tenant=tenant)]
+    with pytest.raises(FullError):
+        worker.ask(request, Ear())
+    modest = [asked(worker, replace(request, tenant="modest")) for _ in range(2)]
+    assert worker.load == (0, 4)
+    for late in ("modest", tenant):
+        with pytest.raises(FullError):
+            worker.score([row], tenant=late)
+    with pytest.raises(FullError, match="4 requests wait already"):
+        ears[1].tokens()
+    gate.set()
+    worker.stop(20)
+    assert [len(ear.tokens()) for ear in (ears[0], *modest)] == [3, 3, 3]
+    assert [isinstance(each.exception(0), FullError) for each in futures] == [False, True]
 
 
 def test_who_left_frees_the_place(worker: Worker) -> None:
