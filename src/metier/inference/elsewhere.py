@@ -225,7 +225,7 @@ class Elsewhere:
                 self._tell(handle, request, answer)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._news.put(Failed(handle, self._child.gone(error)))
-        except MetierError as error:
+        except Exception as error:  # a refusal, or an event of a form that nobody knows: whoever waits must hear of it
             self._news.put(Failed(handle, error))
 
     def _tell(self, handle: int, request: Request, answer: http.client.HTTPResponse) -> None:
