@@ -299,10 +299,15 @@ class Yielding:
         seconds = time.monotonic() - self._looked
         if seconds < _LOOKS:
             return
-        left = (_left() - self._ours) / seconds
-        self._looked, self._ours = time.monotonic(), _left()
-        threads = max(1, min(self._most, math.ceil(left - 0.5)))
-        if threads != self._now and seconds < 2 * _LOOKS:  # what was long ago says nothing
+        try:
+            now = _left()
+        except (OSError, psutil.Error):  # as where too many files are open: it goes on with as many
+            return
+        left = (now - self._ours) / seconds
+        self._looked, self._ours = time.monotonic(), now
+        lately = seconds < 2 * _LOOKS  # what was long ago says nothing: whoever took a core may have left it
+        threads = max(1, min(self._most, math.ceil(left - 0.5))) if lately else self._most
+        if threads != self._now:
             import torch
 
             torch.set_num_threads(threads)

@@ -53,7 +53,7 @@ def served(desk: Desk, home: Path, keys: Keys | None = None, **rules: Any) -> It
     """Its address, as long as the block lasts."""
     jobs = Jobs(home / "jobs", desk.voices.add, offline=True)
     app = make_app(desk, jobs, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home)
-    server = Server(configured(app, Address(port=0)), jobs)
+    server = Server(configured(app, Address(port=0)), jobs, desk.voices)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -106,7 +106,7 @@ def test_no_module_bears_the_name_of_a_function_beside_it() -> None:
 def test_nothing_catches_everything_but_the_edge() -> None:
     # Each names its reason.
     reasoned = {SOURCE / "data" / "rendering.py", SOURCE / "evaluation" / "tasks.py"}
-    reasoned |= {SOURCE / "inference" / "worker.py", SOURCE / "web" / "chat.py"}
+    reasoned |= {SOURCE / "inference" / "worker.py", SOURCE / "inference" / "elsewhere.py", SOURCE / "web" / "chat.py"}
     reasoned |= {SOURCE / "web" / "jobs.py", SOURCE / "web" / "guard.py"}
     allowed = {SOURCE / "cli" / "main.py"} | reasoned
     for path in FILES:

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from unittest.mock import Mock
 
+import psutil
 import pytest
 import torch
 
@@ -141,6 +143,25 @@ def test_cores_that_others_take_are_left_to_them(monkeypatch: pytest.MonkeyPatch
     machine.turn(1.0, seconds=60.0)
     yielding()  # nobody has computed for long
     assert machine.threads == [1, 2]
+    machine.turn(1.0)
+    yielding()
+    machine.turn(1.0, seconds=60.0)
+    yielding()
+    assert machine.threads == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), psutil.AccessDenied()])
+def test_where_nothing_can_be_seen_of_others_it_goes_on(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    yielding = hardware.Yielding(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(hardware, "_left", Mock(side_effect=error))
+        machine.turn(1.0)
+        yielding()
+    assert not machine.threads
+    machine.turn(1.0, seconds=1.0)
+    yielding()
+    assert machine.threads == [1]
 
 
 def test_what_others_leave_is_measured() -> None:

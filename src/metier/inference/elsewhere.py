@@ -113,14 +113,14 @@ class Child:
         why = f"has ended with {ended}" if ended is not None else f"does not answer: {error}"
         return StoppedError(f"{self.name} {why}", "start metier again")
 
-    def stop(self) -> None:
-        """Harmless where it has ended."""
+    def stop(self, patience: float = _ENDS) -> None:
+        """Ask it to end, and end it after so many seconds. Harmless where it has ended."""
         if self._log.closed:
             return  # its number may be another's by now
         atexit.unregister(self.stop)
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDS)
+            self._process.wait(patience)
         if os.name == "posix":
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # and whatever it has started
@@ -225,7 +225,7 @@ class Elsewhere:
                 self._tell(handle, request, answer)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._news.put(Failed(handle, self._child.gone(error)))
-        except MetierError as error:
+        except Exception as error:  # a refusal, or an event of a form that nobody knows: whoever waits must hear of it
             self._news.put(Failed(handle, error))
 
     def _tell(self, handle: int, request: Request, answer: http.client.HTTPResponse) -> None:

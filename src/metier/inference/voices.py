@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from metier.data.items import Item, Message
 from metier.data.rendering import Renderer
@@ -44,6 +44,12 @@ class Limits:
     tokens_per_batch: int = 512
 
 
+class Closing(Protocol):
+    """What ends another engine: it is asked to, and made to after so many seconds."""
+
+    def __call__(self, patience: float = ...) -> None: ...
+
+
 @dataclass(frozen=True)
 class Ground:
     """A base that answers, by a recipe's name for it, which may be a path from `home`.
@@ -62,7 +68,7 @@ class Ground:
     positions: int | None = None
     bank: Bank | None = None
     engine: str = NATIVE
-    close: Callable[[], None] = lambda: None
+    close: Closing = lambda patience=0.0: None
 
     @property
     def shared(self) -> bool:

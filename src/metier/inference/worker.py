@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from traceback import format_tb
 from typing import Any, Protocol, TypeVar
 
 from metier.errors import MetierError
@@ -18,9 +22,11 @@ from metier.trees import Example
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
 _SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
 
+_log = logging.getLogger("metier")
+
 Result = TypeVar("Result")
 Heard = Callable[[Delta | Exception], None]
-"""Called on the worker's thread with every token, or with what broke the engine; must not wait."""
+"""Called with every token, or with what became of the request instead, on any thread; must not wait."""
 
 
 class FullError(MetierError):
@@ -64,6 +70,9 @@ class Ticket:
     heard: Heard
     handle: int = 0
 
+    def fail(self, error: Exception) -> None:
+        self.heard(error)
+
 
 @dataclass
 class _Scoring:
@@ -75,11 +84,26 @@ class _Scoring:
     def size(self) -> int:
         return sum(len(row.tokens) for row in self.rows)
 
+    def fail(self, error: Exception) -> None:
+        _fail(self.result, error)
+
+
+@dataclass
+class _Reading:
+    rows: Sequence[Sequence[int]]
+    top: int
+    adapter: str
+    result: Future[list[list[Read]]] = field(default_factory=Future)
+
+    def fail(self, error: Exception) -> None:
+        _fail(self.result, error)
+
 
 class Worker:
     """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
 
-    Between two steps rows of one tenant are scored, and other work is done.
+    Where as many wait, the newest of whoever has the most gives way to a tenant that has at least two fewer.
+    Between two steps rows of one tenant are scored or read, and other work is done.
     """
 
     def __init__(
@@ -91,7 +115,7 @@ class Worker:
         self._sequences = sequences
         self.capacity = capacity
         self._waiting = Fair[Ticket]()
-        self._scoring = Fair[_Scoring]()
+        self._rows = Fair[_Scoring | _Reading]()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
@@ -101,10 +125,13 @@ class Worker:
         self._thread.start()
 
     def ask(self, request: Request, heard: Heard) -> Ticket:
-        """Queue a request. Raises `FullError` where as many wait as may, `StoppedError` once it drains."""
+        """Queue a request. Raises `FullError` where as many wait as may, `StoppedError` once it drains.
+
+        It may hear `FullError` later, where it gives way to another tenant's.
+        """
         ticket = Ticket(request, heard)
         with self._news:
-            self._assert_open()
+            self._make_room(request.tenant)
             self._waiting.put(request.tenant, ticket)
             self._news.notify()
         return ticket
@@ -122,21 +149,31 @@ class Worker:
         """The weighted log-probability of each row. Raises as `ask`."""
         asked = _Scoring(rows, adapter)
         with self._news:
-            self._assert_open()
-            self._scoring.put(tenant, asked)
+            self._make_room(tenant)
+            self._rows.put(tenant, asked)
             self._news.notify()
         return asked.result
 
-    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> Future[list[list[Read]]]:
-        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
-        return self.do(partial(self._engine.read, rows, top, adapter))
+    def read(
+        self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", tenant: str = ""
+    ) -> Future[list[list[Read]]]:
+        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place.
+
+        Raises as `ask`.
+        """
+        asked = _Reading(rows, top, adapter)
+        with self._news:
+            self._make_room(tenant)
+            self._rows.put(tenant, asked)
+            self._news.notify()
+        return asked.result
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
         """Something on the engine's thread, between two steps. Raises `StoppedError` once that has ended."""
         done: Future[Result] = Future()
         with self._news:
             if self._ended:
-                raise _stopped()
+                raise self._stopped()
             self._work.append((work, done))
             self._news.notify()
         return done
@@ -156,7 +193,7 @@ class Worker:
     @property
     def load(self) -> tuple[int, int]:
         """How many requests decode, and how many wait."""
-        waiting = sum(map(len, self._waiting.values())) + sum(map(len, self._scoring.values()))
+        waiting = sum(map(len, self._waiting.values())) + sum(map(len, self._rows.values()))
         return len(self._speaking), waiting
 
     @property
@@ -176,34 +213,81 @@ class Worker:
             self._news.notify()
         self._thread.join(timeout)
 
-    def _assert_open(self) -> None:
+    def _make_room(self, tenant: str) -> None:
+        """For one more of a tenant's."""
+        if self._draining or self._ended:
+            raise self._stopped()
+        if self.load[1] < self.capacity:
+            return
+        full = FullError(f"{self.capacity} requests wait already", "ask again in a moment")
+        queues: tuple[Fair[Any], ...] = (self._waiting, self._rows)
+        waiting = Counter[str]()
+        for each in queues:
+            waiting.update({name: len(queue) for name, queue in each.items()})
+        greediest, most = waiting.most_common(1)[0]
+        if waiting[tenant] + 1 >= most:
+            raise full
+        max((each.get(greediest, deque()) for each in queues), key=len).pop().fail(full)
+
+    def _stopped(self) -> StoppedError:
         if self._draining:
-            raise _stopped()
-        if self.load[1] >= self.capacity:
-            raise FullError(f"{self.capacity} requests wait already", "ask again in a moment")
+            return StoppedError("the server is being stopped", "ask again in a moment")
+        return StoppedError("the engine has ended", "restart the server; its log says more")
 
     def _run(self) -> None:
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._draining or self._work or self._pending)
-                self._ended = self._draining and not (self._work or self._pending)
-                if self._ended:
-                    return
-                work, scoring = [*self._work], self._scoring.take(_together)
-                self._work.clear()
-            for each, done in work:
-                fulfil(done, each)
-            self._before()
-            self._score(scoring)
-            self._step()
+        try:
+            while not self._ended:
+                self._turn()
+        except Exception as error:  # nobody may wait for a thread that is no more
+            where = "".join(format_tb(error.__traceback__))  # not its text, in which may stand what somebody asked
+            _log.error("the engine has ended: %s\n%s", type(error).__name__, where)
+            self._give_up(error)
+
+    def _turn(self) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._draining or self._work or self._pending)
+            self._ended = self._draining and not (self._work or self._pending)
+            work = [*self._work]
+            self._work.clear()
+        if self._ended:
+            return
+        for each, done in work:
+            fulfil(done, each)
+        self._before()
+        self._look()
+        self._step()
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell all who wait and all who are being answered."""
+
+        with self._news:
+            self._ended = True
+            told: list[Ticket | _Scoring | _Reading] = [*self._speaking.values()]
+            told += [*chain(*self._waiting.values()), *chain(*self._rows.values())]
+            work = [done for _, done in self._work]
+            for each in (self._speaking, self._waiting, self._rows, self._work):
+                each.clear()
+        for done in work:
+            _fail(done, error)
+        for asked in told:
+            with suppress(Exception):  # who hears it may be what broke
+                asked.fail(error)
 
     @property
     def _pending(self) -> bool:
-        return bool(self._speaking) or any(self._waiting.values()) or any(self._scoring.values())
+        return bool(self._speaking) or any(self._waiting.values()) or any(self._rows.values())
+
+    def _look(self) -> None:
+        """Score or read the rows whose turn it is."""
+        with self._news:
+            asked = self._rows.take(_together)
+        for each in asked:
+            if isinstance(each, _Reading):
+                fulfil(each.result, partial(self._engine.read, each.rows, each.top, each.adapter))
+        if scored := [each for each in asked if isinstance(each, _Scoring)]:
+            self._score(scored)
 
     def _score(self, asked: Sequence[_Scoring]) -> None:
-        if not asked:
-            return
         rows = [row for each in asked for row in each.rows]
         found: Future[list[float]] = Future()
         fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
@@ -238,7 +322,7 @@ class Worker:
     def _submit(self, ticket: Ticket) -> None:
         try:
             ticket.handle = self._engine.submit(ticket.request)
-        except MetierError as error:  # its adapter was unloaded while it waited
+        except Exception as error:  # its adapter was unloaded while it waited; whatever it is, the others go on
             ticket.heard(error)
         else:
             self._speaking[ticket.handle] = ticket
@@ -264,14 +348,15 @@ class Worker:
         self._speaking.pop(ticket.handle, None)
 
 
-def _together(alike: Sequence[_Scoring], another: _Scoring) -> bool:
-    """Whether they are scored at once: of one adapter, up to a size."""
-    size = sum(each.size for each in alike) + another.size
-    return another.adapter == alike[0].adapter and size <= _SCORED
+def _together(alike: Sequence[_Scoring | _Reading], another: _Scoring | _Reading) -> bool:
+    """Whether they are done at once: rows to be scored, of one adapter, up to a size."""
+    scored = [each for each in (*alike, another) if isinstance(each, _Scoring) and each.adapter == another.adapter]
+    return len(scored) == len(alike) + 1 and sum(each.size for each in scored) <= _SCORED
 
 
-def _stopped() -> StoppedError:
-    return StoppedError("the server is being stopped", "ask again in a moment")
+def _fail(done: Future[Any], error: Exception) -> None:
+    if done.set_running_or_notify_cancel():
+        done.set_exception(error)
 
 
 def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:

@@ -100,7 +100,8 @@ async def _given(asked: Continued) -> list[list[Read]]:
     if asked.body.logprobs is None:
         return [[Read(token, None) for token in prompt] for prompt in asked.prompts]
     ground, adapter = asked.target.voice.ground, asked.target.voice.adapter
-    return await asyncio.wrap_future(ground.worker.read(asked.prompts, asked.body.logprobs, adapter))
+    tenant = asked.requests[0].tenant
+    return await asyncio.wrap_future(ground.worker.read(asked.prompts, asked.body.logprobs, adapter, tenant))
 
 
 def _prompts(target: Target, several: Sequence[Any]) -> list[tuple[int, ...]]:

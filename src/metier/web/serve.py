@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from metier.errors import MetierError
+from metier.inference.voices import Voices
 from metier.web.app import DRAIN, make_app
 from metier.web.desk import Desk
 from metier.web.guard import Rules
@@ -69,13 +70,18 @@ class Server(uvicorn.Server):
     """Told to stop, it takes nothing new, has tunings write their checkpoints, and lets answers end; told twice, it
     ends at once."""
 
-    def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
+    def __init__(self, config: uvicorn.Config, jobs: Jobs, voices: Voices) -> None:
         super().__init__(config)
         self._jobs = jobs
+        self._voices = voices
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            os._exit(128 + sig)  # tunings end with this process
+            try:
+                for ground in self._voices.grounds:  # tunings end with this process, other engines do not
+                    ground.close(0)
+            finally:
+                os._exit(128 + sig)
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -105,4 +111,4 @@ def run_server(desk: Desk, jobs: Jobs, address: Address, keys: Keys, home: Path)
     app = make_app(desk, jobs, Rules(hosts=address.names, origins=tuple(address.origins)), keys, home=home)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the server raises its signal again once it has stopped, as it should
-    Server(configured(app, address), jobs).run()
+    Server(configured(app, address), jobs, desk.voices).run()

@@ -20,6 +20,7 @@ V, STEP = 512, 7
 SLOW = V - 1  # a prompt that ends with it is answered slowly
 BAD = V - 2  # with this one not at all
 DEADLY = V - 3  # and this one is its end
+STRANGE = V - 4  # and this one is answered in a form that nobody knows
 
 
 def likely(prompt: Sequence[int], place: int) -> list[float]:
@@ -64,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(400, {"error": {"message": "the prompt is bad"}})
         elif body["prompt"][-1] == DEADLY:
             os._exit(3)
+        elif body["prompt"][-1] == STRANGE:
+            self._stream([{"hello": "you"}], slow=False)
         elif NAME == "vllm":
             self._vllm(body)
         else:

@@ -170,6 +170,12 @@ def test_a_refusal_is_told_to_who_asked_alone(other: Other) -> None:
     assert "refuses: the prompt is bad" in str(bad[0].error)
 
 
+def test_an_event_that_nobody_knows_is_told_as_a_failure(other: Other) -> None:
+    (heard,) = other.heard(Request((stand_in.STRANGE,), 2, STOP)).values()
+    assert isinstance(heard[0], Failed)
+    assert isinstance(heard[0].error, KeyError)
+
+
 def test_its_end_is_told(tmp_path: Path, name: str) -> None:
     dying = Other(tmp_path, name)
     (heard,) = dying.heard(Request((stand_in.DEADLY,), 2, STOP)).values()

@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -111,6 +113,29 @@ def test_a_full_queue_and_a_stopped_server_refuse() -> None:
         worker.ask(Request(PROMPTS[0], 3, frozenset()), Ear())
 
 
+def test_who_fills_the_queue_gives_way_to_who_has_less() -> None:
+    worker = Worker(engine(), sequences=1, capacity=4)
+    gate = held(worker)
+    tenant = "greedy"
+    request, row = Request(PROMPTS[0], 3, frozenset(), tenant=tenant), Example((1, 2), (0.0, 1.0))
+    ears = [asked(worker, request) for _ in range(2)]
+    scored, read = worker.score([row], tenant=tenant), worker.read([(1, 2)], 1, tenant=tenant)
+    with pytest.raises(FullError):
+        worker.ask(request, Ear())
+    modest = [asked(worker, replace(request, tenant="modest")) for _ in range(2)]
+    assert worker.load == (0, 4)
+    for late in ("modest", tenant):
+        with pytest.raises(FullError):
+            worker.score([row], tenant=late)
+    with pytest.raises(FullError, match="4 requests wait already"):
+        ears[1].tokens()
+    gate.set()
+    worker.stop(20)
+    assert [len(ear.tokens()) for ear in (ears[0], *modest)] == [3, 3, 3]
+    assert scored.exception(0) is None
+    assert isinstance(read.exception(0), FullError)
+
+
 def test_who_left_frees_the_place(worker: Worker) -> None:
     long = Request(PROMPTS[0], 100_000, frozenset())
     tickets = [worker.ask(long, lambda _: None) for _ in range(3)]
@@ -165,6 +190,27 @@ def test_tenants_take_turns_in_being_scored() -> None:
     assert order == ["greedy0", "modest3", "greedy1", "greedy2"]
 
 
+def test_tenants_take_turns_in_being_read_and_answers_go_on_between() -> None:
+    worker, order, gate = Worker(engine(), sequences=2, capacity=5), list[str](), threading.Event()
+    worker.do(lambda: gate.wait(10))
+
+    def heard(name: str, _: object) -> None:
+        order.append(name)
+
+    speaking = Request(PROMPTS[0], 3, frozenset())
+    worker.ask(speaking, lambda news: order.append("token") if isinstance(news, Delta) else None)
+    for number, tenant in enumerate(("greedy", "greedy", "modest")):
+        read = worker.read([PROMPTS[0]], 1, tenant=tenant)
+        read.add_done_callback(partial(heard, f"{tenant}{number}"))
+    worker.score([Example(PROMPTS[0], (0.0, *[1.0] * 3))], tenant="greedy")
+    with pytest.raises(FullError):
+        worker.read([PROMPTS[0]], 1, tenant="greedy")
+    gate.set()
+    worker.stop(30)
+    assert [each for each in order if each != "token"] == ["greedy0", "modest2", "greedy1"]
+    assert order[:5:2] == ["greedy0", "modest2", "greedy1"]
+
+
 def test_what_an_engine_has_no_room_for_waits_where_tenants_take_turns() -> None:
     one_place = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 64, positions=64), boundary=None)
     worker, order, held = Worker(one_place, sequences=64, capacity=100), list[str](), threading.Event()
@@ -201,3 +247,46 @@ def test_what_comes_before_each_piece_of_work_is_done_on_the_engines_thread() ->
     worker.stop(10)
     assert len(seen) >= 3
     assert {*seen} == {"engine"}
+
+
+def test_what_breaks_between_two_steps_is_told_to_all_and_nobody_is_kept_waiting() -> None:
+    broken = threading.Event()
+
+    def look() -> None:
+        if broken.is_set():
+            raise OSError(24, "Too many open files")
+
+    worker = Worker(engine(sequences=1), sequences=1, capacity=9, before=look)
+    gate = held(worker)
+    ears = [asked(worker, Request(PROMPTS[0], 3, STOP)) for _ in range(2)]
+    scored = worker.score([Example((1, 2), (0.0, 1.0))])
+    broken.set()
+    gate.set()
+    for ear in ears:
+        with pytest.raises(OSError, match="Too many open files"):
+            ear.tokens()
+    with pytest.raises(OSError, match="Too many open files"):
+        scored.result(20)
+    later = Request(PROMPTS[0], 3, STOP)
+    for ask in (partial(asked, worker, later), partial(worker.score, []), partial(worker.do, broken.clear)):
+        with pytest.raises(StoppedError, match="the engine has ended"):
+            ask()
+    worker.stop(10)
+    assert worker.load == (0, 0)
+
+
+def test_a_request_that_an_engine_cannot_take_is_told_to_its_asker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine()
+    worker, take = Worker(made, sequences=2, capacity=9), made.submit
+
+    def submit(request: Request) -> int:
+        if request.tenant == "unlucky":
+            raise RuntimeError("can't start new thread")
+        return take(request)
+
+    monkeypatch.setattr(made, "submit", submit)
+    unlucky, other = (asked(worker, Request(PROMPTS[0], 3, STOP, tenant=each)) for each in ("unlucky", "other"))
+    with pytest.raises(RuntimeError, match="can't start"):
+        unlucky.tokens()
+    assert other.tokens()
+    worker.stop(10)
