@@ -37,8 +37,13 @@ def test_it_does_not_matter_who_stops_it(
             super().__init__(*args, **how)
             assert self.stdin
             write = self.stdin.flush
-            self.stdin.flush = lambda: (write(), self.send_signal(number))[0]  # type: ignore[method-assign]
 
-    monkeypatch.setattr(child.subprocess, "Popen", Ended)
+            def written() -> None:
+                write()
+                self.send_signal(number)
+
+            self.stdin.flush = written  # type: ignore[method-assign]
+
+    monkeypatch.setattr(subprocess, "Popen", Ended)
     with pytest.raises(error):
         child.train(recipe, {}, offline=True, on_event=silent)
