@@ -120,6 +120,14 @@ def test_two_who_load_a_new_base_at_once_share_it_and_keep_no_threads_of_their_o
     opened.stop(10)
 
 
+def test_a_run_that_is_served_already_is_not_opened_again(runs: dict[str, Run], voices: Voices, tmp_path: Path) -> None:
+    """Nor one that was trained a second time elsewhere; another one is refused."""
+    again = Run(Path(shutil.copytree(runs["small"].directory, tmp_path / runs["small"].name)))
+    assert voices.add(again, "small") is voices["small"]
+    with pytest.raises(MetierError, match="is served already"):
+        voices.add(runs["large"], "small")
+
+
 @pytest.mark.parametrize("name", ["small", "shown", "ia3"])
 def test_what_cannot_be_served_leaves_nothing_open(
     runs: dict[str, Run], name: str, monkeypatch: pytest.MonkeyPatch

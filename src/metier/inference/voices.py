@@ -163,13 +163,15 @@ class Voices:
         return tuple(self._grounds.values())
 
     def add(self, run: Run, name: str = "") -> Voice:
-        """Open a run.
+        """Open a run; one that is served under this name already, wherever it lies, is what answers on.
 
-        Raises `MetierError` where a name is taken or the run cannot be talked with, `ModelError` where base or
+        Raises `MetierError` where a name is another's or the run cannot be talked with, `ModelError` where base or
         adapter have changed; nothing of it stays open then.
         """
         name = name or run.name
         with self._changing:
+            if (served := self._voices.get(name)) and _is_same(served, run):
+                return served
             self._assert_free(run, name)
             stood = self.grounds
             ground, adapter = self._ground(run), BASE
@@ -267,6 +269,11 @@ def _identity(run: Run, ground: Ground) -> Identity:
     """Of a base as it was opened: its weights were found to be those that the run names."""
     renderer = ground.renderer
     return Identity(ground.model, run.facts["hashes"]["base"], renderer.tokenizer_digest, renderer.template_digest)
+
+
+def _is_same(served: Voice, run: Run) -> bool:
+    """Whether a run, which may have been trained twice, is the one that is served."""
+    return served.run is not None and (served.run.facts["key"], served.digest) == (run.facts["key"], _digest(run))
 
 
 def _digest(run: Run) -> str:
