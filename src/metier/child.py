@@ -21,7 +21,12 @@ from metier.recipe import Recipe
 from metier.run import Run
 
 _running: set[subprocess.Popen[str]] = set()
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _CRASHED = "a fault of metier's, not yours; its lines stand above"
+
+
+class _Stopped(MetierError):
+    """A child was asked to end before it was done."""
 
 
 def train(
@@ -39,7 +44,10 @@ def train(
     A child that was asked to stop stops this process too: `KeyboardInterrupt`.
     """
     how = {"overrides": dict(overrides), "offline": offline, "beside_others": beside_others}
-    return Run(Path(_asked("train", recipe, how, on_event, started)["run"]))
+    try:
+        return Run(Path(_asked("train", recipe, how, on_event, started)["run"]))
+    except _Stopped:
+        raise KeyboardInterrupt from None
 
 
 def foresee(recipe: Recipe, *, offline: bool) -> dict[str, Any]:
@@ -60,11 +68,11 @@ def _asked(
     command = [sys.executable, "-m", "metier.child"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
         _running.add(child)
-        started(child.terminate)
         assert child.stdin
         assert child.stdout
         child.stdin.write(json.dumps(asked) + "\n")
         child.stdin.flush()  # and left open: its end tells the child that this process is gone
+        started(child.terminate)  # now, for what is stopped at once reads nothing any more
         result: dict[str, Any] = {}
         try:
             for line in child.stdout:
@@ -75,8 +83,9 @@ def _asked(
                     result = said
         finally:
             _running.discard(child)
-    if "stopped" in result:
-        raise KeyboardInterrupt
+    # A signal ends it by itself until it listens to them, whether this process sent it or, to all at once, the system.
+    if "stopped" in result or (not result and -child.returncode in _STOPS):
+        raise _Stopped(result.get("stopped") or "was stopped before it was done")
     if result and "error" not in result:
         return result
     raise MetierError(result.get("error") or _why(child.returncode), result.get("hint", ""))
@@ -103,7 +112,7 @@ def _main() -> None:
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, lambda *_: stopping.set())
     recipe = Recipe.of(asked["recipe"], Path(asked["path"]))
     try:

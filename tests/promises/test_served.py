@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import metier.inference.voices as voices_module
 from metier.data.items import Item, Message
+from metier.errors import MetierError, ModelError
 from metier.inference.engine import Delta, Request
 from metier.inference.voices import Limits, Voice, Voices
 from metier.run import Run
@@ -115,6 +118,49 @@ def test_two_who_load_a_new_base_at_once_share_it_and_keep_no_threads_of_their_o
         assert load is not threading.current_thread()
         assert not load.is_alive()
     opened.stop(10)
+
+
+def test_a_run_that_is_served_already_is_not_opened_again(runs: dict[str, Run], voices: Voices, tmp_path: Path) -> None:
+    """Nor one that was trained a second time elsewhere; another one is refused."""
+    again = Run(Path(shutil.copytree(runs["small"].directory, tmp_path / runs["small"].name)))
+    assert voices.add(again, "small") is voices["small"]
+    with pytest.raises(MetierError, match="is served already"):
+        voices.add(runs["large"], "small")
+
+
+@pytest.mark.parametrize("name", ["small", "shown", "ia3"])
+def test_what_cannot_be_served_leaves_nothing_open(
+    runs: dict[str, Run], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Run) -> None:
+        raise MetierError("passages.txt: is gone")
+
+    opened, front_of = Voices(Limits(sequences=1), offline=True), voices_module.front_of
+    monkeypatch.setattr(voices_module, "front_of", gone)
+    with pytest.raises(MetierError, match="is gone"):
+        opened.add(runs[name], name)
+    assert not opened.grounds
+    monkeypatch.setattr(voices_module, "front_of", front_of)
+    stands = opened.add(runs["large"], "large").ground
+    monkeypatch.setattr(voices_module, "front_of", gone)
+    with pytest.raises(MetierError, match="is gone"):
+        opened.add(runs[name], name)
+    assert opened.grounds == (stands,)
+    assert stands.bank
+    assert stands.bank.names == ("large",)
+    opened.stop(10)
+
+
+@pytest.mark.parametrize("name", ["small", "shown", "ia3"])
+def test_a_base_that_has_changed_is_opened_for_no_run(runs: dict[str, Run], name: str, tmp_path: Path) -> None:
+    home = runs[name].directory.parent.parent
+    shutil.copytree(home, tmp_path / "home")
+    with (tmp_path / "home" / "base" / "config.json").open("a") as config:
+        config.write("\n")
+    opened = Voices(Limits(sequences=1), offline=True)
+    with pytest.raises(ModelError, match="base"):
+        opened.add(Run(tmp_path / "home" / "runs" / runs[name].name), name)
+    assert not opened.grounds
 
 
 def user(text: str) -> Message:

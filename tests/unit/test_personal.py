@@ -60,3 +60,30 @@ def test_only_that_is_masked_and_all_of_it() -> None:
     text = "I am Jo, jo@mail.org, 020 7946 0958; card 4111111111111111, born 1.2.1980."
     told = "I am Jo, [e-mail address], [phone number]; card [card number], born [date of birth]."
     assert masked(text) == told
+
+
+@pytest.mark.parametrize(
+    ("repeated", "told"),
+    [
+        ("jo@mail.org ", "[e-mail address] "),
+        ("A-", "A-"),
+        (f"+1{'1' * 31}a ", f"+1{'1' * 31}a "),
+        (f"+1 {'11111 ' * 6}a ", f"+1 {'11111 ' * 6}a "),
+    ],
+)
+def test_a_long_text_takes_as_many_times_longer_than_a_line(repeated: str, told: str) -> None:
+    """Time that grows with the square of the length, or tries every way to group digits, would be minutes."""
+    times = 200_000 // len(repeated)
+    assert masked(repeated * times) == told * times
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+49 (0)30 901 820", "+44 (20) 7946 0958", "+33 1 23 45 67 89", "+33 1 23 45 67 8", "+353 1 234 5678",
+        "0049 30 901820", "+390612345678",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("after", ["", ", please", " 2nd floor", ") or so"])
+def test_a_phone_number_ends_where_its_digits_do(text: str, after: str) -> None:
+    assert masked(f"ring {text}{after}") == f"ring [phone number]{after}"

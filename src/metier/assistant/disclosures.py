@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from metier import personal
@@ -12,7 +12,7 @@ from metier.assistant.rules import Secret
 from metier.personal import Found
 
 _BETWEEN = r"[^\d\n.!?]{0,25}?"  # of cue and digits
-_SAYS = r"(?:\s+(?:is|was|are|for \w+ is)\b\s*:?|\s*[:=])\s*[\"'“]?"  # of cue and word
+_SAYS = r"(?:\s+(?:is|was|are|for \w+ is)\b(?:\s*:)?|\s*[:=])\s*[\"'“]?"  # of cue and word
 _ARTICLES = {"a card number": "card number", "an account number": "account number"}
 
 
@@ -28,20 +28,21 @@ class Disclosures:
 
     def find(self, text: str) -> list[Found]:
         """In order; `kind` has its article."""
-        kinds = {own: name for name, own in _ARTICLES.items()}
-        found = [Found(each.start, each.end, kinds[each.kind]) for each in personal.find(text) if each.kind in kinds]
-        for secret, pattern in self.patterns:
-            for match in pattern.finditer(text):
-                start, end = match.span(match.lastindex or 0)
-                free = all(end <= other.start or start >= other.end for other in found)
-                if free and _holds(secret, match[match.lastindex or 0]):
-                    found.append(Found(start, end, secret.name))
-        return sorted(found, key=lambda each: each.start)
+        return personal.apart(self._places(text))
 
     def masked(self, text: str) -> str:
-        for each in reversed(self.find(text)):
-            text = f"{text[: each.start]}[{each.kind.split(' ', 1)[1]}]{text[each.end :]}"
-        return text
+        bare = (replace(each, kind=each.kind.split(" ", 1)[1]) for each in self.find(text))
+        return personal.without(text, bare)
+
+    def _places(self, text: str) -> Iterator[Found]:
+        """The surest first; some may overlap."""
+        kinds = {own: name for name, own in _ARTICLES.items()}
+        yield from (replace(each, kind=kinds[each.kind]) for each in personal.find(text) if each.kind in kinds)
+        for secret, pattern in self.patterns:
+            for match in pattern.finditer(text):
+                place = match.lastindex or 0
+                if _holds(secret, match[place]):
+                    yield Found(*match.span(place), secret.name)
 
 
 def _pattern(secret: Secret) -> re.Pattern[str]:

@@ -72,6 +72,12 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
     """
     recipe, plan = run.finished().recipe(), run.plan()
     source = find_base(recipe.model, recipe.directory, offline=offline, listen=listen)
+    adapted = tuned and run.facts["method"] != "none"  # whose adapter names its base itself
+    if not adapted and run.facts["hashes"]["base"] != source.weights_digest:
+        hint = "restore it, or measure it again: metier eval recipe.toml"
+        if run.facts["method"] != "none":
+            hint = "restore it, or train again: metier train recipe.toml"
+        raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
     template = run.adapter / "chat_template.jinja"
     head = read_head(run.adapter)
     renderer = open_renderer(
@@ -90,10 +96,7 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
     device = plan["device"] if plan["device"] in devices else devices[0]
     base = with_head(source.directory, number_format, device, head, **how)
     network = put(base.network, head) if head else base.network
-    if run.facts["method"] == "none" and run.facts["hashes"]["base"] != source.weights_digest:
-        hint = "restore it, or measure it again: metier eval recipe.toml"
-        raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
-    if tuned and run.facts["method"] != "none":
+    if adapted:
         network = load_adapter(network, run.adapter, identity(recipe.model, source, renderer))
     if network is base.network and base.forward.forks:
         pack_weights(network)

@@ -20,13 +20,12 @@ from metier.events import Listener, silent
 from metier.files import MANIFEST, file_digest
 from metier.hardware import Yielding
 from metier.inference.engine import Capacity
-from metier.inference.loaded import identity, open_run, warn_forgeable
+from metier.inference.loaded import open_run, warn_forgeable
 from metier.inference.questions import Questions, Said, front_of
 from metier.inference.worker import Worker
 from metier.model.adapters import Identity
 from metier.model.bank import BASE, Bank, bankable
 from metier.run import Run
-from metier.stages import find_base
 
 NATIVE = "native"
 
@@ -101,8 +100,7 @@ class Voice:
     @property
     def digest(self) -> str:
         """Of the adapter, by its manifest; "" of a base."""
-        manifest = self.run.adapter / MANIFEST if self.run else None
-        return file_digest(manifest) if manifest and manifest.exists() else ""
+        return _digest(self.run) if self.run else ""
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -171,19 +169,29 @@ class Voices:
         return tuple(self._grounds.values())
 
     def add(self, run: Run, name: str = "") -> Voice:
-        """Open a run.
+        """Open a run; one that is served under this name already, wherever it lies, is what answers on.
 
-        Raises `MetierError` where a name is taken or the run cannot be talked with, `ModelError` where base or
-        adapter have changed.
+        Raises `MetierError` where a name is another's or the run cannot be talked with, `ModelError` where base or
+        adapter have changed; nothing of it stays open then.
         """
         name = name or run.name
         with self._changing:
+            if (served := self._voices.get(name)) and _is_same(served, run):
+                return served
             self._assert_free(run, name)
+            stood = self.grounds
             ground, adapter = self._ground(run), BASE
-            if ground.bank and run.facts["method"] != "none":
-                adapter = name
-                ground.worker.do(partial(ground.bank.add, name, run.adapter, self._identity(run, ground))).result()
-            return self._voice(run, name, ground, adapter)
+            try:
+                if ground.bank and run.facts["method"] != "none":
+                    adapter = name
+                    ground.worker.do(partial(ground.bank.add, name, run.adapter, _identity(run, ground))).result()
+                return self._voice(run, name, ground, adapter)
+            except BaseException:
+                if ground.bank and adapter in ground.bank.names:
+                    ground.worker.do(partial(ground.bank.remove, adapter)).result()
+                if ground not in stood:
+                    self._leave(ground)
+                raise
 
     def add_elsewhere(self, runs: Mapping[str, Run], open_elsewhere: Elsewhere) -> None:
         """Open runs, by name, to be answered by another engine, which is started once for each base with all of its
@@ -228,8 +236,12 @@ class Voices:
             forget = partial(ground.bank.remove, voice.adapter) if ground.bank else lambda: None
             ground.worker.without(voice.adapter, forget).result()
         elif ground not in [each.ground for each in self._voices.values()]:
-            ground.stop(_PATIENCE)
-            self._grounds = {key: each for key, each in self._grounds.items() if each is not ground}
+            self._leave(ground)
+
+    def _leave(self, ground: Ground) -> None:
+        """Stop a base on which no voice stands, and forget it."""
+        ground.stop(_PATIENCE)
+        self._grounds = {key: each for key, each in self._grounds.items() if each is not ground}
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered, or after so many seconds."""
@@ -258,10 +270,21 @@ class Voices:
             self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, positions, bank)
         return self._grounds[key]
 
-    def _identity(self, run: Run, ground: Ground) -> Identity:
-        recipe = run.recipe()
-        source = find_base(recipe.model, recipe.directory, offline=self._offline, listen=self._listen)
-        return identity(recipe.model, source, ground.renderer)
+
+def _identity(run: Run, ground: Ground) -> Identity:
+    """Of a base as it was opened: its weights were found to be those that the run names."""
+    renderer = ground.renderer
+    return Identity(ground.model, run.facts["hashes"]["base"], renderer.tokenizer_digest, renderer.template_digest)
+
+
+def _is_same(served: Voice, run: Run) -> bool:
+    """Whether a run, which may have been trained twice, is the one that is served."""
+    return served.run is not None and (served.run.facts["key"], served.digest) == (run.facts["key"], _digest(run))
+
+
+def _digest(run: Run) -> str:
+    manifest = run.adapter / MANIFEST
+    return file_digest(manifest) if manifest.exists() else ""
 
 
 def _same_tokens(run: Run) -> tuple[Any, ...]:

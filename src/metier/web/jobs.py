@@ -241,7 +241,9 @@ class Jobs:
         except KeyboardInterrupt:
             ended, status = job, "queued"
         except Exception as error:  # the others are tuned all the same
-            ended, status = replace(job, error={"code": "failed", "message": _why(error), "param": None}), "failed"
+            failed = replace(job, error={"code": "failed", "message": _why(error), "param": None})
+            # What fails while all is ended may have failed by that.
+            ended, status = (job, "queued") if self._halted else (failed, "failed")
         finally:
             self._stop.pop(job.id, None)
         while not self._settled(ended, status):

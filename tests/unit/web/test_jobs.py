@@ -107,3 +107,21 @@ def test_one_server_alone_tunes_in_a_folder(
     third = Jobs(tmp_path / "jobs", lambda *_: None)
     assert third.create(job("b"), rows, None).status == "queued"
     third.stop(5)
+
+
+def test_what_fails_while_the_server_stops_goes_on_at_the_next_start(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+
+    def train(*_: Any, started: Callable[[Callable[[], None]], None], **__: Any) -> None:
+        started(stopped.set)
+        assert stopped.wait(5)
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(jobs.child, "train", train)
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    made.create(job("a"), rows, None)
+    until(lambda: made._stop)
+    made.stop(5)
+    assert made.get(job("a").id, "local").status == "queued"
