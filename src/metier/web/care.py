@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from metier.assistant.feedback import Feedback
@@ -41,9 +42,12 @@ class Care:
     def first(self, messages: Sequence[Message], domain: str) -> Said | None:
         """What comes before any model: an emergency, a secret that must not be sent, a person who is wanted."""
         turns = [each.content for each in messages if each.role == "user"]
-        if not turns:
+        waiting = _unanswered(messages)
+        if not waiting:
             return None
-        if self.safety and (found := self.safety.before(turns[-1], domain, turns[:-1])):
+        *others, said = waiting
+        answered = "".join(turns[: -len(waiting)][-1:])
+        if self.safety and (found := self.safety.before(said, domain, unanswered=others, answered=answered)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
         mood = self.moods.of(turns) if self.moods else None
@@ -70,3 +74,9 @@ class Care:
         if safety is None or not domains:
             return Watch()
         return safety.behind(next(filter(safety.is_medical, domains), domains[0]))
+
+
+def _unanswered(messages: Sequence[Message]) -> list[str]:
+    """What users said since the last answer, oldest first."""
+    since = takewhile(lambda each: each.role != "assistant", reversed(messages))
+    return [each.content for each in since if each.role == "user"][::-1]
