@@ -90,16 +90,18 @@ class Safety:
         """Those that the rules cover; serving names the others when it starts."""
         return self.rules.languages
 
-    def is_medical(self, domain: str) -> bool:
-        return "medical" in self._kinds(domain)
+    def is_medical(self, *domains: str) -> bool:
+        """Whether any of these is."""
+        return any("medical" in self._kinds(domain) for domain in domains)
 
-    def is_banking(self, domain: str) -> bool:
-        return "banking" in self._kinds(domain)
+    def is_banking(self, *domains: str) -> bool:
+        """Whether any of these is."""
+        return any("banking" in self._kinds(domain) for domain in domains)
 
     def before(
-        self, said: str, domain: str, *, unanswered: Sequence[str] = (), answered: str = ""
+        self, said: str, *domains: str, unanswered: Sequence[str] = (), answered: str = ""
     ) -> Intervention | None:
-        """What to answer without asking a model, or None.
+        """What to answer without asking a model, or None; `domains` are those to which it may belong.
 
         `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
         it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
@@ -109,13 +111,13 @@ class Safety:
         now = [*latest(unanswered), ends(said)]
         return (
             self._emergency(now, ends(answered))
-            or self._refusal("\n".join(now), domain)
-            or _first(self._foreign(each, domain) for each in now)
+            or self._refusal("\n".join(now), domains)
+            or _first(self._foreign(each, domains) for each in now)
         )
 
-    def behind(self, domain: str) -> Watch:
-        """What an answer in this domain passes through on its way to the reader."""
-        if not self.is_medical(domain):
+    def behind(self, *domains: str) -> Watch:
+        """What an answer that may belong to any of these domains passes through on its way to the reader."""
+        if not self.is_medical(*domains):
             return Watch()
         return Watch(self.gives_dose, self.rules.answers.dosage, self.rules.answers.notice)
 
@@ -180,15 +182,15 @@ class Safety:
             max(self.kinds, key=lambda kind: self.kinds[kind].margin(said)),
         )
 
-    def _refusal(self, said: str, domain: str) -> Intervention | None:
-        found = self.disclosures.find(said) if self.is_banking(domain) else []
+    def _refusal(self, said: str, domains: Sequence[str]) -> Intervention | None:
+        found = self.disclosures.find(said) if self.is_banking(*domains) else []
         if not found:
             return None
         names = " and ".join(dict.fromkeys(each.kind for each in found))
         return Intervention("refusal", "secrets", names, self.rules.answers.secret.replace("{found}", names))
 
-    def _foreign(self, said: str, domain: str) -> Intervention | None:
-        if not self.is_medical(domain) or (language := self.language(said)) in self.languages:
+    def _foreign(self, said: str, domains: Sequence[str]) -> Intervention | None:
+        if not self.is_medical(*domains) or (language := self.language(said)) in self.languages:
             return None
         text = self.rules.answers.language.replace("{languages}", ", ".join(self.languages))
         return Intervention("language", "languages", language, text)

@@ -88,14 +88,14 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], 
     else:
         target = desk.target(body.model, body.domain)
     target = desk.untuned(target) if target and body.untuned else target
-    domain = target.domain if target else ""
-    said = desk.care.first(messages, domain)
-    return target, notes, said or desk.care.declined(messages, domain, chosen=body.model != AUTO)
+    topics = desk.topics_of(target, chosen=body.model != AUTO)
+    said = desk.care.first(messages, topics)
+    return target, notes, said or desk.care.declined(messages, topics, chosen=body.model != AUTO)
 
 
 def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
     """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
-    topics = target.topics or (desk.topics if body.model == AUTO else ())
+    topics = desk.topics_of(target, chosen=body.model != AUTO)
     watch = partial(desk.care.behind, topics)
     if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
         problem = f"response_format: answers of {', '.join(topics)} carry a notice, for which JSON has no place"
