@@ -97,9 +97,8 @@ def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) 
     """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
     topics = desk.topics_of(target, chosen=body.model != AUTO)
     watch = partial(desk.care.behind, topics)
-    if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
-        problem = f"response_format: answers of {', '.join(topics)} carry a notice, for which JSON has no place"
-        raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
+    if watch().notice:
+        _assert_watchable(body, topics)
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
@@ -111,6 +110,17 @@ def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) 
     request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
     requests = [_own(request, target, body, number) for number in range(body.n or 1)]
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
+
+
+def _assert_watchable(body: ChatBody, topics: Sequence[str]) -> None:
+    """Raises `Refusal` for what goes past those who watch over an answer."""
+    answers = f"answers of {', '.join(topics)}"
+    if body.response_format and not isinstance(body.response_format, AsText):
+        problem = f"response_format: {answers} carry a notice, for which JSON has no place"
+        raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
+    if body.logprobs:
+        problem = f"logprobs: of {answers} sentences are withheld, which their tokens would tell"
+        raise Refusal(400, problem, "leave logprobs out, or name another domain", param="logprobs")
 
 
 def _own(request: Request, target: Target, body: ChatBody, number: int) -> Request:
