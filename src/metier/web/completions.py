@@ -43,7 +43,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     prompts = _prompts(target, several)
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
     requests = [
-        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        apart(request_of(target, prompt, body.most or 1, **how), number)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
