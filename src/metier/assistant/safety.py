@@ -6,17 +6,17 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self, TypeVar, get_args
 
 from metier import personal
 from metier.assistant.disclosures import Disclosures
 from metier.assistant.likeness import Learned, lines
-from metier.assistant.phrases import Lexicon, Phrases, ends
+from metier.assistant.phrases import Lexicon, Phrases, ends, latest
 from metier.assistant.rules import ASSETS, Rules, Urgent, read_rules
 from metier.assistant.watch import Watch
 from metier.files import digest
@@ -26,6 +26,8 @@ _LIKE = "like known emergencies"
 _PASSAGE, _FURTHER = 35, 10  # words of a passage, and from one to the next
 _FOREIGN_LETTERS = 0.4  # of a message's letters, in another script than Latin
 _FOREIGN_WORDS = 2  # function words of another language, and more than twice as many as of English
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -89,24 +91,34 @@ class Safety:
         """Those that the rules cover; serving names the others when it starts."""
         return self.rules.languages
 
-    def is_medical(self, domain: str) -> bool:
-        return "medical" in self._kinds(domain)
+    def is_medical(self, *domains: str) -> bool:
+        """Whether any of these is."""
+        return any("medical" in self._kinds(domain) for domain in domains)
 
-    def is_banking(self, domain: str) -> bool:
-        return "banking" in self._kinds(domain)
+    def is_banking(self, *domains: str) -> bool:
+        """Whether any of these is."""
+        return any("banking" in self._kinds(domain) for domain in domains)
 
-    def before(self, said: str, domain: str, history: Sequence[str] = ()) -> Intervention | None:
-        """What to answer without asking a model, or None; `history` is what the same person said before, oldest first.
+    def before(
+        self, said: str, *domains: str, unanswered: Sequence[str] = (), answered: str = ""
+    ) -> Intervention | None:
+        """What to answer without asking a model, or None; `domains` are those to which it may belong.
 
-        Red flags come first, in any domain; then secrets in banking; then languages that are not covered in medicine.
-        Of a long message the beginning and the end are read.
+        `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
+        it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
+        any domain; then secrets in banking; then languages that are not covered in medicine. Of a long message the
+        beginning and the end are read, of many the latest.
         """
-        said, history = ends(said), [ends(each) for each in history[-1:]]
-        return self._emergency(said, history) or self._refusal(said, domain) or self._foreign(said, domain)
+        now = [*latest(unanswered), ends(said)]
+        return (
+            self._emergency(now, ends(answered))
+            or self._refusal("\n".join(now), domains)
+            or _first(self._foreign(each, domains) for each in now)
+        )
 
-    def behind(self, domain: str) -> Watch:
-        """What an answer in this domain passes through on its way to the reader."""
-        if not self.is_medical(domain):
+    def behind(self, *domains: str) -> Watch:
+        """What an answer that may belong to any of these domains passes through on its way to the reader."""
+        if not self.is_medical(*domains):
             return Watch()
         return Watch(self.gives_dose, self.rules.answers.dosage, self.rules.answers.notice)
 
@@ -135,15 +147,20 @@ class Safety:
         best = max(known, key=lambda name: known[name])
         return best if known[best] >= _FOREIGN_WORDS and known[best] > 2 * known["English"] else "English"
 
-    def _emergency(self, said: str, history: Sequence[str]) -> Intervention | None:
-        margin = self.learned.margin(said)
-        found = self._flagged(said, margin) or self._like(said, margin)
-        if found is None and history and not self._flagged(history[-1]):
-            found = self._flagged(f"{history[-1]}\n{said}")
+    def _emergency(self, now: Sequence[str], answered: str) -> Intervention | None:
+        """In any of what was said now, in all of it, or behind what was said before unless that was answered as one."""
+        together = ["\n".join(now)] if len(now) > 1 else []
+        if answered and not self._flagged(answered):
+            together.append("\n".join([answered, *now]))
+        found = _first(map(self._urgent, reversed(now))) or _first(map(self._flagged, together))
         if found is None:
             return None
         rule, because, answer = found
         return Intervention("emergency", rule, because, getattr(self.rules.answers, answer).strip())
+
+    def _urgent(self, said: str) -> tuple[str, str, str] | None:
+        margin = self.learned.margin(said)
+        return self._flagged(said, margin) or self._like(said, margin)
 
     def _flagged(self, said: str, margin: float = math.inf) -> tuple[str, str, str] | None:
         """The first rule that speaks and that no such margin overrules, what it was by, and which text answers it."""
@@ -175,15 +192,15 @@ class Safety:
             max(self.kinds, key=lambda kind: self.kinds[kind].margin(said)),
         )
 
-    def _refusal(self, said: str, domain: str) -> Intervention | None:
-        found = self.disclosures.find(said) if self.is_banking(domain) else []
+    def _refusal(self, said: str, domains: Sequence[str]) -> Intervention | None:
+        found = self.disclosures.find(said) if self.is_banking(*domains) else []
         if not found:
             return None
         names = " and ".join(dict.fromkeys(each.kind for each in found))
         return Intervention("refusal", "secrets", names, self.rules.answers.secret.replace("{found}", names))
 
-    def _foreign(self, said: str, domain: str) -> Intervention | None:
-        if not self.is_medical(domain) or (language := self.language(said)) in self.languages:
+    def _foreign(self, said: str, domains: Sequence[str]) -> Intervention | None:
+        if not self.is_medical(*domains) or (language := self.language(said)) in self.languages:
             return None
         text = self.rules.answers.language.replace("{languages}", ", ".join(self.languages))
         return Intervention("language", "languages", language, text)
@@ -204,6 +221,10 @@ def _passages(said: str) -> list[str]:
     words = said.split()
     begins = range(0, len(words) - _PASSAGE + _FURTHER, _FURTHER) if len(words) > _PASSAGE else ()
     return [" ".join(words[begin : begin + _PASSAGE]) for begin in begins]
+
+
+def _first(found: Iterable[Found | None]) -> Found | None:
+    return next((each for each in found if each is not None), None)
 
 
 def _lines(rules: Rules, kind: Urgent | Literal["harmless"]) -> list[str]:

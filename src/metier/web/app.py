@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from metier.inference.voices import NATIVE
 from metier.run import Run
@@ -33,6 +33,8 @@ from metier.web.standing import standings
 from metier.web.tunings import file_routes, tuning_routes
 
 DRAIN = 30  # seconds in which what is being said may end, and all else with it
+
+Result = TypeVar("Result")
 
 
 def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) -> ASGIApp:
@@ -68,7 +70,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         meters.asked(body.model, "chat")
         if body.stream:
             chunks = chat.streamed(turn, tells_usage=body.tells_usage)
-            return _events(meters.timed(body.model, chunks, tells_usage=body.tells_usage))
+            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
         return await _told(request, meters, body.model, chat.whole(turn))
 
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
@@ -77,31 +79,53 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         asked = await desk.aside(caller.name, completions.begin, desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
-            return _events(meters.timed(body.model, completions.streamed(asked), tells_usage=body.tells_usage))
+            chunks = completions.streamed(asked)
+            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
         return await _told(request, meters, body.model, completions.whole(asked))
 
     return routes
 
 
-def _events(chunks: AsyncGenerator[dict[str, Any]]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy would hold the pieces back
-    return StreamingResponse(chat.events(chunks), media_type="text/event-stream", headers=headers)
+class _Events(StreamingResponse):
+    """Chunks of which the first is there already; they are closed however the response ends, begun or not."""
+
+    def __init__(self, first: dict[str, Any] | None, chunks: AsyncGenerator[dict[str, Any]]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # or a proxy would hold the pieces back
+        super().__init__(chat.events(first, chunks), media_type="text/event-stream", headers=headers)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
+
+
+async def _streamed(request: Request, chunks: AsyncGenerator[dict[str, Any]]) -> StreamingResponse:
+    """Begun with the first chunk: what fails before, as in a full queue, is told with a status of its own."""
+
+    async def first() -> dict[str, Any] | None:
+        return await anext(chunks, None)
+
+    return _Events(await _unless_gone(request, first()), chunks)
 
 
 async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[Any, Any, dict[str, Any]]) -> Any:
-    """The answer, unless whoever asked has left meanwhile: then it is not gone on with."""
-    begun, task = time.monotonic(), asyncio.create_task(answer)
-    gone = asyncio.create_task(_disconnected(request))
+    begun = time.monotonic()
+    told = await _unless_gone(request, answer)
+    meters.told(model, told["usage"], time.monotonic() - begun)
+    return told
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What it comes to, unless whoever asked has left meanwhile: then it is not gone on with."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise Refusal(499, "whoever asked has left")
-        told = task.result()
+        return task.result()
     finally:
         task.cancel()
         gone.cancel()
-    meters.told(model, told["usage"], time.monotonic() - begun)
-    return told
 
 
 async def _disconnected(request: Request) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from metier.assistant.feedback import Feedback
@@ -38,27 +39,32 @@ class Care:
     scope: Scope | None = None
     webhook: Webhook | None = None
 
-    def first(self, messages: Sequence[Message], domain: str) -> Said | None:
-        """What comes before any model: an emergency, a secret that must not be sent, a person who is wanted."""
+    def first(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:
+        """What comes before any model that answers in any of these domains: an emergency, a secret that must not be
+        sent, a person who is wanted.
+        """
         turns = [each.content for each in messages if each.role == "user"]
-        if not turns:
+        waiting = _unanswered(messages)
+        if not waiting:
             return None
-        if self.safety and (found := self.safety.before(turns[-1], domain, turns[:-1])):
+        *others, said = waiting
+        answered = "".join(turns[: -len(waiting)][-1:])
+        if self.safety and (found := self.safety.before(said, *domains, unanswered=others, answered=answered)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
         mood = self.moods.of(turns) if self.moods else None
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
-        ticket = self.tickets.open(transcript, domain, mood)
+        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood)
         if self.webhook:
             self.webhook.post(ticket)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
 
-    def declined(self, messages: Sequence[Message], domain: str, *, chosen: bool) -> Said | None:
+    def declined(self, messages: Sequence[Message], domains: Sequence[str], *, chosen: bool) -> Said | None:
         """What is said to a question that belongs to no domain: in medicine, and where nobody chose who is asked."""
-        if self.scope is None or self.safety is None or (chosen and not self.safety.is_medical(domain)):
+        if self.scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
             return None
         if self.scope.covers([each.content for each in messages if each.role == "user"]):
             return None
@@ -66,7 +72,10 @@ class Care:
 
     def behind(self, domains: Sequence[str]) -> Watch:
         """Through which an answer passes that may belong to any of these."""
-        safety = self.safety
-        if safety is None or not domains:
-            return Watch()
-        return safety.behind(next(filter(safety.is_medical, domains), domains[0]))
+        return self.safety.behind(*domains) if self.safety else Watch()
+
+
+def _unanswered(messages: Sequence[Message]) -> list[str]:
+    """What users said since the last answer, oldest first."""
+    since = takewhile(lambda each: each.role != "assistant", reversed(messages))
+    return [each.content for each in since if each.role == "user"][::-1]

@@ -88,18 +88,17 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], 
     else:
         target = desk.target(body.model, body.domain)
     target = desk.untuned(target) if target and body.untuned else target
-    domain = target.domain if target else ""
-    said = desk.care.first(messages, domain)
-    return target, notes, said or desk.care.declined(messages, domain, chosen=body.model != AUTO)
+    topics = desk.topics_of(target, chosen=body.model != AUTO)
+    said = desk.care.first(messages, topics)
+    return target, notes, said or desk.care.declined(messages, topics, chosen=body.model != AUTO)
 
 
 def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
     """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
-    topics = target.topics or (desk.topics if body.model == AUTO else ())
+    topics = desk.topics_of(target, chosen=body.model != AUTO)
     watch = partial(desk.care.behind, topics)
-    if body.response_format and not isinstance(body.response_format, AsText) and watch().notice:
-        problem = f"response_format: answers of {', '.join(topics)} carry a notice, for which JSON has no place"
-        raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
+    if watch().notice:
+        _assert_watchable(body, topics)
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
@@ -111,6 +110,17 @@ def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) 
     request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
     requests = [_own(request, target, body, number) for number in range(body.n or 1)]
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
+
+
+def _assert_watchable(body: ChatBody, topics: Sequence[str]) -> None:
+    """Raises `Refusal` for what goes past those who watch over an answer."""
+    answers = f"answers of {', '.join(topics)}"
+    if body.response_format and not isinstance(body.response_format, AsText):
+        problem = f"response_format: {answers} carry a notice, for which JSON has no place"
+        raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
+    if body.logprobs:
+        problem = f"logprobs: of {answers} sentences are withheld, which their tokens would tell"
+        raise Refusal(400, problem, "leave logprobs out, or name another domain", param="logprobs")
 
 
 def _own(request: Request, target: Target, body: ChatBody, number: int) -> Request:
@@ -142,7 +152,10 @@ async def whole(turn: Turn) -> dict[str, Any]:
 
 
 async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str, Any]]:
-    """Chunk by chunk, the answers that were asked for side by side; what they rest on comes first, and at the end."""
+    """Chunk by chunk, the answers that were asked for side by side; what they rest on comes first, and at the end.
+
+    None comes before a model has said something, or failed.
+    """
     head = _head(turn, "chat.completion.chunk")
     more = {"usage": None} if tells_usage else {}
 
@@ -150,15 +163,17 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
         choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return {**head, "choices": [choice], **more}
 
-    count, said = max(1, len(turn.requests)), 0
-    watches = [turn.watch() for _ in turn.requests]
-    for number in range(count):
-        yield {**chunk(number, {"role": "assistant", "content": ""}), **_notes(turn, watches[number : number + 1])}
+    said, begun, watches = 0, set[int](), [turn.watch() for _ in turn.requests]
+    role = {"role": "assistant", "content": ""}
     if turn.ready is not None:
+        yield {**chunk(0, role), **_notes(turn, [])}
         yield chunk(0, {"content": turn.ready})
         yield chunk(0, {}, "stop")
     async with aclosing(_beside(turn, watches)) as pieces:
         async for number, piece in pieces:
+            if number not in begun:
+                begun.add(number)
+                yield {**chunk(number, role), **_notes(turn, [watches[number]])}
             said += piece.token is not None
             if piece.text or (piece.token and piece.token.logprob is not None):
                 yield chunk(number, {"content": piece.text}, None, _logprobs(turn, [piece.token]))
@@ -192,15 +207,20 @@ async def _beside(turn: Turn, watches: Sequence[Watch]) -> AsyncGenerator[tuple[
             task.cancel()
 
 
-async def events(chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
-    """As server-sent events; what fails on the way is told as the last one."""
-    async with aclosing(chunks):
-        try:
-            async for chunk in chunks:
-                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        except Exception as error:  # the head is sent: what is left is to say so in the stream
-            yield f"data: {json.dumps(told(error)[1])}\n\n"
+async def events(first: dict[str, Any] | None, chunks: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
+    """As server-sent events; what fails behind the first is told as the last one."""
+    if first is not None:
+        yield _event(first)
+    try:
+        async for chunk in chunks:
+            yield _event(chunk)
+    except Exception as error:  # the head is sent: what is left is to say so in the stream
+        yield _event(told(error)[1])
     yield "data: [DONE]\n\n"
+
+
+def _event(chunk: dict[str, Any]) -> str:
+    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:

@@ -43,7 +43,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     prompts = _prompts(target, several)
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
     requests = [
-        apart(request_of(target, prompt, body.max_tokens or 1, **how), number)
+        apart(request_of(target, prompt, body.most or 1, **how), number)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
@@ -64,19 +64,21 @@ async def whole(asked: Continued) -> dict[str, Any]:
 
 
 async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
-    """Piece by piece, one answer after another."""
+    """Piece by piece, one answer after another; the prompt's own text comes with the first piece behind it."""
     given, count, said = await _given(asked), len(asked.requests) // len(asked.prompts), 0
     for place, request in enumerate(asked.requests):
-        if front := given[place // count]:
-            yield {**_head(asked), "choices": [_choice(asked, place, front, "", [], None)]}
+        front = given[place // count]
         if asked.body.max_tokens == 0:
+            if front:
+                yield {**_head(asked), "choices": [_choice(asked, place, front, "", [], None)]}
             continue
         async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
             said += piece.token is not None
-            if piece.text or piece.finish:
+            if front or piece.text or piece.finish:
                 tokens = [piece.token] if piece.token else []
-                choice = _choice(asked, place, [], piece.text, tokens, piece.finish or None)
+                choice = _choice(asked, place, front, piece.text, tokens, piece.finish or None)
                 yield {**_head(asked), "choices": [choice]}
+                front = []
     yield {**_head(asked), "choices": [], "usage": usage(sum(map(len, asked.prompts)), said)}
 
 

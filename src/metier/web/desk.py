@@ -78,6 +78,10 @@ class Desk:
         """The domains among which `auto` chooses."""
         return self.dispatch.router.domains if self.dispatch else ()
 
+    def topics_of(self, target: Target | None, *, chosen: bool) -> tuple[str, ...]:
+        """The domains to which a question may belong, whether its target was `chosen` by name or by `auto`."""
+        return (target.topics if target else ()) or (() if chosen else self.topics)
+
     @property
     def asks_back(self) -> str:
         """What is said to a question of which nobody knows where it belongs."""

@@ -15,6 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 End = Annotated[str, Field(max_length=1000)]
+_GO_ON = 16  # tokens that a text is gone on with, as OpenAI has it
 Stop = End | Annotated[list[End], Field(max_length=16)] | None
 
 
@@ -162,7 +163,7 @@ class CompletionBody(Rules):
             Field(min_length=1, max_length=256),
         ]
     )
-    max_tokens: Annotated[int, Field(ge=0)] | None = 16
+    max_tokens: Annotated[int, Field(ge=0)] | None = _GO_ON
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = False
     suffix: str | None = None
@@ -175,6 +176,11 @@ class CompletionBody(Rules):
         if self.best_of and self.best_of != (self.n or 1):
             raise ValueError("best_of: all answers are given; leave it out, or set it to n")
         return self
+
+    @property
+    def most(self) -> int:
+        """0 where the prompt alone is told."""
+        return _GO_ON if self.max_tokens is None else self.max_tokens
 
 
 class TokenizeBody(Body):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from metier.assistant.safety import Intervention, Safety
 from metier.errors import DataError
 
 
-def told(safety: Safety, said: str, domain: str = "medical", *history: str) -> Intervention:
-    intervention = safety.before(said, domain, history)
+def told(safety: Safety, said: str, domain: str = "medical", **before: Any) -> Intervention:
+    intervention = safety.before(said, domain, **before)
     assert intervention is not None
     return intervention
 
@@ -51,8 +52,18 @@ def test_harmless_words_go_to_the_model(safety: Safety, said: str) -> None:
 def test_what_was_said_before_may_complete_a_red_flag_but_is_answered_once(safety: Safety) -> None:
     before, now = "the battery of my clock is flat", "and what do swallows eat"
     assert safety.before(now, "telecom") is None
-    assert told(safety, now, "telecom", before).kind == "emergency"
-    assert safety.before("ok, thank you", "medical", ["my dad is not breathing"]) is None
+    assert told(safety, now, "telecom", answered=before).kind == "emergency"
+    assert safety.before("ok, thank you", "medical", answered="my dad is not breathing") is None
+
+
+@pytest.mark.parametrize("others", [["My father collapsed and is not breathing"], ["he stopped breathing", "hello?"]])
+def test_what_nobody_has_answered_yet_counts_as_said_now(safety: Safety, others: list[str]) -> None:
+    assert told(safety, "please help me", "telecom", unanswered=others).kind == "emergency"
+    assert told(safety, "help", "banking", unanswered=["my PIN is 4821"]).kind == "refusal"
+    assert told(safety, "ok", unanswered=["Ich habe seit gestern starke Schmerzen im Knie"]).kind == "language"
+    before, now = "the battery of my clock is flat", "and what do swallows eat"
+    assert told(safety, now, "telecom", unanswered=[before]).kind == "emergency"
+    assert safety.before("please help me", "telecom", unanswered=["my phone has no signal"]) is None
 
 
 @pytest.mark.parametrize(
@@ -240,6 +251,6 @@ def test_what_is_kept_has_no_personal_data(safety: Safety) -> None:
 def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_seen(safety: Safety, filler: str) -> None:
     before = filler * (500_000 // len(filler))
     begun = time.perf_counter()
-    found = told(safety, f"{before} my dad is not breathing", "banking", before, before)
+    found = told(safety, f"{before} my dad is not breathing", "banking", unanswered=[before] * 50, answered=before)
     assert found.kind == "emergency"
     assert time.perf_counter() - begun < 3

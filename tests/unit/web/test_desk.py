@@ -29,6 +29,16 @@ def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
     assert desk.send("how do I open it?") == (None, Routed("help", 0.9))
 
 
+def test_a_question_may_belong_to_all_that_a_run_learned_or_among_which_auto_chooses() -> None:
+    desk = Desk(Voices(offline=True), cast(Dispatch, cast(Any, Sure())))
+    run = cast(Voice, SimpleNamespace(learned=("medical", "banking")))
+    base = cast(Voice, SimpleNamespace(learned=()))
+    assert desk.topics_of(Target(run), chosen=True) == ("medical", "banking")
+    assert desk.topics_of(Target(run, "banking"), chosen=False) == ("banking",)
+    assert desk.topics_of(Target(base), chosen=True) == ()
+    assert desk.topics_of(Target(base), chosen=False) == desk.topics_of(None, chosen=False) == ("help", "mood")
+
+
 def test_keys_take_turns_in_front_of_the_engine() -> None:
     """One key with many long prompts delays another's by one of them; what nobody waits for is not done."""
     desk, gate, done = Desk(Voices(offline=True)), threading.Event(), list[str]()

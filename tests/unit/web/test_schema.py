@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metier.web.schema import ChatBody
+from metier.web.schema import ChatBody, CompletionBody
 
 
 @pytest.mark.parametrize("wrap", [str, lambda stop: [stop]])
@@ -14,3 +14,8 @@ def test_stop_strings_are_short(wrap: Any) -> None:
     assert ChatBody.model_validate({**body, "stop": wrap("x" * 1000)}).stops == ["x" * 1000]
     with pytest.raises(ValidationError, match="at most 1000 characters"):
         ChatBody.model_validate({**body, "stop": wrap("x" * 1001)})
+
+
+@pytest.mark.parametrize(("given", "most"), [({}, 16), ({"max_tokens": None}, 16), ({"max_tokens": 0}, 0)])
+def test_a_text_is_gone_on_with_by_sixteen_tokens_unless_a_number_is_given(given: dict[str, Any], most: int) -> None:
+    assert CompletionBody.model_validate({"model": "m", "prompt": "so", **given}).most == most
