@@ -56,8 +56,8 @@ class RedFlag(Signs):
 
 
 class Likeness(Strict):
-    """The second layer: from which margin on a message, or a passage `buried` in it, is too like known emergencies; lines
-    to learn from.
+    """The second layer: from which margin on a message, or a passage `buried` in it, is too like known emergencies;
+    lines to learn from.
 
     The red flags that it `overrules` do not count where the margin is below `veto`.
     """

@@ -60,7 +60,10 @@ def _low_rank(weights: Path) -> bool:
 
 @dataclass(frozen=True)
 class _LowRank:
-    """What an adapter adds in one layer: x → x down up, its scale being in `down`."""
+    """What an adapter adds in one layer: x → x down up, its scale being in `down`.
+
+    Both lie in memory as PEFT has them, turned over: the same products add up in the same order.
+    """
 
     down_IR: Tensor
     up_RO: Tensor
@@ -148,8 +151,8 @@ class Bank:
 
     def _side_by_side(self, layer: str) -> _Layer:
         own = {name: each[layer] for name, each in self._adapters.items() if layer in each}
-        down_IR = torch.cat([each.down_IR for each in own.values()], dim=1)
-        up_RO = torch.cat([each.up_RO for each in own.values()])
+        down_IR = torch.cat([each.down_IR.T for each in own.values()]).T
+        up_RO = torch.cat([each.up_RO.T for each in own.values()], dim=1).T
         pattern = tuple(self._places[name] for name, each in own.items() for _ in each.up_RO)
         return _Layer(_LowRank(down_IR, up_RO), torch.tensor(pattern, device=up_RO.device), own, pattern)
 
@@ -197,8 +200,8 @@ def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
                 raise ModelError(problem, "merge it into its base, and serve the run of that")
             down_RI, up_OR = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
             scaling: dict[str, float] = vars(module)["scaling"]
-            scaled_IR = (down_RI * scaling["default"]).T.contiguous()
-            found[path.removeprefix("base_model.model.")] = _LowRank(scaled_IR, up_OR.T.contiguous())
+            scaled_RI = down_RI * scaling["default"]
+            found[path.removeprefix("base_model.model.")] = _LowRank(scaled_RI.T, up_OR.T)
     return found
 
 
