@@ -6,7 +6,8 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -165,8 +166,13 @@ def test_who_may_not_is_told_so(member: openai.OpenAI) -> None:
 
 def test_a_full_server_says_when_to_come_again(clients: tuple[openai.OpenAI, openai.OpenAI]) -> None:
     member, other = clients
-    with ExitStack() as opened:
-        streams = [opened.enter_context(member.completions.create(**ENDLESS, stream=True)) for _ in range(2)]
+
+    def close(streams: Sequence[Future[openai.Stream[Any]]]) -> None:
+        for each in as_completed(streams):  # the second begins once the first has left
+            each.result().close()
+
+    with ThreadPoolExecutor(3) as pool:
+        streams = [pool.submit(member.completions.create, **ENDLESS, stream=True) for _ in range(2)]
         until(lambda: gauges(other) == {"metier_decoding": 1, "metier_waiting": 1})
         with pytest.raises(openai.RateLimitError, match="2 requests of this key") as many:
             member.completions.create(**SIMPLE)
@@ -174,7 +180,7 @@ def test_a_full_server_says_when_to_come_again(clients: tuple[openai.OpenAI, ope
             other.completions.create(**SIMPLE)
         for refused, status in ((many, 429), (full, 503)):
             assert (refused.value.status_code, refused.value.response.headers["retry-after"]) == (status, "1")
-        threading.Timer(0.3, lambda: [each.close() for each in streams]).start()
+        threading.Timer(0.3, close, [streams]).start()
         assert other.with_options(max_retries=4).completions.create(**SIMPLE).choices  # told to, it comes again
 
 

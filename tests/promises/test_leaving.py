@@ -116,7 +116,7 @@ def answers(url: str) -> list[Any]:
 def idle(worker: Worker) -> bool:
     """Nothing decodes and nothing waits, in no queue of any room."""
     engine: Any = worker._engine
-    queues = (*worker._waiting.values(), *worker._scoring.values(), worker._work, worker._speaking)
+    queues = (*worker._waiting.values(), *worker._rows.values(), worker._work, worker._speaking)
     return worker.load == (0, 0) and not engine.busy and not any(queues)
 
 

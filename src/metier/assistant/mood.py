@@ -79,8 +79,8 @@ class Moods:
         rules = read_rules(MoodRules, "mood.toml", path)
         lexicon, more = rules.lexicon, rules.likeness.lines
         listed = {name: [*lines(ASSETS / _LEARNED / f"{name}.txt"), *more.get(name, ())] for name in get_args(Moody)}
-        # The calm are also calm about their health; every second line teaches that in half the time.
-        calm = [*listed["calm"], *lines(ASSETS / "safety" / "harmless.txt")[::2]]
+        # The calm are also calm about their health; every third line teaches that in less time.
+        calm = [*listed["calm"], *lines(ASSETS / "safety" / "harmless.txt")[::3]]
         moody: dict[Kind, list[str]] = {name: listed[name] for name in get_args(Kind)}
         learned = Learned.fit_each(moody, calm, lexicon)
         return cls(rules, lexicon, learned, digest([rules.model_dump(mode="json"), listed, calm]))

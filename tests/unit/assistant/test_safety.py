@@ -201,7 +201,7 @@ def test_a_message_very_like_harmless_ones_overrules_those_rules_only_that_the_f
 def test_what_is_like_known_emergencies_tells_by_which_words(safety: Safety) -> None:
     found = told(safety, "she feels like an iron strap sits around her ribs")
     assert found.rule == "like known emergencies"
-    assert "ribs" in found.because
+    assert "iron" in found.because
 
 
 def test_an_emergency_is_heard_in_the_midst_of_other_talk(safety: Safety) -> None:
@@ -210,12 +210,12 @@ def test_an_emergency_is_heard_in_the_midst_of_other_talk(safety: Safety) -> Non
         "The garden is small but the children have a swing and the school is round the corner. "
     )
     more = "Please send the new card there, too, and the letter about the interest, if that is possible. Many thanks!"
-    said = f"{talk}She feels like an iron strap sits around her ribs and it goes into her jaw. {more}"
+    said = f"{talk}My lips are going numb and puffy after the prawns and I am wheezing. {more}"
     assert safety.before(f"{talk}{more}", "banking") is None
     assert safety.learned.margin(said) < safety.rules.likeness.threshold
     found = told(safety, said)
     assert found.rule == "like known emergencies"
-    assert "ribs" in found.because or "jaw" in found.because
+    assert "lips" in found.because
 
 
 def test_every_fault_of_a_file_is_told_with_its_place(tmp_path: Path) -> None:
