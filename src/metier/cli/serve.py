@@ -139,6 +139,8 @@ def _care(path: Path | None, sides: Typed) -> Care:
 
     safety, database = Safety.open(path), Path("assistant.db")
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
+    medical = ", ".join(filter(safety.is_medical, sides["train"])) or "none"
+    say(f"taken for medical by name: {medical}; a --safety file tells others under [domains]")
     webhook = Webhook(safety.rules.webhook) if safety.rules.webhook else None
     if webhook:
         say(f"new tickets are posted to {webhook.host}")
