@@ -78,10 +78,11 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     from metier.run import Run
     from metier.web.desk import AUTO, Desk
     from metier.web.jobs import Jobs
-    from metier.web.serve import Address, assert_safe, run_server
+    from metier.web.serve import Address, assert_free, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
+    assert_free(address)
     voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
     _add(voices, opened, plan)
     sides = _typed(opened, offline=offline)

@@ -66,6 +66,18 @@ def assert_safe(address: Address, keys: Keys) -> None:
         raise MetierError(problem, "make one: metier serve --new-key NAME")
 
 
+def assert_free(address: Address) -> None:
+    """Raises `MetierError` where nothing can be served there, before anything heavy loads."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((address.host, address.port))
+        except OSError as error:
+            problem = f"{address.host}:{address.port}: {error.strerror or error}"
+            raise MetierError(problem, "choose another --port, or --host") from None
+
+
 class Server(uvicorn.Server):
     """Told to stop, it takes nothing new, has tunings write their checkpoints, and lets answers end; told twice, it
     ends at once."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from metier.web.serve import Address, Server, configured
+from metier.errors import MetierError
+from metier.web.serve import Address, Server, assert_free, configured
 from tests.unit.inference.test_elsewhere import Other
 
 
@@ -27,3 +29,11 @@ def test_told_twice_it_leaves_no_other_engine_behind(tmp_path: Path, monkeypatch
     assert left == [128 + signal.SIGINT]
     with pytest.raises(ProcessLookupError):
         os.kill(child._process.pid, 0)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_loads() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Address(port=other.getsockname()[1])
+        with pytest.raises(MetierError, match=f"127.0.0.1:{taken.port}: Address already in use"):
+            assert_free(taken)
+    assert_free(taken)
