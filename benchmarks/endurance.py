@@ -105,8 +105,8 @@ def main() -> None:
 async def _all(process: psutil.Process, url: str, names: Sequence[str], answers: int, minutes: float) -> None:
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as client:
         models = [each async for each in client.models.list()]
-        bases = {each.id for each in models if each.id != "auto" and not (each.model_extra or {})["parent"]}
-        runs = [each.id for each in models if each.id in {*names, *bases}]
+        bases = [each.id for each in models if each.id != "auto" and not (each.model_extra or {})["parent"]]
+        runs = [*bases, *names]
         asked = [Asked(model, text.format(n=n)) for model in runs for n in range(12) for text in _QUESTIONS]
         asked = list(dict.fromkeys(asked))
         print(f"{len(runs)} models, {len(asked)} different requests")

@@ -106,7 +106,7 @@ def stop_all() -> None:
 
 def _main() -> None:
     """The child: events and the result as lines of JSON."""
-    spin(1_000)  # as at the command line, whoever has started it
+    spin()  # as at the command line, whoever has started it
     said = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints, in whatever language, must not mix with them
     asked = json.loads(sys.stdin.readline())

@@ -260,11 +260,12 @@ def _main(layer: Layer, threads: int) -> None:
     print(json.dumps(asdict(rates)))
 
 
-def spin(looks: int) -> None:
+def spin(looks: int = 1_000) -> None:
     """Before torch is loaded: so often a thread that waits for others looks again before it sleeps.
 
-    To be woken takes longer than many a product, and to look takes a core from whoever else has work. Whoever sets
-    OMP_WAIT_POLICY has decided.
+    To be woken takes longer than many a product, and to look takes a core from whoever else has work: beside any other
+    busy program long spinning makes a step of training twenty times as slow, and never to spin makes it half as slow
+    again alone (decision 7). Whoever sets OMP_WAIT_POLICY has decided.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["GOMP_SPINCOUNT"] = str(looks)

@@ -17,6 +17,10 @@ MESSAGES = Path(__file__).parents[1] / "safety"
 SAMPLES = Path(__file__).parents[2] / "src/metier/assets/samples"
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 @cache
 def safety() -> Safety:
     return Safety.open()
@@ -25,7 +29,7 @@ def safety() -> Safety:
 @cache
 def shares(name: str) -> tuple[float, float]:
     """Of a file's red flags and of its harmless messages, those answered as emergencies."""
-    rows = [json.loads(line) for line in (MESSAGES / name).read_text(encoding="utf-8").splitlines()]
+    rows = read(MESSAGES / name)
     answered = [(row["kind"], emergency(row["text"])) for row in rows]
     flags, harmless = ([was for kind, was in answered if kind == wanted] for wanted in ("red-flag", "harmless"))
     return sum(flags) / len(flags), sum(harmless) / len(harmless)
@@ -61,14 +65,13 @@ def test_messages_that_nobody_looked_at() -> None:
 
 def labelled(name: str, texts: Callable[[dict[str, Any]], str]) -> tuple[list[str], list[str]]:
     """What a nurse would call urgent and what not, of a file of labels."""
-    rows = [json.loads(line) for line in (MESSAGES / name).read_text(encoding="utf-8").splitlines()]
+    rows = read(MESSAGES / name)
     urgent, ordinary = ([texts(row) for row in rows if row["kind"] == kind] for kind in ("urgent", "ordinary"))
     return urgent, list(dict.fromkeys(ordinary))
 
 
 def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies() -> None:
-    lines = (SAMPLES / "medical.jsonl").read_text(encoding="utf-8").splitlines()
-    talks = [json.loads(line)["messages"] for line in lines]
+    talks = [row["messages"] for row in read(SAMPLES / "medical.jsonl")]
     urgent, ordinary = labelled("medical_sample.jsonl", lambda row: str(talks[row["row"] - 1][row["turn"]]["content"]))
     assert sum(map(emergency, ordinary)) <= 0.22 * len(ordinary)
     assert sum(map(emergency, urgent)) >= 0.8 * len(urgent)
@@ -83,7 +86,6 @@ def test_ordinary_letters_to_doctors_are_seldom_taken_for_emergencies(shared: Pa
 
 @pytest.mark.parametrize("domain", ["banking", "telecom"])
 def test_samples_of_other_trades_are_hardly_ever_taken_for_emergencies(domain: str) -> None:
-    lines = (SAMPLES / f"{domain}.jsonl").read_text(encoding="utf-8").splitlines()
-    talks = [json.loads(line)["messages"] for line in lines]
+    talks = [row["messages"] for row in read(SAMPLES / f"{domain}.jsonl")]
     said = [turn["content"] for talk in talks for turn in talk if turn["role"] == "user"]
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,8 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def test_a_child_that_is_stopped_before_it_listens_was_stopped(recipe: Recipe) -> None:
-    def at_once(stop: Callable[[], None]) -> None:
-        stop()
-
     with pytest.raises(KeyboardInterrupt):
-        child.train(recipe, {}, offline=True, on_event=silent, started=at_once)
+        child.train(recipe, {}, offline=True, on_event=silent, started=lambda stop: stop())
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, KeyboardInterrupt), (signal.SIGKILL, MetierError)])
@@ -42,7 +38,7 @@ def test_it_does_not_matter_who_stops_it(
                 write()
                 self.send_signal(number)
 
-            self.stdin.flush = written  # type: ignore[method-assign]
+            monkeypatch.setattr(self.stdin, "flush", written)
 
     monkeypatch.setattr(subprocess, "Popen", Ended)
     with pytest.raises(error):

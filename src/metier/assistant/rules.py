@@ -56,10 +56,10 @@ class RedFlag(Signs):
 
 
 class Likeness(Strict):
-    """The second layer: from which margin on a message, or a passage `buried` in it, is too like known emergencies;
-    lines to learn from.
+    """The second layer: from which margin on a message is too like known emergencies; more lines to learn from.
 
-    The red flags that it `overrules` do not count where the margin is below `veto`.
+    A passage `buried` in a longer message has a margin of its own. The red flags that it `overrules` do not count where
+    that of the whole is below `veto`.
     """
 
     threshold: float

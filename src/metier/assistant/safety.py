@@ -176,21 +176,21 @@ class Safety:
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""
-        like = self.rules.likeness
-        if self.language(said) not in self.languages:
+        heard = said if margin > self.rules.likeness.threshold else self._buried(said)
+        if not heard or self.language(said) not in self.languages:
             return None
-        if margin <= like.threshold:
-            passages = _passages(said)
-            margins = self.learned.margins(passages) if passages else [-math.inf]
-            margin = max(margins)
-            if margin <= like.buried:
-                return None
-            said = passages[[*margins].index(margin)]
         return (
             _LIKE,
-            f"{self.learned.because(said)} (margin {margin:.2f})",
-            max(self.kinds, key=lambda kind: self.kinds[kind].margin(said)),
+            f"{self.learned.because(heard)} (margin {self.learned.margin(heard):.2f})",
+            max(self.kinds, key=lambda kind: self.kinds[kind].margin(heard)),
         )
+
+    def _buried(self, said: str) -> str:
+        """The passage of a message that is most like known emergencies, where it is enough so; "" of a short one."""
+        if not (passages := _passages(said)):
+            return ""
+        margins = self.learned.margins(passages)
+        return passages[margins.argmax()] if margins.max() > self.rules.likeness.buried else ""
 
     def _refusal(self, said: str, domains: Sequence[str]) -> Intervention | None:
         found = self.disclosures.find(said) if self.is_banking(*domains) else []

@@ -45,9 +45,7 @@ for verb in (*_VERBS, compare.compare, runs.runs, chat.chat, serve.serve, feedba
 
 def main() -> None:
     """Run a verb: exit 0 when done, 2 for the user's mistake or the machine's refusal, 1 for ours, 3 for a gate."""
-    # Beside any other busy program long spinning makes a step of training twenty times as slow; never to spin makes it
-    # half as slow again alone (decision 7).
-    spin(1_000)
+    spin()
     try:
         app()
     except MetierError as error:

@@ -103,7 +103,7 @@ class _Active:
     tokens: list[int] = field(default_factory=list)
     passed: int = 0  # how many have begun that had come later
     whole: bool = True  # whether the forward that reads it reads all of it
-    begun: Beginning | None = None  # what others have read
+    begun: Beginning | None = None  # what the forwards before have read of it
 
     @property
     def read(self) -> tuple[int, ...]:

@@ -72,12 +72,12 @@ def open_run(run: Run, *, offline: bool = False, listen: Listener = silent, tune
     """
     recipe, plan = run.finished().recipe(), run.plan()
     source = find_base(recipe.model, recipe.directory, offline=offline, listen=listen)
-    adapted = tuned and run.facts["method"] != "none"  # whose adapter names its base itself
+    trained = run.facts["method"] != "none"
+    adapted = tuned and trained  # whose adapter names its base itself
     if not adapted and run.facts["hashes"]["base"] != source.weights_digest:
-        hint = "restore it, or measure it again: metier eval recipe.toml"
-        if run.facts["method"] != "none":
-            hint = "restore it, or train again: metier train recipe.toml"
-        raise ModelError(f"{recipe.model}: is not the base any more that {run.directory} measured", hint)
+        again = "train again: metier train recipe.toml" if trained else "measure it again: metier eval recipe.toml"
+        problem = f"{recipe.model}: is not the base any more that {run.directory} measured"
+        raise ModelError(problem, f"restore it, or {again}")
     template = run.adapter / "chat_template.jinja"
     head = read_head(run.adapter)
     renderer = open_renderer(

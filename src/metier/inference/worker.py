@@ -130,10 +130,7 @@ class Worker:
         It may hear `FullError` later, where it gives way to another tenant's.
         """
         ticket = Ticket(request, heard)
-        with self._news:
-            self._make_room(request.tenant)
-            self._waiting.put(request.tenant, ticket)
-            self._news.notify()
+        self._queue(self._waiting, request.tenant, ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -148,10 +145,7 @@ class Worker:
     def score(self, rows: Sequence[Example], adapter: str = "", tenant: str = "") -> Future[list[float]]:
         """The weighted log-probability of each row. Raises as `ask`."""
         asked = _Scoring(rows, adapter)
-        with self._news:
-            self._make_room(tenant)
-            self._rows.put(tenant, asked)
-            self._news.notify()
+        self._queue(self._rows, tenant, asked)
         return asked.result
 
     def read(
@@ -162,10 +156,7 @@ class Worker:
         Raises as `ask`.
         """
         asked = _Reading(rows, top, adapter)
-        with self._news:
-            self._make_room(tenant)
-            self._rows.put(tenant, asked)
-            self._news.notify()
+        self._queue(self._rows, tenant, asked)
         return asked.result
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
@@ -213,6 +204,12 @@ class Worker:
             self._news.notify()
         self._thread.join(timeout)
 
+    def _queue(self, queue: Fair[Any], tenant: str, asked: Ticket | _Scoring | _Reading) -> None:
+        with self._news:
+            self._make_room(tenant)
+            queue.put(tenant, asked)
+            self._news.notify()
+
     def _make_room(self, tenant: str) -> None:
         """For one more of a tenant's."""
         if self._draining or self._ended:
@@ -259,7 +256,6 @@ class Worker:
 
     def _give_up(self, error: Exception) -> None:
         """Tell all who wait and all who are being answered."""
-
         with self._news:
             self._ended = True
             told: list[Ticket | _Scoring | _Reading] = [*self._speaking.values()]
@@ -322,7 +318,7 @@ class Worker:
     def _submit(self, ticket: Ticket) -> None:
         try:
             ticket.handle = self._engine.submit(ticket.request)
-        except Exception as error:  # its adapter was unloaded while it waited; whatever it is, the others go on
+        except Exception as error:  # as where its adapter was unloaded while it waited: the others go on
             ticket.heard(error)
         else:
             self._speaking[ticket.handle] = ticket

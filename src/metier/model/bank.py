@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,6 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from metier.errors import ModelError
 from metier.files import read_json
 from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, load
+
+Pattern = tuple[tuple[int, int], ...]
 
 BASE = ""
 """Who passes through no adapter."""
@@ -71,15 +73,14 @@ class _LowRank:
 
 @dataclass
 class _Layer:
-    """One layer's low ranks laid side by side, with whose each is; `of` has those of each adapter alone.
+    """One layer's low ranks laid side by side; `of` has those of each adapter alone.
 
-    Layers with the same `pattern` have the same ranks of the same adapters.
+    The `pattern` is each one's place and rank: layers that have the same are passed alike.
     """
 
     beside: _LowRank
-    place_R: Tensor
     of: Mapping[str, _LowRank]
-    pattern: tuple[int, ...]
+    pattern: Pattern
 
 
 @dataclass
@@ -93,8 +94,7 @@ class Bank:
     _places: dict[str, int] = field(default_factory=lambda: {BASE: -1})
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
-    _head: nn.Module | None = None
-    _mine: dict[tuple[tuple[int, ...], bool], Tensor] = field(default_factory=dict)
+    _mine: dict[tuple[Pattern, bool], Tensor] = field(default_factory=dict)
     _handed: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -127,8 +127,7 @@ class Bank:
     def passing(self, names: Sequence[str], asked: Tensor | None = None) -> Iterator[None]:
         """For one forward: whose each token of its only sequence is. One name alone stands for all.
 
-        With `asked` the output head runs at these tokens alone. Raises `ModelError` for
-        an adapter that is not here.
+        With `asked` the output head runs at these tokens alone. Raises `ModelError` for an adapter that is not here.
         """
         self.assert_known(*names)
         same = len({*names}) == 1
@@ -142,7 +141,6 @@ class Bank:
 
     def _arrange(self) -> None:
         self._places = {BASE: -1, **{name: place for place, name in enumerate(self._adapters)}}
-        self._head = self.network.get_output_embeddings()  # type: ignore[operator]
         layers = dict.fromkeys(layer for each in self._adapters.values() for layer in each)
         self._layers = {layer: self._side_by_side(layer) for layer in layers}
         for layer in layers.keys() - self._hooked:
@@ -153,8 +151,13 @@ class Bank:
         own = {name: each[layer] for name, each in self._adapters.items() if layer in each}
         down_IR = torch.cat([each.down_IR.T for each in own.values()]).T
         up_RO = torch.cat([each.up_RO.T for each in own.values()], dim=1).T
-        pattern = tuple(self._places[name] for name, each in own.items() for _ in each.up_RO)
-        return _Layer(_LowRank(down_IR, up_RO), torch.tensor(pattern, device=up_RO.device), own, pattern)
+        pattern = tuple((self._places[name], len(each.up_RO)) for name, each in own.items())
+        return _Layer(_LowRank(down_IR, up_RO), own, pattern)
+
+    @cached_property
+    def _head(self) -> nn.Module:
+        head: nn.Module = self.network.get_output_embeddings()  # type: ignore[operator]
+        return head
 
     def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's output with what the adapters add, in the numbers in which they were trained."""
@@ -180,8 +183,8 @@ class Bank:
         key = layer.pattern, head
         if key not in self._mine:
             asked_N = passing_N[self._asked] if head else passing_N
-            mine_NR = asked_N.to(layer.place_R.device)[:, None] == layer.place_R
-            self._mine[key] = mine_NR.to(layer.beside.up_RO.dtype)
+            place_R = torch.tensor([place for place, rank in layer.pattern for _ in range(rank)])
+            self._mine[key] = (asked_N[:, None] == place_R).to(layer.beside.up_RO)
         return self._mine[key]
 
 

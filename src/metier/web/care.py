@@ -47,8 +47,8 @@ class Care:
         waiting = _unanswered(messages)
         if not waiting:
             return None
-        *others, said = waiting
-        answered = "".join(turns[: -len(waiting)][-1:])
+        (*others, said), before = waiting, turns[: -len(waiting)]
+        answered = before[-1] if before else ""
         if self.safety and (found := self.safety.before(said, *domains, unanswered=others, answered=answered)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})

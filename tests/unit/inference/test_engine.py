@@ -62,23 +62,14 @@ def engine(name: str, *, sequences: int = 4, tokens: int = 64) -> Engine:
 
 
 @torch.no_grad()
-def alone(made: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
+def alone(made: nn.Module, prompt: tuple[int, ...], count: int, stop: frozenset[int] = STOP) -> list[int]:
     """Greedy decoding in plain transformers, the whole row read again for every token."""
     row = list(prompt)
     for _ in range(count):
         token = int(made(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax())
-        if token in STOP:
+        if token in stop:
             break
         row.append(token)
-    return row[len(prompt) :]
-
-
-def without_end(made: nn.Module, prompt: tuple[int, ...], count: int) -> list[int]:
-    """The same where no token ends an answer."""
-    row = list(prompt)
-    with torch.no_grad():
-        for _ in range(count):
-            row.append(int(made(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax()))
     return row[len(prompt) :]
 
 
@@ -243,7 +234,7 @@ def test_a_long_prompt_is_read_in_portions_while_others_decode(name: str, monkey
             asked = [made.submit(Request(prompt, 5, frozenset())) for prompt in (long, PROMPTS[4])]
     assert read[:8] == ([4, 0, 45, 8, 0, 4, 0, 0] if name == "longrope" else [4, 0, 8, 8, 8, 8, 8, 5])
     for handle, prompt, count in zip([*said], (PROMPTS[0], long, PROMPTS[4]), (12, 5, 5), strict=True):
-        assert said[handle] == without_end(plain, prompt, count)
+        assert said[handle] == alone(plain, prompt, count, frozenset())
     assert [*said][1:] == asked
 
 

@@ -49,7 +49,9 @@ def test_keys_take_turns_in_front_of_the_engine() -> None:
         await asyncio.sleep(0)  # they are queued
         one = [asyncio.ensure_future(desk.aside("one", done.append, "one")) for _ in range(2)]
         await asyncio.sleep(0)
-        many.pop(3).cancel()
+        left = many.pop(3)
+        left.cancel()
+        await asyncio.wait([left])  # the queue has heard of it
         gate.set()
         await asyncio.gather(*many, *one)
 
