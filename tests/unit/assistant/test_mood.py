@@ -31,10 +31,15 @@ def test_who_stays_unhelped_is_heard(said: str) -> None:
     assert kind(said) == "unhelped"
 
 
-def test_others_are_left_alone_by_phrases_and_hardly_ever_heard_by_likeness(tmp_path: Path) -> None:
+@pytest.fixture
+def phrases(tmp_path: Path) -> Moods:
+    """Without the layer of likeness."""
     path = tmp_path / "mood.toml"
     path.write_text("[likeness]\nperson = 99.0\nupset = 99.0\nunhelped = 99.0\n")
-    phrases = Moods.open(path)
+    return Moods.open(path)
+
+
+def test_others_are_left_alone_by_phrases_and_hardly_ever_heard_by_likeness(phrases: Moods) -> None:
     assert [said for said in moods.NONE if phrases.of([said])] == []
     assert len([said for said in moods.NONE if kind(said)]) <= len(moods.NONE) // 10
 
@@ -56,16 +61,22 @@ def test_a_question_that_is_asked_again_was_not_answered() -> None:
     assert kind("how do I reset my card", "is there a fee for a new one", "when will it be here") == ""
 
 
-def test_alike_at_the_third_time_only() -> None:
+def test_whoever_has_just_come_does_not_stay_unhelped() -> None:
+    said = "my phone does not work abroad"
+    assert kind(said) == ""
+    assert kind("how do I switch on roaming", said) == "unhelped"
+
+
+def test_alike_at_the_third_time_only(phrases: Moods) -> None:
     first, second, third = (
         "my parcel from Monday is lost, where is it",
         "the parcel that I sent on Monday is lost",
         "lost my Monday parcel, nobody found it",
     )
-    assert kind(first, second) == ""
-    assert kind(first, second, third) == "unhelped"
-    mood = MOODS.of([first, second, third])
+    assert phrases.of([first, second]) is None
+    mood = phrases.of([first, second, third])
     assert mood is not None
+    assert mood.kind == "unhelped"
     assert mood.why == "asked much the same 3 times"
 
 
