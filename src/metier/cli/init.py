@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 
 def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="your data: csv, tsv, json, jsonl or parquet")
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="your data: csv, tsv, json, jsonl or parquet; a domain each"),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="a hub name, a path, or nano (embedded); without it one is proposed")
@@ -44,7 +46,7 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     show: Annotated[bool, typer.Option("--show", help="print every field with its default")] = False,
     offline: Offline = False,
 ) -> None:
-    """Write a recipe for a data file, with a base that fits here.
+    """Write a recipe for data files, with a base that fits here.
 
     With --recipe one that ships is written as it is, or a comparison and, beside it, the recipe that it names.
     Without --model the largest known base is proposed that is tuned here within an hour.
@@ -52,21 +54,34 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if show:
         print(tomlkit.dumps(_every_field()))
         return
-    if (file is None) == (recipe is None):
-        raise MetierError("give either a data file, or --recipe with a shipped one", "metier init support.csv")
+    if bool(files) == (recipe is not None):
+        raise MetierError("give either data files, or --recipe with a shipped one", "metier init support.csv")
     if recipe is not None:
         write_shipped(recipe, out)
         return
-    assert file is not None
     out = out or Path("recipe.toml")
-    domain = _guessed(file, skip_faulty)
+    domains = _guessed(files or [], skip_faulty)
     if faults := blocked(out):
         raise RecipeError(str(out), faults)
-    write_atomic(out, _for_domain(domain, model, out, offline))
+    write_atomic(out, _for_domains(domains, model, out, offline))
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
 
 
-def _guessed(file: Path, skip_faulty: bool) -> Domain:
+def _guessed(files: Sequence[Path], skip_faulty: bool) -> list[Domain]:
+    """A domain of each file. Raises `MetierError` where two would have the same name."""
+    found: dict[str, Domain] = {}
+    for file in files:
+        domain = _shown(file, skip_faulty)
+        if domain.name in found:
+            problem = f"{file}: would be the domain {domain.name!r}, as {found[domain.name].data} is"
+            raise MetierError(problem, "rename one of the files")
+        found[domain.name] = domain
+        if file != files[-1]:
+            say("")
+    return [*found.values()]
+
+
+def _shown(file: Path, skip_faulty: bool) -> Domain:
     """What a file seems to hold, shown on three rows."""
     from metier.data.checks import warnings
     from metier.data.guessing import propose
@@ -86,10 +101,11 @@ def _guessed(file: Path, skip_faulty: bool) -> Domain:
     return domain
 
 
-def _for_domain(domain: Domain, model: str | None, out: Path, offline: bool) -> str:
+def _for_domains(domains: Iterable[Domain], model: str | None, out: Path, offline: bool) -> str:
     """The recipe's text."""
-    values = domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    values["data"] = _relative(Path(domain.data), out.parent)
+    values = [domain.model_dump(mode="json", exclude_none=True, exclude_defaults=True) for domain in domains]
+    for each in values:
+        each["data"] = _relative(Path(each["data"]), out.parent)
     if model:
         method = "lora"
         hub.assert_named(model, out.parent)
@@ -142,14 +158,15 @@ def _relative(file: Path, directory: Path) -> str:
         return file.resolve().as_posix()
 
 
-def _document(model: str, method: str, domain: dict[str, Any]) -> tomlkit.TOMLDocument:
+def _document(model: str, method: str, values: Iterable[dict[str, Any]]) -> tomlkit.TOMLDocument:
     document = tomlkit.document()
     document.add(
         tomlkit.comment("Every key is explained by `metier init --show`; what is not written has its default.")
     )
     document.add("model", tomlkit.item(model))
     domains = tomlkit.aot()
-    domains.append(_table(Domain, {**domain, "heldout": domain.get("heldout", 0.2), "validation": 0.1}))
+    for each in values:
+        domains.append(_table(Domain, {**each, "heldout": each.get("heldout", 0.2), "validation": 0.1}))
     document.add("domain", domains)
     strategy = _table(None, {"method": method}, {"method": " | ".join(OWN_METHODS)})
     strategy.add("peft", _table(Lora, {"r": "auto", "target_modules": "all-linear"}))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from metier.cli.main import main
+from metier.recipe import Recipe
+
+
+def init(*arguments: str) -> int:
+    sys.argv = ["metier", "init", *arguments, "--offline"]
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    rows = "".join(f"how do I reset number {n},press it {n} times\n" for n in range(40))
+    labels = "".join(f"headline {n}\t{('up', 'down')[n % 2]}\n" for n in range(40))
+    for name, text in (("telecom.csv", f"question,answer\n{rows}"), ("mood.tsv", f"text\tlabel\n{labels}")):
+        Path(name).write_text(text)
+    Path("older").mkdir()
+    Path("older/telecom.csv").write_text(f"question,answer\n{rows}")
+
+
+def test_every_file_is_a_domain() -> None:
+    assert init("telecom.csv", "mood.tsv") == 0
+    written = Recipe.load(Path("recipe.toml"))
+    assert [(each.name, each.data) for each in written.domain] == [("telecom", "telecom.csv"), ("mood", "mood.tsv")]
+    assert written.domain[1].labels == ("down", "up")
+
+
+def test_two_files_of_one_name_are_told_and_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert init("telecom.csv", "older/telecom.csv") == 2
+    told = capsys.readouterr().err
+    assert "older/telecom.csv: would be the domain 'telecom', as telecom.csv is" in told
+    assert "rename one of the files" in told
+    assert not Path("recipe.toml").exists()
