@@ -172,8 +172,10 @@ def test_a_full_server_says_when_to_come_again(clients: tuple[openai.OpenAI, ope
             each.result().close()
 
     with ThreadPoolExecutor(3) as pool:
-        streams = [pool.submit(member.completions.create, **ENDLESS, stream=True) for _ in range(2)]
-        until(lambda: gauges(other) == {"metier_decoding": 1, "metier_waiting": 1})
+        streams = []
+        for waiting in range(2):  # the second comes once the first has left the only place to wait
+            streams.append(pool.submit(member.completions.create, **ENDLESS, stream=True))
+            until(lambda waiting=waiting: gauges(other) == {"metier_decoding": 1, "metier_waiting": waiting})
         with pytest.raises(openai.RateLimitError, match="2 requests of this key") as many:
             member.completions.create(**SIMPLE)
         with pytest.raises(openai.InternalServerError, match="1 requests wait already") as full:
