@@ -43,11 +43,13 @@ def emergency(said: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "most_missed", "most_alarms"),
     [
-        ("messages.jsonl", 0.022, 0.02),
-        ("fresh.jsonl", 0.038, 0.035),
-        ("third.jsonl", 0.006, 0.02),
-        ("fourth.jsonl", 0.0, 0.016),
-        ("fifth.jsonl", 0.021, 0.023),
+        ("messages.jsonl", 0.01, 0.026),
+        ("fresh.jsonl", 0.027, 0.046),
+        ("third.jsonl", 0.0, 0.028),
+        ("fourth.jsonl", 0.003, 0.015),
+        ("fifth.jsonl", 0.018, 0.03),
+        ("sixth.jsonl", 0.004, 0.02),
+        ("seventh.jsonl", 0.004, 0.017),
     ],
 )
 def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float, most_alarms: float) -> None:
@@ -57,9 +59,9 @@ def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float
 
 
 def test_messages_that_nobody_looked_at() -> None:
-    """Measured once, when the layer was done: 98.7 % and 1.7 %."""
-    recall, alarms = shares("sixth.jsonl")
-    assert recall >= 0.985
+    """Measured once, when the layer was done: 99.3 % and 2.0 %."""
+    recall, alarms = shares("eighth.jsonl")
+    assert recall >= 0.99
     assert alarms <= 0.03
 
 
@@ -73,7 +75,7 @@ def labelled(name: str, texts: Callable[[dict[str, Any]], str]) -> tuple[list[st
 def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies() -> None:
     talks = [row["messages"] for row in read(SAMPLES / "medical.jsonl")]
     urgent, ordinary = labelled("medical_sample.jsonl", lambda row: str(talks[row["row"] - 1][row["turn"]]["content"]))
-    assert sum(map(emergency, ordinary)) <= 0.22 * len(ordinary)
+    assert sum(map(emergency, ordinary)) <= 0.27 * len(ordinary)
     assert sum(map(emergency, urgent)) >= 0.8 * len(urgent)
 
 
@@ -81,11 +83,16 @@ def test_ordinary_letters_to_doctors_are_seldom_taken_for_emergencies(shared: Pa
     with (shared / "data/care_multidomain/final_training_data.csv").open(encoding="utf-8", newline="") as opened:
         letters = [row["prompt"] for row in csv.DictReader(opened)]
     _, ordinary = labelled("care_letters.jsonl", lambda row: letters[row["row"] - 1])
-    assert sum(map(emergency, ordinary)) <= 0.17 * len(ordinary)
+    assert sum(map(emergency, ordinary)) <= 0.19 * len(ordinary)
 
 
 @pytest.mark.parametrize("domain", ["banking", "telecom"])
 def test_samples_of_other_trades_are_hardly_ever_taken_for_emergencies(domain: str) -> None:
     talks = [row["messages"] for row in read(SAMPLES / f"{domain}.jsonl")]
     said = [turn["content"] for talk in talks for turn in talk if turn["role"] == "user"]
+    assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04
+
+
+def test_whoever_is_upset_is_hardly_ever_taken_for_an_emergency() -> None:
+    said = [row["texts"][-1] for row in read(MESSAGES / "short_mood.jsonl")]
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04

@@ -25,6 +25,8 @@ _ALPHA = 0.05  # of naive Bayes: an unseen term counts as a twentieth of one
 _BAYES = 2.0  # weight of naive Bayes' margin
 _TERMS, _WEIGHTS = "terms.json", "weights.safetensors"
 _LOUDEST = 3  # words to tell
+FEWEST = 3
+"""Words; what shorter messages are about cannot be told: a greeting, an answer to what was asked."""
 
 K = TypeVar("K", bound=str)
 

@@ -58,11 +58,13 @@ class RedFlag(Signs):
 class Likeness(Strict):
     """The second layer: from which margin on a message is too like known emergencies; more lines to learn from.
 
-    A passage `buried` in a longer message has a margin of its own. The red flags that it `overrules` do not count where
-    that of the whole is below `veto`.
+    A passage `buried` in a longer message has a margin of its own. A message with a margin below `mood`, between
+    emergencies and moods, is left to these. The red flags that it `overrules` do not count where the margin of the
+    whole is below `veto`.
     """
 
     threshold: float
+    mood: float
     buried: float
     veto: float
     overrules: Listed = ()
@@ -104,6 +106,7 @@ class Rules(Strings):
     domains: Mapping[str, tuple[Kind, ...]] = Field(default_factory=dict)
     answers: Answers
     red_flag: Annotated[tuple[RedFlag, ...], Field(min_length=1)]
+    alone: Mapping[Urgent, Listed] = Field(default_factory=dict)
     likeness: Likeness
     secret: tuple[Secret, ...] = ()
     doses: Signs

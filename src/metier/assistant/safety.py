@@ -15,7 +15,8 @@ from typing import Literal, Self, TypeVar, get_args
 
 from metier import personal
 from metier.assistant.disclosures import Disclosures
-from metier.assistant.likeness import Learned, lines
+from metier.assistant.likeness import FEWEST, Learned, lines
+from metier.assistant.mood import Kind as MoodKind
 from metier.assistant.phrases import Lexicon, Phrases, ends, latest
 from metier.assistant.rules import ASSETS, Rules, Urgent, read_rules
 from metier.assistant.watch import Watch
@@ -57,6 +58,7 @@ class Safety:
     flags: Sequence[_Flag]
     denied: re.Pattern[str]
     learned: Learned
+    moods: Learned  # emergencies from people who are upset, unhelped or ask for a person
     kinds: Mapping[Urgent, Learned]
     disclosures: Disclosures
     doses: Phrases
@@ -69,21 +71,23 @@ class Safety:
         rules = read_rules(Rules, "safety.toml", path)
         lexicon = rules.lexicon
         urgent = {kind: _lines(rules, kind) for kind in get_args(Urgent)}
+        every = [text for listed in urgent.values() for text in listed]
         # Whoever has some other business is in no danger, either.
         others = [*lines(ASSETS / "mood" / "calm.txt"), *lines(ASSETS / "elsewhere" / "learned.txt")]
         harmless = [*_lines(rules, "harmless"), *others]
-        learned = Learned.fit([text for listed in urgent.values() for text in listed], harmless, lexicon)
+        moods = [text for kind in get_args(MoodKind) for text in lines(ASSETS / "mood" / f"{kind}.txt")]
         return cls(
             rules,
             lexicon,
             _flags(rules, lexicon),
             _denied(rules.negations, lexicon),
-            learned,
+            Learned.fit(every, harmless, lexicon),
+            Learned.fit(every, moods, lexicon),
             Learned.fit_each(urgent, (), lexicon),
             Disclosures.of(rules.secret),
             lexicon.phrases(rules.doses.says),
             [lexicon.group(name) for name in rules.doses.unless],
-            digest([rules.model_dump(mode="json"), urgent, harmless]),
+            digest([rules.model_dump(mode="json"), urgent, harmless, moods]),
         )
 
     @property
@@ -159,8 +163,13 @@ class Safety:
         return Intervention("emergency", rule, because, getattr(self.rules.answers, answer).strip())
 
     def _urgent(self, said: str) -> tuple[str, str, str] | None:
+        if kind := self._alone.get(self._bare(said)):
+            return "alone", said.strip(), kind
         margin = self.learned.margin(said)
-        return self._flagged(said, margin) or self._like(said, margin)
+        return self._flagged(said, margin) or (self._like(said, margin) if len(said.split()) >= FEWEST else None)
+
+    def _bare(self, said: str) -> str:
+        return self.lexicon.normal(said).replace("| ", "")
 
     def _flagged(self, said: str, margin: float = math.inf) -> tuple[str, str, str] | None:
         """The first rule that speaks and that no such margin overrules, what it was by, and which text answers it."""
@@ -176,7 +185,9 @@ class Safety:
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""
-        heard = said if margin > self.rules.likeness.threshold else self._buried(said)
+        like = self.rules.likeness
+        whole = margin > like.threshold and self.moods.margin(said) > like.mood
+        heard = said if whole else self._buried(said)
         if not heard or self.language(said) not in self.languages:
             return None
         return (
@@ -210,6 +221,10 @@ class Safety:
         for kind, patterns in self.rules.kinds.items():
             if any(fnmatchcase(domain.casefold(), pattern) for pattern in patterns):
                 yield kind
+
+    @cached_property
+    def _alone(self) -> Mapping[str, Urgent]:
+        return {self._bare(each): kind for kind, listed in self.rules.alone.items() for each in listed}
 
     @cached_property
     def _function_words(self) -> Mapping[str, frozenset[str]]:

@@ -8,14 +8,13 @@ from typing import Self
 
 import numpy as np
 
-from metier.assistant.likeness import Learned, lines
+from metier.assistant.likeness import FEWEST, Learned, lines
 from metier.assistant.phrases import Lexicon, latest
 from metier.assistant.rules import ASSETS
 
 _ELSEWHERE, _HEALTH = ASSETS / "elsewhere", ASSETS / "safety"
 _LOST = 0.01  # of messages that do belong here, at most so many are declined
 _TENTH = 10  # of the messages on health, every so many is kept for the threshold
-_FEWEST = 3  # words; of shorter messages, such as a greeting, nothing can be said
 _MOST = 5000  # questions that are learned from
 
 
@@ -53,7 +52,7 @@ class Scope:
     def covers(self, turns: Sequence[str]) -> bool:
         """Whether any of what somebody said belongs here, or is too short to tell."""
         turns = latest(turns)
-        return any(len(turn.split()) < _FEWEST for turn in turns) or max(self.learned.margins(turns)) >= self.threshold
+        return any(len(turn.split()) < FEWEST for turn in turns) or max(self.learned.margins(turns)) >= self.threshold
 
     def declined(self, texts: Sequence[str]) -> int:
         """How many of these would be, each by itself."""

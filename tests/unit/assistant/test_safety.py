@@ -201,7 +201,32 @@ def test_a_message_very_like_harmless_ones_overrules_those_rules_only_that_the_f
 def test_what_is_like_known_emergencies_tells_by_which_words(safety: Safety) -> None:
     found = told(safety, "she feels like an iron strap sits around her ribs")
     assert found.rule == "like known emergencies"
-    assert "iron" in found.because
+    words, _, margin = found.because.partition(" (margin ")
+    assert float(margin.rstrip(")")) > safety.rules.likeness.threshold
+    assert all(
+        f" {each} " in safety.lexicon.normal("she feels like an iron strap sits around her ribs")
+        for each in words.split(", ")
+    )
+
+
+@pytest.mark.parametrize("said", ["help", "now", "today", "he", "my dad", "bye", "pain"])
+def test_what_a_word_or_two_are_about_cannot_be_told(safety: Safety, said: str) -> None:
+    assert safety.before(said, "medical") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("Choking!", "emergency"), ("call 911!!", "emergency"), ("I OVERDOSED.", "poison"), ("he's armed", "danger")],
+)
+def test_unless_they_are_nothing_but_an_emergency(safety: Safety, said: str, kind: str) -> None:
+    found = told(safety, said, "telecom")
+    assert (found.rule, found.text) == ("alone", getattr(safety.rules.answers, kind).strip())
+
+
+def test_whoever_is_upset_is_in_no_danger(safety: Safety) -> None:
+    said = "put me thru to the manager please"
+    assert safety.learned.margin(said) > safety.rules.likeness.threshold
+    assert safety.before(said, "medical") is None
 
 
 def test_an_emergency_is_heard_in_the_midst_of_other_talk(safety: Safety) -> None:
