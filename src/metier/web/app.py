@@ -147,15 +147,14 @@ def _models(desk: Desk, home: Path) -> APIRouter:
     @routes.get("/models/{name:path}", responses=told(answers.Model))
     async def model(name: str, _: Asking) -> Any:
         """One of them."""
-        if name == AUTO and desk.dispatch:
-            return _auto(desk)[0]
-        return _model(name, desk.target(name))
+        auto = _auto(desk) if name == AUTO else []
+        return auto[0] if auto else _model(name, desk.target(name))
 
     @routes.post("/load_lora_adapter", responses=told(answers.Model))
     async def load(body: LoadBody, _: Admin) -> Any:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
-        voice = await asyncio.to_thread(desk.voices.add, run, body.name or "")
+        voice = await asyncio.to_thread(desk.add, run, body.name or "")
         return _model(voice.name, desk.target(voice.name))
 
     @routes.post("/unload_lora_adapter", responses=told(answers.Deleted))
@@ -163,7 +162,7 @@ def _models(desk: Desk, home: Path) -> APIRouter:
         """Serve a run no more."""
         if body.name not in desk.voices:
             raise Refusal(404, f"{body.name}: no run of this name is served", param="name", code="model_not_found")
-        await asyncio.to_thread(desk.voices.remove, body.name)
+        await asyncio.to_thread(desk.remove, body.name)
         return {"id": body.name, "object": "model", "deleted": True}
 
     return routes
@@ -183,12 +182,13 @@ def _run(home: Path, name: str) -> Run:
 
 def _auto(desk: Desk) -> list[dict[str, Any]]:
     """What chooses the domain by itself, with how often it was right on held-out questions."""
-    if desk.dispatch is None:
+    dispatch = desk.dispatch
+    if dispatch is None:
         return []
-    found = desk.dispatch.heldout
+    found = dispatch.heldout
     measured = {"right": found.right, "wrong": found.wrong, "abstained": found.abstained}
     told = {"id": AUTO, "object": "model", "created": 0, "owned_by": "metier", "root": AUTO, "parent": None}
-    return [{**told, "domains": [*desk.dispatch.router.domains], "heldout": measured}]
+    return [{**told, "domains": [*dispatch.router.domains], "heldout": measured}]
 
 
 def _model(name: str, target: Target) -> dict[str, Any]:

@@ -36,7 +36,6 @@ class Care:
     moods: Moods | None = None
     tickets: Tickets | None = None
     feedback: Feedback | None = None
-    scope: Scope | None = None
     webhook: Webhook | None = None
 
     def first(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:
@@ -62,13 +61,15 @@ class Care:
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
 
-    def declined(self, messages: Sequence[Message], domains: Sequence[str], *, chosen: bool) -> Said | None:
-        """What is said to a question that belongs to no domain: in medicine, and where nobody chose who is asked."""
-        if self.scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
+    def declined(
+        self, messages: Sequence[Message], domains: Sequence[str], scope: Scope | None, *, chosen: bool
+    ) -> Said | None:
+        """What is said to a question that is outside of a scope: in medicine, and where nobody chose who is asked."""
+        if scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
             return None
-        if self.scope.covers([each.content for each in messages if each.role == "user"]):
+        if scope.covers([each.content for each in messages if each.role == "user"]):
             return None
-        return Said(self.safety.declined(self.scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
+        return Said(self.safety.declined(scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
 
     def behind(self, domains: Sequence[str]) -> Watch:
         """Through which an answer passes that may belong to any of these."""

@@ -17,10 +17,12 @@ from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
 from metier.model.bank import BASE
+from metier.run import Run
 from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
+from metier.web.lessons import Lessons
 from metier.web.turns import Turns
 
 AUTO = "auto"
@@ -61,9 +63,9 @@ class Piece:
 class Desk:
     """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
 
-    def __init__(self, voices: Voices, dispatch: Dispatch | None = None, care: Care | None = None) -> None:
+    def __init__(self, voices: Voices, lessons: Lessons | None = None, care: Care | None = None) -> None:
         self.voices = voices
-        self.dispatch = dispatch
+        self.lessons = lessons or Lessons()
         self.care = care or Care()
         # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters, and
         # renderers what they know already.
@@ -73,10 +75,27 @@ class Desk:
         """What a work on that thread comes to, on which tenants take turns; others are answered meanwhile."""
         return await asyncio.wrap_future(self._front.do(tenant, partial(work, *args)))
 
+    def add(self, run: Run, name: str = "") -> Voice:
+        """Serve a run from now on. Raises as `Voices.add`."""
+        voice = self.voices.add(run, name)
+        self.lessons.renew()
+        return voice
+
+    def remove(self, name: str) -> None:
+        """Serve a run no more. Raises KeyError where there is none."""
+        self.voices.remove(name)
+        self.lessons.renew()
+
+    @property
+    def dispatch(self) -> Dispatch | None:
+        """What `auto` chooses by at this moment."""
+        return self.lessons.now.dispatch
+
     @property
     def topics(self) -> tuple[str, ...]:
         """The domains among which `auto` chooses."""
-        return self.dispatch.router.domains if self.dispatch else ()
+        dispatch = self.dispatch
+        return dispatch.router.domains if dispatch else ()
 
     def topics_of(self, target: Target | None, *, chosen: bool) -> tuple[str, ...]:
         """The domains to which a question may belong, whether its target was `chosen` by name or by `auto`."""
@@ -143,13 +162,14 @@ class Desk:
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
         answers, else the untuned base. Raises `Refusal` where there is no router.
         """
-        if self.dispatch is None:
-            problem = f"the model {AUTO!r} needs served runs with several domains, whose data is there"
+        dispatch = self.dispatch
+        if dispatch is None:
+            problem = f"no model is chosen by itself: {self.lessons.why}"
             raise Refusal(404, problem, f"choose from {', '.join(self.targets)}", param="model", code="model_not_found")
-        routed = self.dispatch.send(text)
+        routed = dispatch.send(text)
         if routed.domain and (expert := self._expert(routed.domain)):
             return expert, routed
-        voices, domains = self.voices.all.values(), {*self.dispatch.router.domains}
+        voices, domains = self.voices.all.values(), {*dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed

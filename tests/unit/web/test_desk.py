@@ -12,6 +12,7 @@ from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Voice, Voices
 from metier.web.desk import Desk, Target, request_of
 from metier.web.dispatch import Dispatch, Routed
+from metier.web.lessons import Lesson, Lessons
 
 
 class Sure:
@@ -24,13 +25,16 @@ class Sure:
         return Routed("help", 0.9)
 
 
+SURE = Lessons(Lesson(cast(Dispatch, cast(Any, Sure()))))
+
+
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
-    desk = Desk(Voices(offline=True), cast(Dispatch, cast(Any, Sure())))
+    desk = Desk(Voices(offline=True), SURE)
     assert desk.send("how do I open it?") == (None, Routed("help", 0.9))
 
 
 def test_a_question_may_belong_to_all_that_a_run_learned_or_among_which_auto_chooses() -> None:
-    desk = Desk(Voices(offline=True), cast(Dispatch, cast(Any, Sure())))
+    desk = Desk(Voices(offline=True), SURE)
     run = cast(Voice, SimpleNamespace(learned=("medical", "banking")))
     base = cast(Voice, SimpleNamespace(learned=()))
     assert desk.topics_of(Target(run), chosen=True) == ("medical", "banking")

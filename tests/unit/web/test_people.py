@@ -14,6 +14,7 @@ from metier.web.care import Care
 from metier.web.desk import Desk, Target
 from metier.web.failures import answer_failures
 from metier.web.keys import Caller
+from metier.web.lessons import Lesson, Lessons
 from metier.web.people import people_routes
 
 
@@ -25,7 +26,8 @@ def voice(name: str, *domains: str) -> Any:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     voices: Any = SimpleNamespace(all={"desk-1": voice("desk-1", "retail", "travel")})
-    desk = Desk(voices, SimpleNamespace(), Care(feedback=Feedback(tmp_path / "a.db")))  # type: ignore[arg-type]
+    lessons = Lessons(Lesson(SimpleNamespace()))  # type: ignore[arg-type]
+    desk = Desk(voices, lessons, Care(feedback=Feedback(tmp_path / "a.db")))
     targets = {"desk-1": Target(voices.all["desk-1"]), "nano": Target(voice("nano"))}
     monkeypatch.setattr(Desk, "targets", property(lambda _: targets))
     app = FastAPI()
