@@ -26,6 +26,7 @@ from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.lessons import Course, Lessons
 from tests.promises import serving, two_domains
+from tests.promises.browsing import CHROMIUM, browser
 
 _TAIL = """
 [strategy]
@@ -119,6 +120,24 @@ def test_a_run_whose_rows_are_gone_is_served_and_auto_says_why_it_is_not(
         away.rename(rows)
     assert {"helps", "moods"} <= names(client)
     assert "auto" not in names(client)
+
+
+def test_a_run_of_one_domain_is_asked_by_any_of_its_names(client: openai.OpenAI) -> None:
+    assert names(client) == {"base", "moods", "moods/mood", "mood"}
+    for model in ("moods", "moods/mood", "mood"):
+        answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "share 7 falls"}])
+        told = (answer.model_extra or {})["metier"]
+        assert (told["run"], told["domain"], {*told["shares"]}) == ("moods", "mood", {"up", "down"})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
+def test_the_page_names_a_run_of_one_domain_once(client: openai.OpenAI, tmp_path: Path) -> None:
+    with browser(tmp_path) as tab:
+        tab.open(str(client.base_url).removesuffix("v1/"))
+        tab.wait("document.querySelector('#model').value")
+        named = tab.run("[...document.querySelectorAll('#model option')].map(each => [each.value, each.innerText])")
+    assert named == [["mood", "mood"], ["moods", "mood"], ["base", "base"]]
 
 
 @pytest.mark.slow

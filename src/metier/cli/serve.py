@@ -156,10 +156,8 @@ def _care(safety: Safety) -> Care:
 
 def _introduce(desk: Desk, safety: Safety) -> None:
     """Say what safety covers, and who is served."""
-    from metier.web.desk import AUTO
-
     domains = dict.fromkeys(domain for voice in desk.voices.all.values() for domain in voice.learned)
     medical = ", ".join(filter(safety.is_medical, domains)) or "none"
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
     say(f"taken for medical by name: {medical}; a --safety file tells others under [domains]")
-    say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
+    say(f"models: {', '.join(desk.names)}")

@@ -119,8 +119,7 @@ class Desk:
         for name, voice in self.voices.all.items():
             domains = [*voice.questions.domains]
             found[name] = Target(voice, domains[0] if len(domains) == 1 else "")
-            for domain in domains if len(domains) > 1 else ():
-                found[f"{name}/{domain}"] = Target(voice, domain)
+            found |= {f"{name}/{domain}": Target(voice, domain) for domain in domains}
         for voice in self.voices.all.values():
             for domain in voice.questions.domains:
                 if domain in found:
@@ -128,12 +127,16 @@ class Desk:
                 found.setdefault(domain, Target(voice, domain))
         return {name: target for name, target in found.items() if name not in shared or name in self.voices}
 
+    @property
+    def names(self) -> list[str]:
+        """All that may be asked, `auto` where there is one."""
+        return [*([AUTO] if self.dispatch else []), *self.targets]
+
     def target(self, model: str, domain: str | None = None) -> Target:
         """Raises `Refusal` for a model, or a domain of it, that is not served."""
         targets = self.targets
         if model not in targets:
-            problem = f"the model {model!r} is not served"
-            raise Refusal(404, problem, f"choose from {', '.join(targets)}", param="model", code="model_not_found")
+            raise self._unserved(model)
         found = targets[model]
         if domain and domain not in found.voice.questions.domains:
             names = ", ".join(found.voice.questions.domains) or "none"
@@ -164,8 +167,7 @@ class Desk:
         """
         dispatch = self.dispatch
         if dispatch is None:
-            problem = f"no model is chosen by itself: {self.lessons.why}"
-            raise Refusal(404, problem, f"choose from {', '.join(self.targets)}", param="model", code="model_not_found")
+            raise self._unserved(AUTO)
         routed = dispatch.send(text)
         if routed.domain and (expert := self._expert(routed.domain)):
             return expert, routed
@@ -173,6 +175,15 @@ class Desk:
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
+
+    def _unserved(self, model: str) -> Refusal:
+        """Why nobody answers under this name, and who does."""
+        problem, names = f"the model {model!r} is not served", self.names
+        if model == AUTO:
+            chooses = f"{AUTO!r} answers conversations alone"
+            problem = chooses if self.dispatch else f"no model is chosen by itself: {self.lessons.why}"
+            names = [*self.targets]
+        return Refusal(404, problem, f"choose from {', '.join(names)}", param="model", code="model_not_found")
 
     def _expert(self, domain: str) -> Target | None:
         """The run that learned least beside this domain; None once those that did are unloaded."""

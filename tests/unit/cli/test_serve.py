@@ -14,7 +14,7 @@ from metier.web.desk import Desk
 
 def test_it_is_told_which_domains_are_taken_for_medical(capsys: pytest.CaptureFixture[str]) -> None:
     voices: Any = SimpleNamespace(all={"care": SimpleNamespace(learned=("my-clinic", "selfcare"))})
-    served = SimpleNamespace(voices=voices, dispatch=None, targets=["care"])
+    served = SimpleNamespace(voices=voices, names=["care"])
     _introduce(cast(Desk, served), Safety.open())
     assert "taken for medical by name: my-clinic;" in capsys.readouterr().err
 
