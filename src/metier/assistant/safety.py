@@ -100,19 +100,25 @@ class Safety:
         return any("banking" in self._kinds(domain) for domain in domains)
 
     def before(
-        self, said: str, *domains: str, unanswered: Sequence[str] = (), answered: str = ""
+        self,
+        said: str,
+        *domains: str,
+        among: Sequence[str] = (),
+        unanswered: Sequence[str] = (),
+        answered: str = "",
     ) -> Intervention | None:
-        """What to answer without asking a model, or None; `domains` are those to which it may belong.
+        """What to answer without asking a model, or None; `domains` are those to which it may belong, `among` further
+        ones for which it may have been meant.
 
         `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
         it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
-        any domain; then secrets in banking; then languages that are not covered in medicine. Of a long message the
-        beginning and the end are read, of many the latest.
+        any domain; then secrets, where any that are meant are banking; then languages that are not covered, in medicine.
+        Of a long message the beginning and the end are read, of many the latest.
         """
         now = [*latest(unanswered), ends(said)]
         return (
             self._emergency(now, ends(answered))
-            or self._refusal("\n".join(now), domains)
+            or self._refusal("\n".join(now), [*domains, *among])
             or _first(self._foreign(each, domains) for each in now)
         )
 

@@ -38,9 +38,9 @@ class Care:
     feedback: Feedback | None = None
     webhook: Webhook | None = None
 
-    def first(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:
+    def first(self, messages: Sequence[Message], domains: Sequence[str], among: Sequence[str] = ()) -> Said | None:
         """What comes before any model that answers in any of these domains: an emergency, a secret that must not be
-        sent, a person who is wanted.
+        sent, also not where it was chosen `among` others, a person who is wanted.
         """
         turns = [each.content for each in messages if each.role == "user"]
         waiting = _unanswered(messages)
@@ -48,7 +48,8 @@ class Care:
             return None
         (*others, said), before = waiting, turns[: -len(waiting)]
         answered = before[-1] if before else ""
-        if self.safety and (found := self.safety.before(said, *domains, unanswered=others, answered=answered)):
+        how: dict[str, Any] = {"among": among, "unanswered": others, "answered": answered}
+        if self.safety and (found := self.safety.before(said, *domains, **how)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
         mood = self.moods.of(turns) if self.moods else None

@@ -34,3 +34,13 @@ def test_any_of_the_domains_to_which_a_question_may_belong_decides(care: Care) -
         assert care.first([secret], domains) is None
         assert care.first([foreign], domains) is None
         assert not care.behind(domains).notice
+
+
+def test_a_secret_is_refused_where_it_may_be_meant_for_a_bank(care: Care) -> None:
+    """Languages and the notice follow the domain that was chosen."""
+    secret, foreign = Message("user", "my PIN is 4821"), Message("user", "Ich habe seit gestern Schmerzen im Knie")
+    among = ("telecom", "banking", "medical")
+    assert care.first([secret], ("telecom",)) is None
+    assert kind(care.first([secret], ("telecom",), among)) == "refusal"
+    assert kind(care.first([secret], (), among)) == "refusal"
+    assert care.first([foreign], ("telecom",), among) is None
