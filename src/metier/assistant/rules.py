@@ -89,6 +89,7 @@ class Answers(Strict):
     notice: Text
     dosage: Text
     secret: Text
+    numbers: Text
     language: Text
     declined: Text
 

@@ -112,8 +112,8 @@ class Safety:
 
         `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
         it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
-        any domain; then secrets, where any that are meant are banking; then languages that are not covered, in medicine.
-        Of a long message the beginning and the end are read, of many the latest.
+        any domain; then secrets, where any of all is banking; then languages that are not covered, in medicine. Of a
+        long message the beginning and the end are read, of many the latest.
         """
         now = [*latest(unanswered), ends(said)]
         return (
@@ -132,7 +132,8 @@ class Safety:
         """What to say to a question that belongs to none of these."""
         *others, last = domains
         listed = f"{', '.join(others)} and {last}" if others else last
-        return self.rules.answers.declined.replace("{domains}", listed)
+        numbers = self.rules.answers.numbers if self.is_medical(*domains) else ""
+        return self.rules.answers.declined.replace("{domains}", listed).replace("{numbers}", numbers).rstrip()
 
     def masked(self, text: str) -> str:
         """The text as it may be stored: secrets and personal data blotted out."""
@@ -208,7 +209,8 @@ class Safety:
     def _foreign(self, said: str, domains: Sequence[str]) -> Intervention | None:
         if not self.is_medical(*domains) or (language := self.language(said)) in self.languages:
             return None
-        text = self.rules.answers.language.replace("{languages}", ", ".join(self.languages))
+        answers = self.rules.answers
+        text = answers.language.replace("{languages}", ", ".join(self.languages)).replace("{numbers}", answers.numbers)
         return Intervention("language", "languages", language, text)
 
     def _kinds(self, domain: str) -> Iterator[str]:
