@@ -315,7 +315,7 @@ def test_without_a_key_nothing_is_told_but_that_it_is_there(tmp_path: Path) -> N
     with serving.served(Desk(Voices()), tmp_path, Keys.open(tmp_path / "keys.json")) as url:
         stranger, member = (openai.OpenAI(base_url=f"{url}/v1", api_key=each, max_retries=0) for each in ("x", key))
         for ask in (stranger.models.list, lambda: stranger.completions.create(model="base", prompt="x")):
-            with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+            with pytest.raises(openai.AuthenticationError, match="this key is not known; metier serve --new-key"):
                 ask()
         assert member.models.list().data == []
         with pytest.raises(openai.PermissionDeniedError, match="admin"):
