@@ -341,6 +341,32 @@ def test_an_emergency_is_answered_before_any_model(client: openai.OpenAI, desk: 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_what_a_model_was_asked_for_is_timed(client: openai.OpenAI, url: str, stream: bool) -> None:
+    """A label is scored before a word is said, which is its time all the same."""
+
+    def told(question: str, model: str) -> dict[str, float]:
+        before = counts()
+        answer: Any = client.chat.completions.create(model=model, messages=asked(question), max_tokens=2, stream=stream)
+        if stream:
+            assert [*answer]
+        return {name: value - before[name] for name, value in counts().items()}
+
+    def counts() -> dict[str, float]:
+        with urlopen(f"{url}/metrics") as page:
+            return {
+                name: float(value) for name, value in re.findall(r"^metier_(\w+) (\S+)$", page.read().decode(), re.M)
+            }
+
+    for question in ("he stopped breathing!!", "let me talk to a real person please"):
+        found = told(question, "small/help")
+        assert found["answer_seconds_count"] == found["first_token_seconds_count"] == 0
+    for question, model in (("how do I open the 7th box?", "small/help"), ("share 7 falls", "small/mood")):
+        found = told(question, model)
+        assert (found["answer_seconds_count"], found["first_token_seconds_count"]) == (1, int(stream))
+        assert found["answer_seconds_sum"] > 0.002
+
+
 def test_who_wants_a_person_gets_a_ticket(client: openai.OpenAI) -> None:
     turns = [
         *asked("how do I open the 7th box?"),

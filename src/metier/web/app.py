@@ -66,22 +66,29 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
     @routes.post("/chat/completions", responses=told(answers.ChatAnswer, streams=True) | BUSY)
     async def answer(body: ChatBody, request: Request, caller: Asking) -> Any:
         """A conversation's next turn, at once or as server-sent events."""
+        begun = time.monotonic()
         turn = await chat.begin(desk, body, caller.name)
+        since = begun if turn.target else None  # what no model says takes none of its time
         meters.asked(body.model, "chat")
         if body.stream:
             chunks = chat.streamed(turn, tells_usage=body.tells_usage)
-            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
-        return await _told(request, meters, body.model, chat.whole(turn))
+            return await _streamed(request, meters.timed(body.model, chunks, since, tells_usage=body.tells_usage))
+        answer = await _unless_gone(request, chat.whole(turn))
+        meters.told(body.model, answer["usage"], since)
+        return answer
 
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
         """A text, or tokens, gone on with."""
+        begun = time.monotonic()
         asked = await desk.aside(caller.name, completions.begin, desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
             chunks = completions.streamed(asked)
-            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
-        return await _told(request, meters, body.model, completions.whole(asked))
+            return await _streamed(request, meters.timed(body.model, chunks, begun, tells_usage=body.tells_usage))
+        answer = await _unless_gone(request, completions.whole(asked))
+        meters.told(body.model, answer["usage"], begun)
+        return answer
 
     return routes
 
@@ -106,13 +113,6 @@ async def _streamed(request: Request, chunks: AsyncGenerator[dict[str, Any]]) ->
         return await anext(chunks, None)
 
     return _Events(await _unless_gone(request, first()), chunks)
-
-
-async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[Any, Any, dict[str, Any]]) -> Any:
-    begun = time.monotonic()
-    told = await _unless_gone(request, answer)
-    meters.told(model, told["usage"], time.monotonic() - begun)
-    return told
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -31,9 +31,7 @@ _log = logging.getLogger("metier")
 _METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
 _READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "a key is needed: send Authorization: Bearer KEY"
-_STRANGE_KEY = (
-    "this key is not known; metier serve --new-key NAME makes one, which the server knows once it is started anew"
-)
+_STRANGE_KEY = "this key is not known; metier serve --new-key NAME makes one, known once the server starts anew"
 
 
 @dataclass(frozen=True)
