@@ -188,7 +188,7 @@ class Safety:
             return None
         return (
             _LIKE,
-            f"{self.learned.because(heard)} (margin {self.learned.margin(heard):.2f})",
+            f"{', '.join(self.learned.loudest(heard))} (margin {self.learned.margin(heard):.2f})",
             max(self.kinds, key=lambda kind: self.kinds[kind].margin(heard)),
         )
 
