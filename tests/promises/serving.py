@@ -51,7 +51,7 @@ def train(home: Path, strategies: dict[str, dict[str, Any]], **plan: Any) -> dic
 @contextmanager
 def served(desk: Desk, home: Path, keys: Keys | None = None, **rules: Any) -> Iterator[str]:
     """Its address, as long as the block lasts."""
-    jobs = Jobs(home / "jobs", desk.voices.add, offline=True)
+    jobs = Jobs(home / "jobs", desk.add, offline=True)
     app = make_app(desk, jobs, Rules(**{"hosts": ("127.0.0.1",), **rules}), keys or Keys(), home=home)
     server = Server(configured(app, Address(port=0)), jobs, desk.voices)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -160,7 +160,7 @@ def test_what_cannot_be_answered_is_refused(member: openai.OpenAI, change: Any, 
 def test_who_may_not_is_told_so(member: openai.OpenAI) -> None:
     with pytest.raises(openai.PermissionDeniedError, match="admin"):
         member.files.list()
-    with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+    with pytest.raises(openai.AuthenticationError, match="this key is not known"):
         member.with_options(api_key="wrong").completions.create(**SIMPLE)
 
 

@@ -33,6 +33,7 @@ from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
+from metier.web.lessons import Lesson, Lessons
 from tests.promises import serving
 
 _QUIET = settings(database=None, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
@@ -146,7 +147,8 @@ def server(
         voices.add(run, name)
     database = tmp_path / "assistant.db"
     care = Care(Safety.open(), Moods.open(), Tickets(database), Feedback(database))
-    desk = Desk(voices, open_dispatch(typed([*served_runs.values()], offline=True), tmp_path / "routers"), care)
+    dispatch = open_dispatch(typed([*served_runs.values()], offline=True), tmp_path / "routers")
+    desk = Desk(voices, Lessons(Lesson(dispatch)), care)
     key = new_key(tmp_path / "keys.json", "boss", "admin")
     shutil.copytree(served_runs["small"].directory, tmp_path / "runs" / "spare")
     (tmp_path / "base").symlink_to(served_home / "base")

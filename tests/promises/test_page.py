@@ -24,6 +24,7 @@ from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
+from metier.web.lessons import Lesson, Lessons
 from tests.promises import serving
 from tests.promises.browsing import CHROMIUM, Tab, browser
 
@@ -101,7 +102,8 @@ def desk(home: Path) -> Desk:
     voices.add(run, "care")
     safety, database = Safety.open(), home / "assistant.db"
     care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
-    return Desk(voices, open_dispatch(typed([run], offline=True), home / "routers"), care)
+    dispatch = open_dispatch(typed([run], offline=True), home / "routers")
+    return Desk(voices, Lessons(Lesson(dispatch)), care)
 
 
 @pytest.fixture(scope="module")

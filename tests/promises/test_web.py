@@ -26,6 +26,7 @@ from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
+from metier.web.lessons import Lesson, Lessons
 from tests.promises import serving
 
 
@@ -46,7 +47,8 @@ def desk(runs: dict[str, Run], home: Path) -> Desk:
         voices.add(run, name)
     safety, database = Safety.open(), home / "assistant.db"
     care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
-    return Desk(voices, open_dispatch(typed([*runs.values()], offline=True), home / "routers"), care)
+    dispatch = open_dispatch(typed([*runs.values()], offline=True), home / "routers")
+    return Desk(voices, Lessons(Lesson(dispatch)), care)
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +315,7 @@ def test_without_a_key_nothing_is_told_but_that_it_is_there(tmp_path: Path) -> N
     with serving.served(Desk(Voices()), tmp_path, Keys.open(tmp_path / "keys.json")) as url:
         stranger, member = (openai.OpenAI(base_url=f"{url}/v1", api_key=each, max_retries=0) for each in ("x", key))
         for ask in (stranger.models.list, lambda: stranger.completions.create(model="base", prompt="x")):
-            with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+            with pytest.raises(openai.AuthenticationError, match="this key is not known; metier serve --new-key"):
                 ask()
         assert member.models.list().data == []
         with pytest.raises(openai.PermissionDeniedError, match="admin"):
@@ -337,6 +339,32 @@ def test_an_emergency_is_answered_before_any_model(client: openai.OpenAI, desk: 
     assert answer.choices[0].message.content
     chunks = client.chat.completions.create(model="small/help", messages=asked("he stopped breathing!!"), stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_what_a_model_was_asked_for_is_timed(client: openai.OpenAI, url: str, stream: bool) -> None:
+    """A label is scored before a word is said, which is its time all the same."""
+
+    def told(question: str, model: str) -> dict[str, float]:
+        before = counts()
+        answer: Any = client.chat.completions.create(model=model, messages=asked(question), max_tokens=2, stream=stream)
+        if stream:
+            assert [*answer]
+        return {name: value - before[name] for name, value in counts().items()}
+
+    def counts() -> dict[str, float]:
+        with urlopen(f"{url}/metrics") as page:
+            return {
+                name: float(value) for name, value in re.findall(r"^metier_(\w+) (\S+)$", page.read().decode(), re.M)
+            }
+
+    for question in ("he stopped breathing!!", "let me talk to a real person please"):
+        found = told(question, "small/help")
+        assert found["answer_seconds_count"] == found["first_token_seconds_count"] == 0
+    for question, model in (("how do I open the 7th box?", "small/help"), ("share 7 falls", "small/mood")):
+        found = told(question, model)
+        assert (found["answer_seconds_count"], found["first_token_seconds_count"]) == (1, int(stream))
+        assert found["answer_seconds_sum"] > 0.002
 
 
 def test_who_wants_a_person_gets_a_ticket(client: openai.OpenAI) -> None:

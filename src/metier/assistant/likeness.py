@@ -74,15 +74,23 @@ class Learned:
     def margin(self, text: str) -> float:
         return float(self.margins([text])[0])
 
-    def because(self, text: str) -> str:
-        """The words of a text that speak loudest for it."""
+    def loudest(self, text: str) -> list[str]:
+        """The words of a text that speak loudest for it, none of which lie within others."""
         row = self.vectors.transform([self.lexicon.normal(text)])
-        loud = sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True))
-        return ", ".join(self._terms[place] for _, place in loud[:_LOUDEST])
+        found: list[str] = []
+        for _, place in sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True)):
+            term = self._terms[place]
+            if len(found) < _LOUDEST and not any(_within(term, each) or _within(each, term) for each in found):
+                found.append(term)
+        return found
 
     @cached_property
     def _terms(self) -> list[str]:
         return list(self.vectors.vocabulary)
+
+
+def _within(words: str, others: str) -> bool:
+    return f" {words} " in f" {others} "
 
 
 def _fit(kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], lexicon: Lexicon, to: Path) -> None:

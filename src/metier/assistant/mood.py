@@ -22,6 +22,11 @@ _FEWEST = 3  # words that carry meaning; two questions of fewer are alike by cha
 Kind = Literal["person", "upset", "unhelped"]
 Moody = Literal[Kind, "calm"]
 Share = Annotated[float, Field(gt=0, le=1)]
+_LIKE: Mapping[Kind, str] = {
+    "person": "who ask for a person",
+    "upset": "who are upset",
+    "unhelped": "whom nobody has helped",
+}
 
 
 class Asked(Signs):
@@ -108,7 +113,8 @@ class Moods:
         kind = max(beyond, key=lambda name: beyond[name], default=None)
         if kind is None or beyond[kind] <= 0:
             return None
-        return Mood(kind, f"sounds like it: {self.learned[kind].because(said)}")
+        words = ", ".join(f'"{each}"' for each in self.learned[kind].loudest(said))
+        return Mood(kind, f"sounds like people {_LIKE[kind]}, by the words {words}")
 
     def _repeated(self, turns: Sequence[str]) -> Mood | None:
         """Whether the last turn asks what one before asked, in nearly the same words, or two before in like ones."""

@@ -91,6 +91,7 @@ class Answers(Strict):
     notice: Text
     dosage: Text
     secret: Text
+    numbers: Text
     language: Text
     declined: Text
 

@@ -104,19 +104,25 @@ class Safety:
         return any("banking" in self._kinds(domain) for domain in domains)
 
     def before(
-        self, said: str, *domains: str, unanswered: Sequence[str] = (), answered: str = ""
+        self,
+        said: str,
+        *domains: str,
+        among: Sequence[str] = (),
+        unanswered: Sequence[str] = (),
+        answered: str = "",
     ) -> Intervention | None:
-        """What to answer without asking a model, or None; `domains` are those to which it may belong.
+        """What to answer without asking a model, or None; `domains` are those to which it may belong, `among` further
+        ones for which it may have been meant.
 
         `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
         it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
-        any domain; then secrets in banking; then languages that are not covered in medicine. Of a long message the
-        beginning and the end are read, of many the latest.
+        any domain; then secrets, where any of all is banking; then languages that are not covered, in medicine. Of a
+        long message the beginning and the end are read, of many the latest.
         """
         now = [*latest(unanswered), ends(said)]
         return (
             self._emergency(now, ends(answered))
-            or self._refusal("\n".join(now), domains)
+            or self._refusal("\n".join(now), [*domains, *among])
             or _first(self._foreign(each, domains) for each in now)
         )
 
@@ -130,7 +136,8 @@ class Safety:
         """What to say to a question that belongs to none of these."""
         *others, last = domains
         listed = f"{', '.join(others)} and {last}" if others else last
-        return self.rules.answers.declined.replace("{domains}", listed)
+        numbers = self.rules.answers.numbers if self.is_medical(*domains) else ""
+        return self.rules.answers.declined.replace("{domains}", listed).replace("{numbers}", numbers).rstrip()
 
     def masked(self, text: str) -> str:
         """The text as it may be stored: secrets and personal data blotted out."""
@@ -192,7 +199,7 @@ class Safety:
             return None
         return (
             _LIKE,
-            f"{self.learned.because(heard)} (margin {self.learned.margin(heard):.2f})",
+            f"{', '.join(self.learned.loudest(heard))} (margin {self.learned.margin(heard):.2f})",
             max(self.kinds, key=lambda kind: self.kinds[kind].margin(heard)),
         )
 
@@ -213,7 +220,8 @@ class Safety:
     def _foreign(self, said: str, domains: Sequence[str]) -> Intervention | None:
         if not self.is_medical(*domains) or (language := self.language(said)) in self.languages:
             return None
-        text = self.rules.answers.language.replace("{languages}", ", ".join(self.languages))
+        answers = self.rules.answers
+        text = answers.language.replace("{languages}", ", ".join(self.languages)).replace("{numbers}", answers.numbers)
         return Intervention("language", "languages", language, text)
 
     def _kinds(self, domain: str) -> Iterator[str]:

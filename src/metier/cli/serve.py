@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,15 +18,13 @@ from metier.hardware import spin
 
 if TYPE_CHECKING:
     from metier.assistant.safety import Safety
-    from metier.assistant.scope import Scope
     from metier.inference.voices import Elsewhere, Voices
     from metier.run import Run
     from metier.web.care import Care
-    from metier.web.dispatch import Dispatch, Typed
+    from metier.web.desk import Desk
+    from metier.web.jobs import Jobs
 
 _ENGINES = "native, llamacpp or vllm"
-_FEWEST = 10  # held-out questions, to know what belongs here
-_LOST = 0.05  # of them may be declined; else none is
 _NEEDED = ("fastapi", "uvicorn", "llguidance", "prometheus_client")
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN…", help="runs that answer")]
@@ -74,25 +73,22 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if not runs:
         raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
     spin(20_000)  # longer than it takes to begin the next product; the engine yields to others
+    from metier.assistant.safety import Safety
     from metier.inference.voices import Voices
     from metier.run import Run
-    from metier.web.desk import AUTO, Desk
-    from metier.web.jobs import Jobs
     from metier.web.serve import Address, assert_free, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     assert_free(address)
+    rules = Safety.open(safety)
     voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
     _add(voices, opened, plan)
-    sides = _typed(opened, offline=offline)
-    desk = Desk(voices, _dispatch(sides, opened[0].directory.parent), _care(safety, sides))
-    home = Path.cwd()
-    jobs = Jobs(home / "jobs", voices.add, offline=offline)
-    say(f"models: {', '.join([*([AUTO] if desk.dispatch else []), *desk.targets])}")
+    desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
+    _introduce(desk, rules)
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
     say(f"the page: http://{host}:{port}/")
-    run_server(desk, jobs, address, known, home)
+    run_server(desk, jobs, address, known, Path.cwd())
 
 
 def _add(voices: Voices, runs: Sequence[Run], plan: list[str] | None) -> None:
@@ -129,64 +125,39 @@ def _elsewhere(engine: Any) -> Elsewhere:
     raise MetierError(f"--plan engine={engine}: there is no such engine", f"choose {_ENGINES}")
 
 
-def _care(path: Path | None, sides: Typed) -> Care:
+def _opened(voices: Voices, safety: Safety, routers: Path, *, offline: bool) -> tuple[Desk, Jobs]:
+    """What answers, and what tunes, once it is learned what those know who are served."""
+    from metier.web.desk import Desk
+    from metier.web.jobs import Jobs
+    from metier.web.lessons import Course, Lessons
+
+    course = partial(Course.of, voices, safety, routers, offline=offline)
+    desk = Desk(voices, Lessons(learn=lambda: course().learned_apart(), tell=say), _care(safety))
+    jobs = Jobs(Path.cwd() / "jobs", desk.add, offline=offline)
+    desk.lessons.begin(lambda: course().learned(Progress()))  # in this process, for nobody is answered yet
+    return desk, jobs
+
+
+def _care(safety: Safety) -> Care:
     """Safety, mood and the database of tickets and feedback, beside where the server is started."""
     from metier.assistant.feedback import Feedback
     from metier.assistant.mood import Moods
-    from metier.assistant.safety import Safety
     from metier.assistant.tickets import Tickets
     from metier.web.care import Care
     from metier.web.webhook import Webhook
 
-    safety, database = Safety.open(path), Path("assistant.db")
-    say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
-    medical = ", ".join(filter(safety.is_medical, sides["train"])) or "none"
-    say(f"taken for medical by name: {medical}; a --safety file tells others under [domains]")
+    database = Path("assistant.db")
     webhook = Webhook(safety.rules.webhook) if safety.rules.webhook else None
     if webhook:
         say(f"new tickets are posted to {webhook.host}")
     tickets, feedback = Tickets(database, safety.masked), Feedback(database, safety.masked)
-    return Care(safety, Moods.open(), tickets, feedback, _scope(sides, safety), webhook)
+    return Care(safety, Moods.open(), tickets, feedback, webhook)
 
 
-def _scope(sides: Typed, safety: Safety) -> Scope | None:
-    """What the served runs are there for, where their rows tell it; and how often it is told wrongly."""
-    from metier.assistant.scope import Scope, elsewhere
-
-    train, validation, heldout = (
-        [text for texts in sides[side].values() for text in texts] for side in ("train", "validation", "heldout")
-    )
-    if not train:
-        return None
-    domains, others = [*sides["train"]], elsewhere()[1]
-    medical = any(map(safety.is_medical, domains))
-    scope = Scope.fit(domains, train, validation, safety.lexicon, medical=medical)
-    lost = scope.declined(heldout)
-    told = f"{lost} of {len(heldout)} held-out questions"
-    if len(heldout) < _FEWEST or lost > _LOST * len(heldout):
-        say(f"note  no question is declined: {told} would be; more rows would tell what belongs here")
-        return None
-    say(f"what belongs to no domain is declined: {told}, {scope.declined(others)} of {len(others)} of no trade at all")
-    return scope
-
-
-def _typed(runs: Sequence[Run], *, offline: bool) -> Typed:
-    """What users typed in the data of the served runs; nothing, and why, where it is not there any more."""
-    from metier.web.dispatch import typed
-
-    try:
-        return typed(runs, offline=offline, listen=Progress())
-    except MetierError as error:
-        say(f"note  neither is a domain chosen by itself nor a question declined: {error}")
-        return {side: {} for side in ("train", "validation", "heldout")}
-
-
-def _dispatch(sides: Typed, runs: Path) -> Dispatch | None:
-    """The router in front of all, kept below `runs`, or None, and why, where there cannot be one."""
-    from metier.web.dispatch import open_dispatch
-
-    try:
-        return open_dispatch(sides, runs / "routers")
-    except MetierError as error:
-        say(f"note  no domain is chosen by itself: {error}")
-        return None
+def _introduce(desk: Desk, safety: Safety) -> None:
+    """Say what safety covers, and who is served."""
+    domains = dict.fromkeys(domain for voice in desk.voices.all.values() for domain in voice.learned)
+    medical = ", ".join(filter(safety.is_medical, domains)) or "none"
+    say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
+    say(f"taken for medical by name: {medical}; a --safety file tells others under [domains]")
+    say(f"models: {', '.join(desk.names)}")

@@ -66,22 +66,29 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
     @routes.post("/chat/completions", responses=told(answers.ChatAnswer, streams=True) | BUSY)
     async def answer(body: ChatBody, request: Request, caller: Asking) -> Any:
         """A conversation's next turn, at once or as server-sent events."""
+        begun = time.monotonic()
         turn = await chat.begin(desk, body, caller.name)
+        since = begun if turn.target else None  # what no model says takes none of its time
         meters.asked(body.model, "chat")
         if body.stream:
             chunks = chat.streamed(turn, tells_usage=body.tells_usage)
-            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
-        return await _told(request, meters, body.model, chat.whole(turn))
+            return await _streamed(request, meters.timed(body.model, chunks, since, tells_usage=body.tells_usage))
+        answer = await _unless_gone(request, chat.whole(turn))
+        meters.told(body.model, answer["usage"], since)
+        return answer
 
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
         """A text, or tokens, gone on with."""
+        begun = time.monotonic()
         asked = await desk.aside(caller.name, completions.begin, desk.target(body.model), body, caller.name)
         meters.asked(body.model, "completions")
         if body.stream:
             chunks = completions.streamed(asked)
-            return await _streamed(request, meters.timed(body.model, chunks, tells_usage=body.tells_usage))
-        return await _told(request, meters, body.model, completions.whole(asked))
+            return await _streamed(request, meters.timed(body.model, chunks, begun, tells_usage=body.tells_usage))
+        answer = await _unless_gone(request, completions.whole(asked))
+        meters.told(body.model, answer["usage"], begun)
+        return answer
 
     return routes
 
@@ -106,13 +113,6 @@ async def _streamed(request: Request, chunks: AsyncGenerator[dict[str, Any]]) ->
         return await anext(chunks, None)
 
     return _Events(await _unless_gone(request, first()), chunks)
-
-
-async def _told(request: Request, meters: Meters, model: str, answer: Coroutine[Any, Any, dict[str, Any]]) -> Any:
-    begun = time.monotonic()
-    told = await _unless_gone(request, answer)
-    meters.told(model, told["usage"], time.monotonic() - begun)
-    return told
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -147,15 +147,14 @@ def _models(desk: Desk, home: Path) -> APIRouter:
     @routes.get("/models/{name:path}", responses=told(answers.Model))
     async def model(name: str, _: Asking) -> Any:
         """One of them."""
-        if name == AUTO and desk.dispatch:
-            return _auto(desk)[0]
-        return _model(name, desk.target(name))
+        auto = _auto(desk) if name == AUTO else []
+        return auto[0] if auto else _model(name, desk.target(name))
 
     @routes.post("/load_lora_adapter", responses=told(answers.Model))
     async def load(body: LoadBody, _: Admin) -> Any:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
-        voice = await asyncio.to_thread(desk.voices.add, run, body.name or "")
+        voice = await asyncio.to_thread(desk.add, run, body.name or "")
         return _model(voice.name, desk.target(voice.name))
 
     @routes.post("/unload_lora_adapter", responses=told(answers.Deleted))
@@ -163,7 +162,7 @@ def _models(desk: Desk, home: Path) -> APIRouter:
         """Serve a run no more."""
         if body.name not in desk.voices:
             raise Refusal(404, f"{body.name}: no run of this name is served", param="name", code="model_not_found")
-        await asyncio.to_thread(desk.voices.remove, body.name)
+        await asyncio.to_thread(desk.remove, body.name)
         return {"id": body.name, "object": "model", "deleted": True}
 
     return routes
@@ -183,12 +182,13 @@ def _run(home: Path, name: str) -> Run:
 
 def _auto(desk: Desk) -> list[dict[str, Any]]:
     """What chooses the domain by itself, with how often it was right on held-out questions."""
-    if desk.dispatch is None:
+    dispatch = desk.dispatch
+    if dispatch is None:
         return []
-    found = desk.dispatch.heldout
+    found = dispatch.heldout
     measured = {"right": found.right, "wrong": found.wrong, "abstained": found.abstained}
     told = {"id": AUTO, "object": "model", "created": 0, "owned_by": "metier", "root": AUTO, "parent": None}
-    return [{**told, "domains": [*desk.dispatch.router.domains], "heldout": measured}]
+    return [{**told, "domains": [*dispatch.router.domains], "heldout": measured}]
 
 
 def _model(name: str, target: Target) -> dict[str, Any]:

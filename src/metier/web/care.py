@@ -36,12 +36,11 @@ class Care:
     moods: Moods | None = None
     tickets: Tickets | None = None
     feedback: Feedback | None = None
-    scope: Scope | None = None
     webhook: Webhook | None = None
 
-    def first(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:
+    def first(self, messages: Sequence[Message], domains: Sequence[str], among: Sequence[str] = ()) -> Said | None:
         """What comes before any model that answers in any of these domains: an emergency, a secret that must not be
-        sent, a person who is wanted.
+        sent, also not where it was chosen `among` others, a person who is wanted.
         """
         turns = [each.content for each in messages if each.role == "user"]
         waiting = _unanswered(messages)
@@ -49,7 +48,8 @@ class Care:
             return None
         (*others, said), before = waiting, turns[: -len(waiting)]
         answered = before[-1] if before else ""
-        if self.safety and (found := self.safety.before(said, *domains, unanswered=others, answered=answered)):
+        how: dict[str, Any] = {"among": among, "unanswered": others, "answered": answered}
+        if self.safety and (found := self.safety.before(said, *domains, **how)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
         mood = self.moods.of(turns) if self.moods else None
@@ -62,13 +62,15 @@ class Care:
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
 
-    def declined(self, messages: Sequence[Message], domains: Sequence[str], *, chosen: bool) -> Said | None:
-        """What is said to a question that belongs to no domain: in medicine, and where nobody chose who is asked."""
-        if self.scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
+    def declined(
+        self, messages: Sequence[Message], domains: Sequence[str], scope: Scope | None, *, chosen: bool
+    ) -> Said | None:
+        """What is said to a question that is outside of a scope: in medicine, and where nobody chose who is asked."""
+        if scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
             return None
-        if self.scope.covers([each.content for each in messages if each.role == "user"]):
+        if scope.covers([each.content for each in messages if each.role == "user"]):
             return None
-        return Said(self.safety.declined(self.scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
+        return Said(self.safety.declined(scope.domains), {"safety": {"kind": "declined", "rule": "scope"}})
 
     def behind(self, domains: Sequence[str]) -> Watch:
         """Through which an answer passes that may belong to any of these."""

@@ -88,9 +88,11 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], 
     else:
         target = desk.target(body.model, body.domain)
     target = desk.untuned(target) if target and body.untuned else target
-    topics = desk.topics_of(target, chosen=body.model != AUTO)
-    said = desk.care.first(messages, topics)
-    return target, notes, said or desk.care.declined(messages, topics, chosen=body.model != AUTO)
+    chosen = body.model != AUTO
+    topics = desk.topics_of(target, chosen=chosen)
+    said = desk.care.first(messages, topics, () if chosen else desk.topics)
+    said = said or desk.care.declined(messages, topics, desk.lessons.now.scope, chosen=chosen)
+    return target, notes, said
 
 
 def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:

@@ -17,10 +17,12 @@ from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
 from metier.model.bank import BASE
+from metier.run import Run
 from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
+from metier.web.lessons import Lessons
 from metier.web.turns import Turns
 
 AUTO = "auto"
@@ -61,9 +63,9 @@ class Piece:
 class Desk:
     """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
 
-    def __init__(self, voices: Voices, dispatch: Dispatch | None = None, care: Care | None = None) -> None:
+    def __init__(self, voices: Voices, lessons: Lessons | None = None, care: Care | None = None) -> None:
         self.voices = voices
-        self.dispatch = dispatch
+        self.lessons = lessons or Lessons()
         self.care = care or Care()
         # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters, and
         # renderers what they know already.
@@ -73,10 +75,27 @@ class Desk:
         """What a work on that thread comes to, on which tenants take turns; others are answered meanwhile."""
         return await asyncio.wrap_future(self._front.do(tenant, partial(work, *args)))
 
+    def add(self, run: Run, name: str = "") -> Voice:
+        """Serve a run from now on. Raises as `Voices.add`."""
+        voice = self.voices.add(run, name)
+        self.lessons.renew()
+        return voice
+
+    def remove(self, name: str) -> None:
+        """Serve a run no more. Raises KeyError where there is none."""
+        self.voices.remove(name)
+        self.lessons.renew()
+
+    @property
+    def dispatch(self) -> Dispatch | None:
+        """What `auto` chooses by at this moment."""
+        return self.lessons.now.dispatch
+
     @property
     def topics(self) -> tuple[str, ...]:
         """The domains among which `auto` chooses."""
-        return self.dispatch.router.domains if self.dispatch else ()
+        dispatch = self.dispatch
+        return dispatch.router.domains if dispatch else ()
 
     def topics_of(self, target: Target | None, *, chosen: bool) -> tuple[str, ...]:
         """The domains to which a question may belong, whether its target was `chosen` by name or by `auto`."""
@@ -100,8 +119,7 @@ class Desk:
         for name, voice in self.voices.all.items():
             domains = [*voice.questions.domains]
             found[name] = Target(voice, domains[0] if len(domains) == 1 else "")
-            for domain in domains if len(domains) > 1 else ():
-                found[f"{name}/{domain}"] = Target(voice, domain)
+            found |= {f"{name}/{domain}": Target(voice, domain) for domain in domains}
         for voice in self.voices.all.values():
             for domain in voice.questions.domains:
                 if domain in found:
@@ -109,12 +127,16 @@ class Desk:
                 found.setdefault(domain, Target(voice, domain))
         return {name: target for name, target in found.items() if name not in shared or name in self.voices}
 
+    @property
+    def names(self) -> list[str]:
+        """All that may be asked, `auto` where there is one."""
+        return [*([AUTO] if self.dispatch else []), *self.targets]
+
     def target(self, model: str, domain: str | None = None) -> Target:
         """Raises `Refusal` for a model, or a domain of it, that is not served."""
         targets = self.targets
         if model not in targets:
-            problem = f"the model {model!r} is not served"
-            raise Refusal(404, problem, f"choose from {', '.join(targets)}", param="model", code="model_not_found")
+            raise self._unserved(model)
         found = targets[model]
         if domain and domain not in found.voice.questions.domains:
             names = ", ".join(found.voice.questions.domains) or "none"
@@ -143,16 +165,25 @@ class Desk:
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
         answers, else the untuned base. Raises `Refusal` where there is no router.
         """
-        if self.dispatch is None:
-            problem = f"the model {AUTO!r} needs served runs with several domains, whose data is there"
-            raise Refusal(404, problem, f"choose from {', '.join(self.targets)}", param="model", code="model_not_found")
-        routed = self.dispatch.send(text)
+        dispatch = self.dispatch
+        if dispatch is None:
+            raise self._unserved(AUTO)
+        routed = dispatch.send(text)
         if routed.domain and (expert := self._expert(routed.domain)):
             return expert, routed
-        voices, domains = self.voices.all.values(), {*self.dispatch.router.domains}
+        voices, domains = self.voices.all.values(), {*dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
+
+    def _unserved(self, model: str) -> Refusal:
+        """Why nobody answers under this name, and who does."""
+        problem, names = f"the model {model!r} is not served", self.names
+        if model == AUTO:
+            chooses = f"{AUTO!r} answers conversations alone"
+            problem = chooses if self.dispatch else f"no model is chosen by itself: {self.lessons.why}"
+            names = [*self.targets]
+        return Refusal(404, problem, f"choose from {', '.join(names)}", param="model", code="model_not_found")
 
     def _expert(self, domain: str) -> Target | None:
         """The run that learned least beside this domain; None once those that did are unloaded."""

@@ -45,7 +45,8 @@ def open_dispatch(sides: Typed, routers: Path) -> Dispatch:
     Raises `MetierError` where there is nothing to choose between.
     """
     if len(sides["train"]) < 2:
-        raise MetierError("auto: the runs have one domain together; there is nothing to choose", "name the model")
+        known = next((f"the domain {name} alone" for name in sides["train"]), "no domain")
+        raise MetierError(f"the served runs know {known}; there is nothing to choose between")
     folder = routers / digest([sides["train"], sides["validation"]])[:10]
     try:
         router = Router.load(folder)

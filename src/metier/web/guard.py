@@ -30,6 +30,8 @@ HEADERS: Mapping[str, str] = {
 _log = logging.getLogger("metier")
 _METHODS, _ASKED = "GET, POST, DELETE, OPTIONS", "Authorization, Content-Type"
 _READING = ("GET", "HEAD", "OPTIONS")
+_NO_KEY = "a key is needed: send Authorization: Bearer KEY"
+_STRANGE_KEY = "this key is not known; metier serve --new-key NAME makes one, known once the server starts anew"
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class Guard:
         if refused := self._refused(scope, headers):
             await _answer(send, *refused)
             return
-        caller = self._keys.caller(bearer(scope["headers"]))
+        key = bearer(scope["headers"])
+        caller = self._keys.caller(key)
         if caller is None and not _public(scope):
-            problem = "a key is needed: send Authorization: Bearer KEY"
-            await _answer(send, 401, problem, {"WWW-Authenticate": "Bearer"})
+            await _answer(send, 401, _STRANGE_KEY if key else _NO_KEY, {"WWW-Authenticate": "Bearer"})
             return
         await self._limited(caller or Caller("", "user"), scope, receive, send)
 

@@ -33,28 +33,34 @@ class Meters:
     def asked(self, model: str, path: str) -> None:
         self._asked.labels(model, path).inc()
 
-    def told(self, model: str, usage: dict[str, int], seconds: float) -> None:
+    def told(self, model: str, usage: dict[str, int], since: float | None) -> None:
+        """A whole answer that was asked for at a time of `time.monotonic`; None where no model was asked."""
         self._count(model, usage)
-        self._whole.observe(seconds)
+        _observe(self._whole, since)
 
     async def timed(
-        self, model: str, chunks: AsyncGenerator[dict[str, Any]], *, tells_usage: bool
+        self, model: str, chunks: AsyncGenerator[dict[str, Any]], since: float | None, *, tells_usage: bool
     ) -> AsyncGenerator[dict[str, Any]]:
         """The same chunks, watched; without the last one, of what was used, where nobody asked for that."""
-        begun, first = time.monotonic(), True
+        first = True
         async for chunk in chunks:
             if first and _says(chunk):
-                self._first.observe(time.monotonic() - begun)
+                _observe(self._first, since)
                 first = False
             if not chunk["choices"]:
                 self._count(model, chunk["usage"])
             if chunk["choices"] or tells_usage:
                 yield chunk
-        self._whole.observe(time.monotonic() - begun)
+        _observe(self._whole, since)
 
     def _count(self, model: str, usage: dict[str, int]) -> None:
         for kind in ("prompt", "completion"):
             self._tokens.labels(model, kind).inc(usage[f"{kind}_tokens"])
+
+
+def _observe(times: Histogram, since: float | None) -> None:
+    if since is not None:
+        times.observe(time.monotonic() - since)
 
 
 def _says(chunk: dict[str, Any]) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
-from metier.assistant.feedback import Model
+from metier.assistant.feedback import Feedback, Model
 from metier.assistant.store import Turn
 from metier.inference.voices import Voice
 from metier.web import answers
@@ -44,13 +45,9 @@ def people_routes(desk: Desk) -> APIRouter:
         feedback = care.feedback
 
         @routes.post("/feedback", responses=told(answers.Thanks))
-        def thumb(body: Thumb, _: Asking) -> Any:
+        async def thumb(body: Thumb, caller: Asking) -> Any:
             """Keep what somebody thinks of an answer; `metier feedback` makes training rows of it."""
-            voice = _judged(desk, body.model, body.domain)
-            turns = [Turn(each.message.role, each.message.content) for each in body.messages]
-            model = Model(voice.name if voice and voice.run else "", voice.digest if voice else "")
-            number = feedback.add(turns, body.answer, body.domain, model, liked=body.liked, correction=body.correction)
-            return {"id": number, "object": "feedback"}
+            return {"id": await desk.aside(caller.name, _kept, desk, feedback, body), "object": "feedback"}
 
     if care.tickets is not None:
         tickets = care.tickets
@@ -73,13 +70,28 @@ def people_routes(desk: Desk) -> APIRouter:
     return routes
 
 
-def _judged(desk: Desk, model: str, domain: str) -> Voice | None:
-    """Who answered; None where `auto` asked back. Raises `Refusal` for a model or a domain that is not served."""
-    voice = None if model == AUTO and desk.dispatch else desk.target(model).voice
-    served = [voice] if voice and voice.run else desk.voices.all.values()  # a base is asked in the domains of all
+def _kept(desk: Desk, feedback: Feedback, body: Thumb) -> int:
+    """Its number, filed under who answered. Raises `Refusal` for a model or a domain that is not served."""
+    turns = [Turn(each.message.role, each.message.content) for each in body.messages]
+    voice, domain = _judged(desk, body, turns)
+    model = Model(voice.name if voice and voice.run else "", voice.digest if voice else "")
+    return feedback.add(turns, body.answer, domain, model, liked=body.liked, correction=body.correction)
+
+
+def _judged(desk: Desk, body: Thumb, turns: Sequence[Turn]) -> tuple[Voice | None, str]:
+    """Who answered, None where `auto` asked back, and in which domain."""
+    if body.model == AUTO:
+        target, _ = desk.send(turns[-1].content)  # a user's, or nothing is kept
+    else:
+        target = desk.target(body.model)
+    voice = target.voice if target else None
+    domain = body.domain or (target.domain if target else "")
+    alone = voice and voice.run and body.model != AUTO  # `auto`, and a base, are asked in the domains of all
+    served = [voice] if voice and alone else desk.voices.all.values()
     if domain not in {"", *(name for each in served for name in each.questions.domains)}:
-        raise Refusal(400, f"domain: {model} has no {domain!r}", "GET /v1/models tells its domains", param="domain")
-    return voice
+        problem = f"domain: {body.model} has no {domain!r}"
+        raise Refusal(400, problem, "GET /v1/models tells its domains", param="domain")
+    return voice, domain
 
 
 def _known(number: int) -> int:

@@ -169,6 +169,15 @@ def test_domains_are_named_when_a_question_is_declined(safety: Safety) -> None:
     assert "with medical." in safety.declined(["medical"])
 
 
+def test_whoever_may_be_in_need_and_is_declined_hears_the_number(safety: Safety) -> None:
+    """In the same words as who is not understood for their language."""
+    answers = safety.rules.answers
+    assert "112" in answers.numbers
+    assert told(safety, "Mein Vater atmet nicht und ist ganz blau").text.endswith(f" {answers.numbers}")
+    assert safety.declined(["telecom", "medical"]).endswith(f" {answers.numbers}")
+    assert safety.declined(["telecom", "banking"]).endswith("please say a little more.")
+
+
 def test_a_file_of_one_s_own_is_laid_over(safety: Safety, tmp_path: Path) -> None:
     path = tmp_path / "safety.toml"
     path.write_text(

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from metier.assistant.safety import Safety
+from metier.assistant.scope import Scope
 from metier.data.items import Message
+from metier.inference.voices import Voices
 from metier.web.care import Care, Said
+from metier.web.desk import Desk
+from metier.web.lessons import Lesson, Lessons
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +41,25 @@ def test_any_of_the_domains_to_which_a_question_may_belong_decides(care: Care) -
         assert care.first([secret], domains) is None
         assert care.first([foreign], domains) is None
         assert not care.behind(domains).notice
+
+
+def test_a_secret_is_refused_where_it_may_be_meant_for_a_bank(care: Care) -> None:
+    """Languages and the notice follow the domain that was chosen."""
+    secret, foreign = Message("user", "my PIN is 4821"), Message("user", "Ich habe seit gestern Schmerzen im Knie")
+    among = ("telecom", "banking", "medical")
+    assert care.first([secret], ("telecom",)) is None
+    assert kind(care.first([secret], ("telecom",), among)) == "refusal"
+    assert kind(care.first([secret], (), among)) == "refusal"
+    assert care.first([foreign], ("telecom",), among) is None
+
+
+def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Care) -> None:
+    """Whether no model is known for it, or it is declined."""
+    said, domains = Message("user", "Mein Vater atmet nicht und ist ganz blau"), ("telecom", "medical")
+    scope = cast(Scope, SimpleNamespace(domains=domains, covers=lambda _: False))
+    declined = care.declined([said], ("telecom",), scope, chosen=False)
+    router = SimpleNamespace(router=SimpleNamespace(domains=domains))
+    desk = Desk(Voices(offline=True), Lessons(Lesson(router)), care)  # type: ignore[arg-type]
+    assert declined
+    for text in (declined.text, desk.asks_back):
+        assert "112 in Europe" in text

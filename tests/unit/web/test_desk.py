@@ -12,6 +12,8 @@ from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Voice, Voices
 from metier.web.desk import Desk, Target, request_of
 from metier.web.dispatch import Dispatch, Routed
+from metier.web.failures import Refusal, whole
+from metier.web.lessons import Lesson, Lessons
 
 
 class Sure:
@@ -24,13 +26,33 @@ class Sure:
         return Routed("help", 0.9)
 
 
+SURE = Lessons(Lesson(cast(Dispatch, cast(Any, Sure()))))
+
+
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
-    desk = Desk(Voices(offline=True), cast(Dispatch, cast(Any, Sure())))
+    desk = Desk(Voices(offline=True), SURE)
     assert desk.send("how do I open it?") == (None, Routed("help", 0.9))
 
 
+@pytest.mark.parametrize(
+    ("lessons", "model", "told"),
+    [
+        (SURE, "gone", "the model 'gone' is not served; choose from auto, care, care/help, help"),
+        (SURE, "auto", "'auto' answers conversations alone; choose from care, care/help, help"),
+        (Lessons(Lesson(why="so")), "gone", "the model 'gone' is not served; choose from care, care/help, help"),
+        (Lessons(Lesson(why="so")), "auto", "no model is chosen by itself: so; choose from care, care/help, help"),
+    ],
+)
+def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, told: str) -> None:
+    care = SimpleNamespace(questions=SimpleNamespace(domains={"help": None}))
+    voices: Any = SimpleNamespace(all={"care": care}, grounds=())
+    with pytest.raises(Refusal) as caught:
+        Desk(voices, lessons).target(model)
+    assert whole(caught.value) == told
+
+
 def test_a_question_may_belong_to_all_that_a_run_learned_or_among_which_auto_chooses() -> None:
-    desk = Desk(Voices(offline=True), cast(Dispatch, cast(Any, Sure())))
+    desk = Desk(Voices(offline=True), SURE)
     run = cast(Voice, SimpleNamespace(learned=("medical", "banking")))
     base = cast(Voice, SimpleNamespace(learned=()))
     assert desk.topics_of(Target(run), chosen=True) == ("medical", "banking")

@@ -153,6 +153,19 @@ def test_a_key_is_known_by_its_hash_and_has_a_role(tmp_path: Path) -> None:
     assert run(lambda: ask(guard(keys), "/healthy"))[0] == 401
 
 
+def test_whoever_has_a_wrong_key_is_told_another_thing_than_who_has_none(tmp_path: Path) -> None:
+    new_key(tmp_path / "keys.json", "team", "user")
+    to = guard(Keys.open(tmp_path / "keys.json"))
+    for headers, said in (
+        ({"authorization": "Bearer x"}, "this key is not known; metier serve --new-key NAME makes one"),
+        ({"authorization": "Bearer "}, "a key is needed: send Authorization: Bearer KEY"),
+        ({}, "a key is needed: send Authorization: Bearer KEY"),
+    ):
+        status, told, sent = run(lambda headers=headers: ask(to, **headers))
+        assert (status, sent["www-authenticate"]) == (401, "Bearer")
+        assert told["error"]["message"].startswith(said)
+
+
 def test_a_broken_list_of_keys_is_told(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text('{"team": 3}')
     with pytest.raises(MetierError, match="is no list of keys"):

@@ -24,7 +24,7 @@ async def all_of(chunks: AsyncGenerator[dict[str, Any]]) -> list[dict[str, Any]]
 @pytest.mark.parametrize("tells_usage", [True, False])
 def test_what_is_streamed_is_counted_asked_for_or_not(tells_usage: bool) -> None:
     meters = Meters(Desk(Voices(offline=True)))
-    chunks = asyncio.run(all_of(meters.timed("desk", said(), tells_usage=tells_usage)))
+    chunks = asyncio.run(all_of(meters.timed("desk", said(), 0.0, tells_usage=tells_usage)))
     assert len(chunks) == 1 + tells_usage
     told = meters.text().decode()
     assert 'metier_tokens_total{kind="prompt",model="desk"} 7.0' in told

@@ -12,25 +12,44 @@ from metier.assistant.feedback import Feedback
 from metier.web.callers import caller_of
 from metier.web.care import Care
 from metier.web.desk import Desk, Target
+from metier.web.dispatch import Routed
 from metier.web.failures import answer_failures
 from metier.web.keys import Caller
+from metier.web.lessons import Lesson, Lessons
 from metier.web.people import people_routes
 
 
 def voice(name: str, *domains: str) -> Any:
     """A run that is served, or, without domains, a base."""
-    return SimpleNamespace(name=name, run=domains, digest="", questions=SimpleNamespace(domains=domains))
+    asked = SimpleNamespace(domains=domains)
+    return SimpleNamespace(name=name, run=domains, digest=f"of {name}", questions=asked, learned=domains)
+
+
+class Router:
+    """Sends what is typed in a domain's own name."""
+
+    class router:
+        domains = ("retail", "travel", "cooking")
+
+    def send(self, text: str) -> Routed:
+        return Routed(text if text in self.router.domains else None, 0.5)
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    voices: Any = SimpleNamespace(all={"desk-1": voice("desk-1", "retail", "travel")})
-    desk = Desk(voices, SimpleNamespace(), Care(feedback=Feedback(tmp_path / "a.db")))  # type: ignore[arg-type]
+def kept(tmp_path: Path) -> Feedback:
+    return Feedback(tmp_path / "a.db")
+
+
+@pytest.fixture
+def client(kept: Feedback, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    voices: Any = SimpleNamespace(all={"desk-1": voice("desk-1", "retail", "travel")}, grounds=())
+    lessons = Lessons(Lesson(Router()))  # type: ignore[arg-type]
     targets = {"desk-1": Target(voices.all["desk-1"]), "nano": Target(voice("nano"))}
+    targets["desk-1/travel"] = Target(voices.all["desk-1"], "travel")
     monkeypatch.setattr(Desk, "targets", property(lambda _: targets))
     app = FastAPI()
     answer_failures(app)
-    app.include_router(people_routes(desk))
+    app.include_router(people_routes(Desk(voices, lessons, Care(feedback=kept))))
     app.dependency_overrides[caller_of] = lambda: Caller("team", "user")
     return TestClient(app)
 
@@ -52,3 +71,26 @@ def test_an_opinion_is_of_what_is_served(client: TestClient, model: str, domain:
     body = {"model": model, "domain": domain, "messages": [{"role": "user", "content": "how?"}]}
     answer = client.post("/v1/feedback", json={**body, "answer": "so", "liked": True})
     assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "domain", "filed"),
+    [
+        ("auto", "retail", "", ("retail", "desk-1")),
+        ("auto", "retail", "travel", ("travel", "desk-1")),
+        ("auto", "cooking", "", ("", "")),  # asked back: nobody knows it
+        ("desk-1/travel", "how?", "", ("travel", "desk-1")),
+        ("desk-1", "retail", "", ("", "desk-1")),
+        ("nano", "retail", "", ("", "")),
+    ],
+)
+def test_an_opinion_is_filed_under_who_answered(
+    client: TestClient, kept: Feedback, model: str, said: str, domain: str, filed: tuple[str, str]
+) -> None:
+    """`auto` answered by whom it sends the last that a user said to."""
+    turns = [{"role": "user", "content": "travel"}, {"role": "assistant", "content": "so"}]
+    turns += [{"role": "user", "content": said}]
+    body = {"model": model, "domain": domain, "messages": turns, "answer": "so", "liked": True}
+    client.post("/v1/feedback", json=body).raise_for_status()
+    (thumb,) = kept.listed()
+    assert (thumb.domain, thumb.model.run) == filed

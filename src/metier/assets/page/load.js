@@ -108,7 +108,7 @@ function since(told) {
   const first = mean("metier_first_token_seconds");
   const whole = mean("metier_answer_seconds");
   if (Number.isNaN(first) && Number.isNaN(whole))
-    return el("p", { class: "soft" }, "Nothing was asked since the server was started.");
+    return el("p", { class: "soft" }, "No model was asked since the server was started.");
   const parts = [
     Number.isNaN(first) ? "" : `the first piece came after ${brief(first)}`,
     Number.isNaN(whole) ? "" : `a whole answer took ${brief(whole)}`,

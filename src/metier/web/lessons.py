@@ -1,0 +1,180 @@
+"""What is learned from the rows of the served runs, and anew whenever others are served; answers go on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from metier.errors import MetierError
+from metier.events import Listener, silent
+from metier.hardware import spin
+
+if TYPE_CHECKING:  # a child says how long its threads look for work before torch is loaded
+    from metier.assistant.phrases import Lexicon
+    from metier.assistant.safety import Safety
+    from metier.assistant.scope import Scope
+    from metier.inference.voices import Voices
+    from metier.run import Run
+    from metier.web.dispatch import Dispatch, Typed
+
+_FEWEST = 10  # held-out questions, to know what belongs here
+_LOST = 0.05  # of them may be declined; else none is
+_BUSY = "it is being learned what the served runs know; ask again in a minute"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A router, or `why` there is none; what belongs to any domain, where that is known; `told` to whoever serves."""
+
+    dispatch: Dispatch | None = None
+    why: str = "nothing has been learned from the served runs"
+    scope: Scope | None = None
+    told: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Course:
+    """The runs that are learned from; routers are kept below `routers`, and messages on health belong to what is
+    `medical`."""
+
+    runs: Sequence[Run]
+    routers: Path
+    lexicon: Lexicon
+    medical: bool = False
+    offline: bool = False
+
+    @classmethod
+    def of(cls, voices: Voices, safety: Safety, routers: Path, *, offline: bool = False) -> Self:
+        """Of whoever is served at this moment."""
+        served = voices.all.values()
+        runs = {voice.run.directory: voice.run for voice in served if voice.run}  # one may have several names
+        medical = safety.is_medical(*(domain for voice in served for domain in voice.learned))
+        return cls([*runs.values()], routers, safety.lexicon, medical, offline)
+
+    def learned(self, listen: Listener = silent) -> Lesson:
+        """What the runs' rows teach, or why they teach nothing."""
+        from metier.web.dispatch import open_dispatch, typed
+
+        try:
+            sides = typed(self.runs, offline=self.offline, listen=listen)
+        except (MetierError, OSError) as error:
+            return _nothing(_line(error))
+        scope, told = self._scope(sides)
+        try:
+            return Lesson(open_dispatch(sides, self.routers), "", scope, told)
+        except (MetierError, OSError) as error:
+            why = _line(error)
+            return Lesson(None, why, scope, [*told, f"note  no domain is chosen by itself: {why}"])
+
+    def learned_apart(self) -> Lesson:
+        """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
+        spawn = get_context("spawn")
+        mine, other = spawn.Pipe(duplex=False)
+        child = spawn.Process(target=_tell, args=(other, self), daemon=True)
+        try:
+            child.start()
+            other.close()  # or its end would not be heard here
+            lesson: Lesson = mine.recv()
+        except EOFError:
+            child.join()
+            return _nothing(f"learning from the served runs ended with code {child.exitcode}; the log says more")
+        except OSError as error:
+            return _nothing(_line(error))
+        child.join()
+        return lesson
+
+    def _scope(self, sides: Typed) -> tuple[Scope | None, list[str]]:
+        """What the runs are there for, where their rows tell it; and how often it is told wrongly."""
+        from metier.assistant.scope import Scope, elsewhere
+
+        train, validation, heldout = (
+            [text for texts in sides[side].values() for text in texts] for side in ("train", "validation", "heldout")
+        )
+        if not train:
+            return None, []
+        scope = Scope.fit([*sides["train"]], train, validation, self.lexicon, medical=self.medical)
+        lost, others = scope.declined(heldout), elsewhere()[1]
+        told = f"{lost} of {len(heldout)} held-out questions"
+        if len(heldout) < _FEWEST or lost > _LOST * len(heldout):
+            note = f"note  no question is declined: {told} would be; more rows would tell what belongs here"
+            return None, [note]
+        strange = f"{scope.declined(others)} of {len(others)} of no trade at all"
+        return scope, [f"what belongs to no domain is declined: {told}, {strange}"]
+
+
+class Lessons:
+    """What is known `now`; once begun, it is learned anew whenever others are served, and taken over as a whole."""
+
+    def __init__(
+        self,
+        now: Lesson | None = None,
+        learn: Callable[[], Lesson] = Lesson,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.now = now or Lesson()
+        self._learn, self._tell = learn, tell
+        self._news = threading.Condition()
+        self._begun = False
+        self._changes = self._known = 0  # of who is served, and how many of these it was learned of
+
+    @property
+    def why(self) -> str:
+        """Why there is no router at this moment."""
+        return _BUSY if self._known < self._changes else self.now.why
+
+    def begin(self, first: Callable[[], Lesson]) -> None:
+        """Take the first one, and whatever is learned from now on."""
+        self._begun = True
+        self._take(first(), 0)
+        threading.Thread(target=self._follow, name="lessons", daemon=True).start()
+
+    def renew(self) -> None:
+        """Others are served than before. On any thread; nothing is waited for."""
+        if not self._begun:  # the first one has them, too
+            return
+        with self._news:
+            self._changes += 1
+            self._news.notify()
+
+    def _follow(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._known < self._changes)
+                changes = self._changes
+            self._take(self._learn(), changes)
+
+    def _take(self, lesson: Lesson, changes: int) -> None:
+        for line in lesson.told:
+            self._tell(line)
+        self.now, self._known = lesson, changes
+
+
+def _tell(to: Connection, course: Course) -> None:
+    """The child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all; whoever serves ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    spin()
+    to.send(course.learned())
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent, "only a child is told to end with it"
+    parent.join()
+    os._exit(1)
+
+
+def _nothing(why: str) -> Lesson:
+    told = f"note  neither is a domain chosen by itself nor a question declined: {why}"
+    return Lesson(why=why, told=[told])
+
+
+def _line(error: MetierError | OSError) -> str:
+    return " ".join(str(error).split())

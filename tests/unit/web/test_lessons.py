@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from metier.assistant.safety import Safety
+from metier.assistant.scope import elsewhere
+from metier.errors import MetierError
+from metier.web import dispatch
+from metier.web.dispatch import Typed, open_dispatch
+from metier.web.lessons import Course, Lesson, Lessons
+from tests.unit.assistant.test_scope import asked
+
+
+def course(runs: Path) -> Course:
+    return Course((), runs, Safety.open().lexicon)
+
+
+def sides(heldout: list[str]) -> Typed:
+    train, validation = asked("banking")[0::3], asked("banking")[1::3]
+    return {"train": {"banking": train}, "validation": {"banking": validation}, "heldout": {"banking": heldout}}
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("heldout", "knows"),
+    [
+        (asked("banking")[2::3], True),
+        (asked("banking")[2:15:3], False),  # too few to tell
+        (elsewhere()[1], False),  # too many would be lost
+    ],
+)
+def test_nothing_is_declined_where_rows_do_not_tell_what_belongs_here(
+    heldout: list[str], knows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "typed", lambda *_, **__: sides(heldout))
+    lesson = course(tmp_path).learned()
+    assert (lesson.scope is not None) == knows
+    assert ("no question is declined" in "".join(lesson.told)) != knows
+    assert lesson.dispatch is None
+    assert lesson.why == "the served runs know the domain banking alone; there is nothing to choose between"
+
+
+def test_what_cannot_be_learned_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> Typed:
+        raise MetierError("recipe.toml has 1 fault\n  rows.csv: does not exist")
+
+    monkeypatch.setattr(dispatch, "typed", gone)
+    lesson = course(tmp_path).learned()
+    assert (lesson.dispatch, lesson.scope, lesson.why) == (
+        None,
+        None,
+        "recipe.toml has 1 fault rows.csv: does not exist",
+    )
+    assert lesson.why in lesson.told[0]
+    with pytest.raises(MetierError, match="know no domain"):
+        open_dispatch({"train": {}}, tmp_path)
+
+
+def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
+    """Once for all who came while it was learned."""
+    gate, told, learned = threading.Semaphore(0), list[str](), list[Lesson]()
+
+    def learn() -> Lesson:
+        gate.acquire()
+        learned.append(Lesson(why=f"lesson {len(learned) + 1}", told=["learned"]))
+        return learned[-1]
+
+    lessons = Lessons(learn=learn, tell=told.append)
+    lessons.renew()  # nothing is begun: whoever is served by then is in the first
+    first = Lesson(cast(Any, SimpleNamespace()), "")
+    lessons.begin(lambda: first)
+    lessons.renew()
+    time.sleep(0.05)
+    for _ in range(3):
+        lessons.renew()
+    assert lessons.now is first
+    assert "is being learned" in lessons.why
+    gate.release()
+    until(lambda: lessons.now is not first)
+    assert "is being learned" in lessons.why  # of the three
+    gate.release()
+    until(lambda: lessons.why == "lesson 2")
+    assert told == ["learned"] * 2
+    assert not gate.acquire(blocking=False)
