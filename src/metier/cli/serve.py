@@ -81,6 +81,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     assert_free(address)
+    say("learning what emergencies and moods sound like: most of a minute the first time, kept from then on")
     rules = Safety.open(safety)
     voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
     _add(voices, opened, plan)
