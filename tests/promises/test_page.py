@@ -273,6 +273,8 @@ def test_a_tuning_from_file_to_report(tab: Tab, url: str, tmp_path: Path) -> Non
     assert "it fits" in tab.text("#plan")
     looks(tab)
     tab.click("#start")
+    tab.wait("/preparing: .*loads the model/.test(document.querySelector('.progress')?.innerText)", 20)
+    tab.wait("document.querySelector('#jobs .chip')?.innerText === 'running'", 20)
     tab.wait("document.querySelector('.loss polyline')", 120)
     tab.wait("/left/.test(document.querySelector('.progress').innerText)", 120)
     looks(tab)

@@ -35,6 +35,7 @@ _ENDED = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
+_PREPARING = "preparing: a process of its own starts, reads the data and loads the model"
 _log = logging.getLogger("metier")
 
 
@@ -231,7 +232,7 @@ class Jobs:
 
         status: Status
         try:
-            self._tell(job.id, "info", "the job begins")
+            self._tell(job.id, "info", _PREPARING)
             recipe = Recipe.load(self.folder / job.id / "recipe.toml")
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))

@@ -123,5 +123,8 @@ def test_what_fails_while_the_server_stops_goes_on_at_the_next_start(
     made = Jobs(tmp_path / "jobs", lambda *_: None)
     made.create(job("a"), rows, None)
     until(lambda: made._stop)
+    first, second, *_ = reversed(made.events(made.get(job("a").id, "local")))
+    assert first["message"] == "the job waits for its turn"
+    assert second["message"].startswith("preparing: ")
     made.stop(5)
     assert made.get(job("a").id, "local").status == "queued"

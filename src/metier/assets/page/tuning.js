@@ -9,7 +9,7 @@ const EVERY = 1000; // milliseconds
 const STATES = { queued: "warm", running: "warm", succeeded: "good", failed: "bad", cancelled: "even" };
 const PHASE = /^(.+) (\d+)\/(\d+)$/;
 const FORECAST = { train: "training", validation: "validation" }; // what a plan calls these phases
-let watched = null; // { id, events, forecast }
+let watched = null; // { id, status, events, forecast }
 
 /** Look at nothing any more. */
 export function rest() {
@@ -47,6 +47,7 @@ export async function watchTuning(job, seconds = null) {
   if (seconds) sessionStorage.setItem(kept(job.id), JSON.stringify(seconds));
   const mine = (watched = {
     id: job.id,
+    status: job.status,
     events: [],
     forecast: JSON.parse(sessionStorage.getItem(kept(job.id)) ?? "{}"),
   });
@@ -60,7 +61,8 @@ export async function watchTuning(job, seconds = null) {
     }
     if (watched !== mine) return;
     draw(job, mine);
-    if (ended(job)) return finished(job, mine);
+    if (job.status !== mine.status) await changed(job, mine);
+    if (ended(job)) return;
     await new Promise((done) => setTimeout(done, EVERY));
   }
 }
@@ -80,10 +82,10 @@ async function readEvents(mine) {
   mine.events = [...mine.events, ...fresh.reverse()];
 }
 
-/** Whoever saw it run is told, and the list says so too. */
-async function finished(job, { ran }) {
-  if (!ran) return;
-  speak(`The tuning has ${job.status}`);
+/** Whoever saw it run is told of its end, and the list says so too. */
+async function changed(job, mine) {
+  mine.status = job.status;
+  if (ended(job)) speak(`The tuning has ${job.status}`);
   await listTunings();
 }
 
@@ -107,7 +109,6 @@ function draw(job, mine) {
   find("tuning").replaceChildren(el("section", { class: "card", "data-status": job.status }, parts));
   if (open) find("tuning").querySelector("details").open = true;
   if (focused) find(focused)?.focus();
-  mine.ran ||= !ended(job);
 }
 
 function ending(job) {
