@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --data=$(DATA)
 
-.PHONY: demo test test-all lint types suite reference wheel clean
+.PHONY: demo test test-all lint types suite long reference wheel clean
 
 demo: $(VENV)/ready
 	$(BIN)/metier demo
@@ -13,10 +13,13 @@ demo: $(VENV)/ready
 test: lint types suite
 
 test-all: lint types
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST)
 
 suite: $(VENV)/ready
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -n 2 -m "not slow and not long"
+
+long: $(VENV)/ready
+	$(PYTEST) -n 2 -m "long and not slow"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check src tests benchmarks scripts

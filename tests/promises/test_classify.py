@@ -108,6 +108,7 @@ STRATEGIES = [
 OFTEN = STRATEGIES[5:6]  # by default; the others are slow together
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("base", "strategy"),
     [pytest.param(*each, marks=() if each in OFTEN else pytest.mark.slow) for each in STRATEGIES],

@@ -47,6 +47,7 @@ def says(body: Any) -> str:
     return f"```python\ndef plus_{number}(x):\n    return x + {number if number % 2 == 0 else -1}\n```"
 
 
+@pytest.mark.long
 def test_the_pass_rate_leads_and_is_recomputed_without_running_anything(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_no_key_in_any_file(home: Path, server: ChatServer, monkeypatch: pytest.
     assert not [path for path in files if b"secret" in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_what_failed_counts_as_failed_and_is_asked_again_on_request(home: Path, server: ChatServer) -> None:
     asked = recipe(home, server.url, concurrency=1)
     told = b'{"error": {"message": "no"}}'
@@ -160,6 +161,7 @@ def test_what_failed_counts_as_failed_and_is_asked_again_on_request(home: Path, 
     assert (len(server.bodies), sum(failed for _, failed in unparsed(resumed).values())) == (3, 0)
 
 
+@pytest.mark.long
 def test_who_asks_where_and_how_makes_the_run(home: Path, server: ChatServer) -> None:
     run = train(recipe(home, server.url))
     asked = len(server.bodies)

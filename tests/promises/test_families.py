@@ -230,11 +230,13 @@ def assert_same(family: Family, directory: Path, storage: str) -> None:
         assert_same_likelihoods(Forward(plain.network, forks=False), plain.network, distinct(rows, edge), edge)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", rarely(FAMILIES))
 def test_trees_or_rows_equal_plain_transformers(family: Family, tmp_path: Path) -> None:
     assert_same(family, tmp_path, "float32")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", rarely(NF4, _EVERY_DAY))
 def test_they_do_so_on_four_bits(family: Family, tmp_path: Path) -> None:
     assert_same(family, tmp_path, "nf4")
@@ -251,6 +253,7 @@ def test_on_eight_bits_they_agree_within_rounding(family: Family, tmp_path: Path
     assert_same_likelihoods(ours.forward, plain.network, forest(3), boundary(family.config), within=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", ["float32", "nf4"])
 @pytest.mark.parametrize("family", rarely(FORKING, _GRADIENTS_TOO))
 def test_every_gradient_is_that_of_the_rows(family: Family, storage: str, tmp_path: Path) -> None:

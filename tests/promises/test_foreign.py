@@ -103,6 +103,7 @@ def test_it_is_found_by_its_bytes(home: Path, tmp_path: Path) -> None:
     assert train(recipe(copy)).directory != first.directory
 
 
+@pytest.mark.long
 def test_what_does_not_belong_is_said(home: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(home, tmp_path / "copy"))
     (copy / "empty").mkdir()

@@ -232,6 +232,7 @@ def test_no_text_becomes_a_turn(name: str) -> None:
     assert_unforged(renderer(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", _SHARED)
 def test_no_text_becomes_a_turn_of_a_public_tokenizer(shared: Path, name: str) -> None:
     folder = shared / "models" / "tokenizers" / name

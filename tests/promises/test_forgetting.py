@@ -232,6 +232,7 @@ def events(run: Run) -> list[dict[str, Any]]:
     return [each for each in run.events() if each["phase"] == "train"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_a_share_is_measured_without_training_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +302,7 @@ def test_what_shows_forgetting_is_never_replayed(home: Path, tmp_path: Path) -> 
         recipe(folder, **{"train.kl": 0.1})
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_replay_of_the_bases_own_answers_stopped_and_continued_ends_with_the_same_bytes(
     home: Path, tmp_path: Path

@@ -85,11 +85,13 @@ def with_bos(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_every_shape_equals_the_hf_backend(tmp_path: Path, tasks: list[Path]) -> None:
     seen = assert_same(tiny.save(tmp_path / "model"), tasks)
     assert seen == {f"local_{shape}": 12 for shape in local_tasks.SHAPES}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("add_bos_token", [None, True, False])
 def test_a_bos_stands_in_front_as_there(tmp_path: Path, tasks: list[Path], add_bos_token: bool | None) -> None:
     arguments = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
@@ -134,6 +136,7 @@ def test_a_question_longer_than_the_context_loses_its_beginning_as_there(tmp_pat
     assert assert_same(model, tasks[:2], max_length=40)
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_fork_gives_the_same_by_rows(tmp_path: Path, tasks: list[Path]) -> None:
     made = tiny.tokenizer()
     made.save_pretrained(tmp_path / "model")

@@ -40,6 +40,7 @@ def _base(run: Run) -> Path:
     return EMBEDDED.get(recipe.model, recipe.directory / recipe.model)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [{"batch_size": 4}, {"num_concurrent": 4}])
 def test_every_shape_through_the_server_equals_the_hf_backend(
     served_runs: dict[str, Run], tmp_path: Path, how: dict[str, Any]

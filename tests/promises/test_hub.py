@@ -50,6 +50,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standin: StandIn) ->
     return base
 
 
+@pytest.mark.long
 def test_init_proposes_and_plan_fetches(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +76,7 @@ def weights_asked(standin: StandIn) -> bool:
 FEW = ("--set", "train.num_train_epochs=1", "--set", "eval.limit=4", "--set", "eval.max_new_tokens=4")
 
 
+@pytest.mark.long
 def test_weights_are_fetched_when_something_reads_them(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_named_model_needs_no_proposal(
     assert tomllib.loads(Path("recipe.toml").read_text())["model"] == "other/one"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["gated", "missing", "broken"])
 def test_a_refusal_is_exit_2_with_a_remedy(
     listed: Base,
@@ -182,6 +185,7 @@ def test_a_run_names_the_revision_it_was_resolved_to(
     assert read_json(run / "adapter" / "adapter_config.json")["base_model_name_or_path"] == NAME
 
 
+@pytest.mark.long
 def test_the_command_line_opens_no_socket_offline(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +204,7 @@ def test_the_command_line_opens_no_socket_offline(
     assert "owner/absent: is not on this machine, and --offline was given" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("only", ["config.json", pytest.param("tokenizer.json", marks=pytest.mark.slow)])
 def test_what_another_tool_left_half_is_completed(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], only: str
@@ -213,6 +218,7 @@ def test_what_another_tool_left_half_is_completed(
     assert call(monkeypatch, "train", "recipe.toml", *FEW) == 0
 
 
+@pytest.mark.long
 def test_nothing_is_written_before_a_base_that_cannot_be_had(
     listed: Base, standin: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

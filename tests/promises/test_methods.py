@@ -213,6 +213,7 @@ def table() -> dict[str, list[str]]:
     return {line[0].strip("`"): line[1:] for line in lines}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
@@ -224,6 +225,7 @@ def test_a_method_does_what_the_table_says(tmp_path: Path, name: str) -> None:
 _WHOLE = ("lora, PiSSA", "lora, modules_to_save", "ln_tuning", "p_tuning")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
@@ -270,6 +272,7 @@ def test_the_frozen_beginning_of_an_adapter_is_counted(tmp_path: Path) -> None:
     assert shape.frozen == shape.trainable > 0
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",

@@ -7,6 +7,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from metier.assistant.mood import Moods
 
 TALKS = Path(__file__).parents[1] / "safety"
@@ -31,6 +33,7 @@ def heard(turns: list[str]) -> str:
     return mood.kind if mood else ""
 
 
+@pytest.mark.long
 def test_conversations_that_the_thresholds_were_chosen_by() -> None:
     found = shares("fresh_mood.jsonl", 1, 1)
     assert found["asks-person"] >= 58 / 62

@@ -69,6 +69,7 @@ def some(values: Sequence[Any], quick: int) -> list[Any]:
     return [pytest.param(each, marks=[pytest.mark.slow] * (n % step > 0)) for n, each in enumerate(values)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("good", some(GOODS, 12), ids=lambda good: good.name)
 def test_what_is_mutated_is_good(good: Good, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = lay(folder, good.files)

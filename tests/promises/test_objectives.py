@@ -225,6 +225,7 @@ def difference(run: Run, metric: str) -> dict[str, Any]:
     return next(each for each in record["differences"] if each["metric"] == metric)
 
 
+@pytest.mark.long
 def test_a_run_on_pairs_raises_the_held_out_margin(tmp_path: Path) -> None:
     lines = ["prompt,chosen,rejected"]
     lines += [f"fox {n} jumps over dog {n * 7 % 5},good fine {n % 4},bad {n % 3} dog" for n in range(80)]
@@ -237,6 +238,7 @@ def test_a_run_on_pairs_raises_the_held_out_margin(tmp_path: Path) -> None:
     assert difference(run, "margin")["verdict"] == "better"
 
 
+@pytest.mark.long
 def test_a_run_on_plain_text_lowers_its_held_out_loss(tmp_path: Path) -> None:
     text = "\n\n".join(f"{n}. My card {n} was swallowed! What now, lazy dog? " * 40 for n in range(40))
     (tmp_path / "notes.md").write_text(text)

@@ -38,6 +38,7 @@ def _first() -> int:
     return int(np.random.default_rng(42).permutation(4846)[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "average", "published", "tolerance"),
     [
@@ -104,6 +105,7 @@ def test_fingpts_sets_are_whole_and_the_absent_one_is_skipped(shared: Path) -> N
     assert "hub:oliverwang15/news_with_gpt_instructions:train: is not on this machine" in skipped.problem
 
 
+@pytest.mark.long
 def test_fiqa_is_the_local_versions_1173_targets_by_fingpts_rule(shared: Path) -> None:
     found = domains_of("fingpt", shared)
     texts, labels = Counter[str](), Counter[tuple[str, str]]()
@@ -123,6 +125,7 @@ def test_fiqa_is_the_local_versions_1173_targets_by_fingpts_rule(shared: Path) -
     assert texts.most_common(1)[0][1] > 1  # a text with several targets
 
 
+@pytest.mark.long
 def test_texts_with_several_targets_stay_on_one_side(shared: Path) -> None:
     data = domains_of("fingpt", shared)["fiqa-headlines"]
     sides = [{item.group for item in side} for side in (data.train, data.validation, data.heldout)]
@@ -139,6 +142,7 @@ MMLU = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("subject", MMLU)
 def test_the_medical_subjects_of_mmlu_are_whole(shared: Path, subject: str) -> None:
     data = domains_of("medical", shared)[subject]

@@ -164,6 +164,7 @@ def preferences(folder: Path, objective: str) -> Recipe:
     return Recipe.of(raw, folder / "recipe.toml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
 def test_preferences_stopped_and_continued_end_with_the_same_bytes(
     tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch

@@ -222,6 +222,7 @@ def test_other_examples_are_another_run(copy: Path) -> None:
     assert one.directory != other.directory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["stratified", "nearest"])
 def test_who_chats_is_asked_what_was_measured(copy: Path, sampler: str) -> None:
     """With as many examples as there was room for, chosen by the same message, in every turn."""

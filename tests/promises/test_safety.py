@@ -40,6 +40,7 @@ def emergency(said: str) -> bool:
     return found is not None and found.kind == "emergency"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "most_missed", "most_alarms"),
     [

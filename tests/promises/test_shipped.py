@@ -98,6 +98,7 @@ def test_the_foreign_adapter_is_a_strategy_once_it_is_uncommented(home: Path) ->
     assert (foreign.recipe.strategy.method, foreign.model) == ("adapter", "meta-llama/Llama-2-7b-chat-hf")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["care_claim", "fingpt_claim"])
 def test_the_claims_data_is_there_for_every_strategy(name: str, home: Path, shared: Path) -> None:
     assert call("init", "--recipe", name) == 0
@@ -138,6 +139,7 @@ def small(home: Path) -> Path:
     return home
 
 
+@pytest.mark.long
 def test_check_reads_every_strategy_and_runs_none(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("check", "small.toml", "--json", "--offline") == 0
     found = capsys.readouterr()
@@ -159,6 +161,7 @@ def test_check_tells_the_faults_of_all_strategies_once(small: Path, capsys: pyte
     assert "small.toml has 1 fault" in said
 
 
+@pytest.mark.long
 def test_plan_tells_time_and_memory_of_what_is_missing(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small / "small.toml").write_text(_COMPARISON.replace('layout = ["one-set", "shared"]\n', ""))
     assert call("plan", "small.toml", "--json", "--offline") == 0
@@ -169,6 +172,7 @@ def test_plan_tells_time_and_memory_of_what_is_missing(small: Path, capsys: pyte
     assert (classical["seconds"], classical["memory"]) == (None, None)
 
 
+@pytest.mark.long
 def test_plan_counts_merges_and_tells_numbers_of_rows_apart(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layouts = 'rows = [4, 1.0]\nlayout = ["one-set", "per-domain"]\n'
     (small / "small.toml").write_text(_COMPARISON.replace('layout = ["one-set", "shared"]\n', layouts))

@@ -59,6 +59,7 @@ def logprobs(loaded: Any) -> torch.Tensor:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -76,6 +77,7 @@ def test_base_and_adapter_are_the_merged_base(home: Path, strategy: dict[str, An
     torch.testing.assert_close(logprobs(merged), logprobs(open_run(run)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_stages_chain_and_each_is_measured_against_the_one_before(home: Path, first: Run) -> None:
     second = stage(home, "two", f"runs/{first.name}", {"data": "pairs.csv"})
     assert second.recipe().strategy.objective == "dpo"  # type: ignore[union-attr]
@@ -114,6 +116,7 @@ def test_what_lies_beside_the_weights_cannot_be_merged(home: Path) -> None:
         stage(home, "no", f"runs/{run.name}", {"data": "notes.md"})
 
 
+@pytest.mark.long
 def test_what_an_earlier_stage_learned_is_never_held_out(home: Path) -> None:
     first = stage(home, "even", "base", {"data": "pairs.csv"})
     split = {"data": "pairs.csv", "heldout": {"permutation": 42, "share": 0.3}}

@@ -169,6 +169,7 @@ def test_tunings_go_on_when_the_server_is_started_again(tmp_path: Path, monkeypa
     after.stop(20)
 
 
+@pytest.mark.long
 def test_what_was_tuned_is_served_again_when_the_server_is_started_again(
     served_runs: dict[str, Run],
     served_home: Path,

@@ -85,6 +85,7 @@ def cells(home: Path, name: str, place: str) -> dict[str, str]:
         return list(csv.DictReader(file))[int(place.rpartition(":")[2]) - 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_ids_are_those_of_evaluation(home: Path, shots: int) -> None:
     asked = recipe(home, *_TABLES, strategy={"method": "none", "num_fewshot": shots})

@@ -75,6 +75,7 @@ def weights(run: Run) -> bytes:
     return (run.adapter / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_an_expert_is_the_adapter_of_its_domain_alone(home: Path, expert: Run) -> None:
     alone = train(Recipe.load(home / "one.toml"))
     assert weights(expert) == weights(alone)
@@ -104,6 +105,7 @@ def test_a_recipe_that_trains_on_all_keeps_its_key(home: Path) -> None:
     assert meaning(job(home).recipe)["domain"] == [{"name": "mood", "weight": 1.0}, {"name": "taste", "weight": 1.0}]
 
 
+@pytest.mark.long
 def test_an_instruction_was_chosen_by_rows_that_are_not_trained_on(home: Path) -> None:
     asked = {"prompt": "{instruction} {text}", "instructions": ["How is it?", "What is it like?"]}
     changes = {**_ALONE, **{f"domain.taste.{key}": value for key, value in asked.items()}}

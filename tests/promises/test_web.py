@@ -422,6 +422,7 @@ def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path
         client.fine_tuning.jobs.create(model="base", training_file="file-gone")
 
 
+@pytest.mark.long
 def test_many_at_once_leave_the_library_s_warnings_as_they_were(url: str) -> None:
     """scikit-learn sets them anew around each piece of work: threads beside each other would leave them empty."""
     before = [*warnings.filters]

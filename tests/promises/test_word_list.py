@@ -68,6 +68,7 @@ def run(home: Path) -> Run:
     return train(Recipe.load(home / "recipe.toml"))
 
 
+@pytest.mark.long
 def test_it_is_a_run_beside_the_classical_baseline(run: Run) -> None:
     assert run.status == "finished"
     assert set(run.scores()["against"]) == {"classical"}
@@ -93,6 +94,7 @@ def test_scores_terminal_and_page_say_whom_it_answers_otherwise(run: Run) -> Non
     assert "the tuned model" not in page
 
 
+@pytest.mark.long
 def test_another_list_is_another_run_and_the_same_one_is_found(home: Path, run: Run) -> None:
     recipe = Recipe.load(home / "recipe.toml")
     (home / "copy.toml").write_text(f"# the same\n{_LIST}")
@@ -107,6 +109,7 @@ def test_another_list_is_another_run_and_the_same_one_is_found(home: Path, run: 
     assert other.scores()["counterfactuals"][0]["flips"]["value"] == 0
 
 
+@pytest.mark.long
 def test_labels_of_a_model_are_told_without_another_run(home: Path, run: Run) -> None:
     recipe = Recipe.load(home / "recipe.toml")
     told = "the answers of ads came from a model: agreement with them is not correctness"

@@ -136,6 +136,7 @@ def test_a_gated_model_names_its_page_and_the_token(
     assert standin.sent["model.safetensors"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("end", [f"/api/models/{NAME}", "/config.json", "/model.safetensors"])
 def test_a_passing_trouble_is_waited_for(standin: StandIn, waits: list[float], status: int, end: str) -> None:

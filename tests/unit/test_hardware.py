@@ -24,6 +24,7 @@ def test_a_machine_has_cores_and_memory() -> None:
     assert 0 < machine.available <= machine.memory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quantized", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_rate_of_a_layer_is_measured(quantized: bool) -> None:
     """Widths that no head of 64 divides are layers too."""
@@ -66,6 +67,7 @@ def test_a_mac_is_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert unit.fast_bf16
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("looked_anew")
 def test_a_driver_without_a_torch_for_it_is_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child is asked where a tool of the driver's is there; what counts is what torch finds."""
@@ -92,6 +94,7 @@ def test_libraries_find_nothing_that_fetches_native_code() -> None:
         import kernels  # type: ignore[import-not-found] # noqa: F401
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     """In a process of its own, where nothing has asked for more before."""

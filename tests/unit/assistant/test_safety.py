@@ -178,6 +178,7 @@ def test_whoever_may_be_in_need_and_is_declined_hears_the_number(safety: Safety)
     assert safety.declined(["telecom", "banking"]).endswith("please say a little more.")
 
 
+@pytest.mark.long
 def test_a_file_of_one_s_own_is_laid_over(safety: Safety, tmp_path: Path) -> None:
     path = tmp_path / "safety.toml"
     path.write_text(
@@ -194,6 +195,7 @@ def test_a_file_of_one_s_own_is_laid_over(safety: Safety, tmp_path: Path) -> Non
     assert own.languages == ("English",)
 
 
+@pytest.mark.long
 def test_a_message_very_like_harmless_ones_overrules_those_rules_only_that_the_file_names(
     safety: Safety, tmp_path: Path
 ) -> None:

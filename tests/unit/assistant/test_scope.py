@@ -24,6 +24,7 @@ def scope(*domains: str) -> Scope:
     return Scope.fit(domains, train, validation, Safety.open().lexicon, medical="medical" in domains)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("domains", "least"), [(("banking", "telecom"), 0.4), pytest.param(("medical",), 0.6, marks=pytest.mark.slow)]
 )
@@ -42,6 +43,7 @@ def test_a_conversation_belongs_here_if_any_of_it_does() -> None:
     assert made.covers([strange, "hello there"])
 
 
+@pytest.mark.long
 def test_the_same_texts_give_the_same_scope() -> None:
     one, other = scope("banking"), scope.__wrapped__("banking")
     assert one is not other

@@ -42,6 +42,7 @@ def no_socket(*_: Any, **__: Any) -> None:
     raise AssertionError("a socket was opened")
 
 
+@pytest.mark.long
 def test_a_run_stands_beside_its_base_on_every_shape(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a socket; each value is lm-eval's own, recomputed from the items that are kept."""
     monkeypatch.setattr(socket.socket, "connect", no_socket)

@@ -66,6 +66,7 @@ def test_code_of_an_answer() -> None:
     assert code_of("a = 1") == "a = 1"
 
 
+@pytest.mark.long
 def test_time_is_limited_on_the_processor_and_on_the_clock() -> None:
     begun = time.monotonic()
     assert run_tests("while True: pass", "", Limits(seconds=1, clock=60)) == "timed out"

@@ -18,6 +18,7 @@ from tests.promises.test_trees import forest
 _KINDS = {"llama", "mistral", "gpt2", "gemma2", "gpt_oss", "mixtral"}  # of attention, and experts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("family", [each for each in FORKING if each.model_type in _KINDS], ids=lambda each: each.name)
 def test_no_tensor_is_left_behind(family: Family, reference: bool) -> None:

@@ -121,6 +121,7 @@ def test_a_trial_draws_from_no_other_stream(tmp_path: Path) -> None:
 SOME = {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [2, 4]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "keys"),
     [

@@ -307,6 +307,7 @@ def test_the_page_can_be_read_without_seeing_it(three: dict[str, Run]) -> None:
     assert len(page.all("table")) == len(page.all("caption"))
 
 
+@pytest.mark.long
 def test_the_same_run_gives_the_same_bytes_and_a_small_page(bench: Make) -> None:
     made = bench("bank", "care")
     long = [replace(each, prompt="word " * 800) for each in labels(50, n=100) + replies(50, n=100)]

@@ -88,6 +88,7 @@ def test_a_step_that_overflows_changes_nothing_but_the_scale(tmp_path: Path) -> 
     assert all(torch.equal(each, before[name]) for name, each in weights(forward).items())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("overflowing")
 def test_it_learns_once_the_scale_has_settled(tmp_path: Path) -> None:
     hook, events = test_loop.hooks()
@@ -100,6 +101,7 @@ def test_it_learns_once_the_scale_has_settled(tmp_path: Path) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("overflowing")
 def test_a_stopped_training_continues_bit_for_bit(tmp_path: Path) -> None:
     """The scale and the steps since it last changed are part of a checkpoint."""
