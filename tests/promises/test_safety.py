@@ -47,8 +47,8 @@ def emergency(said: str) -> bool:
         ("messages.jsonl", 0.01, 0.026),
         ("fresh.jsonl", 0.027, 0.046),
         ("third.jsonl", 0.0, 0.028),
-        ("fourth.jsonl", 0.003, 0.015),
-        ("fifth.jsonl", 0.018, 0.03),
+        ("fourth.jsonl", 0.0, 0.015),
+        ("fifth.jsonl", 0.016, 0.033),
         ("sixth.jsonl", 0.004, 0.02),
         ("seventh.jsonl", 0.004, 0.017),
     ],
@@ -97,3 +97,13 @@ def test_samples_of_other_trades_are_hardly_ever_taken_for_emergencies(domain: s
 def test_whoever_is_upset_is_hardly_ever_taken_for_an_emergency() -> None:
     said = [row["texts"][-1] for row in read(MESSAGES / "short_mood.jsonl")]
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04
+
+
+def test_whoever_is_upset_and_in_need_is_heard() -> None:
+    """What customers say who want a person, or are angry, and behind it an emergency of a few words."""
+    moods = [row["texts"][-1] for row in read(MESSAGES / "short_mood.jsonl") if row["kind"] in {"asks-person", "upset"}]
+    flags = [row["text"] for row in read(MESSAGES / "seventh.jsonl") if row["kind"] == "red-flag"]
+    short = [text for text in flags if len(text.split()) < 18]
+    said = [f"{mood} {flag}" for mood, flag in zip(moods, short, strict=False)]
+    assert len(said) >= 50
+    assert sum(map(emergency, said)) >= 0.93 * len(said)

@@ -75,12 +75,20 @@ class Learned:
         return float(self.margins([text])[0])
 
     def loudest(self, text: str) -> list[str]:
-        """The words of a text that speak loudest for it, none of which lie within others."""
+        """The words of a text that speak loudest for it, none of which lie within others; [] where none does."""
         row = self.vectors.transform([self.lexicon.normal(text)])
         found: list[str] = []
-        for _, place in sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True)):
+
+        def told(term: str) -> bool:
+            return any(_within(term, each) or _within(each, term) for each in found)
+
+        for against, place in sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True)):
             term = self._terms[place]
-            if len(found) < _LOUDEST and not any(_within(term, each) or _within(each, term) for each in found):
+            if (
+                against < 0
+                and len(found) < _LOUDEST
+                and not any(_within(term, each) or _within(each, term) for each in found)
+            ):
                 found.append(term)
         return found
 

@@ -111,9 +111,9 @@ class Moods:
             if not self._signs[kind].denied(normal) and (before or kind != "unhelped")
         }
         kind = max(beyond, key=lambda name: beyond[name], default=None)
-        if kind is None or beyond[kind] <= 0:
+        if kind is None or beyond[kind] <= 0 or not (loudest := self.learned[kind].loudest(said)):
             return None
-        words = ", ".join(f'"{each}"' for each in self.learned[kind].loudest(said))
+        words = ", ".join(f'"{each}"' for each in loudest)
         return Mood(kind, f"sounds like people {_LIKE[kind]}, by the words {words}")
 
     def _repeated(self, turns: Sequence[str]) -> Mood | None:

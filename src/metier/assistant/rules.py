@@ -58,9 +58,9 @@ class RedFlag(Signs):
 class Likeness(Strict):
     """The second layer: from which margin on a message is too like known emergencies; more lines to learn from.
 
-    A passage `buried` in a longer message has a margin of its own. A message with a margin below `mood`, between
-    emergencies and moods, is left to these. The red flags that it `overrules` do not count where the margin of the
-    whole is below `veto`.
+    A passage `buried` in a longer message has a margin of its own. A message of which no part has a margin above
+    `mood`, between emergencies and moods, is left to these. The red flags that it `overrules` do not count where the
+    margin of the whole is below `veto`.
     """
 
     threshold: float
@@ -128,6 +128,8 @@ class Rules(Strings):
 
 
 R = TypeVar("R", bound=Strings)
+ALONE = "alone"
+"""The rule of messages that are nothing but a listed one."""
 
 
 def read_rules(kind: type[R], name: str, path: Path | None) -> R:
@@ -180,8 +182,8 @@ def _faults(rules: Strings) -> Iterator[Fault]:
         yield from _unknown(f"{place}: unless", each.unless, rules.lists, "list", "add it under [lists]")
     if isinstance(rules, Rules):
         names = [each.name for each in rules.red_flag]
-        for place, named in (("off", rules.off), ("likeness.overrules", rules.likeness.overrules)):
-            yield from _unknown(place, named, names, "red_flag", "remove it")
+        yield from _unknown("off", rules.off, [*names, ALONE], "red_flag", "remove it")
+        yield from _unknown("likeness.overrules", rules.likeness.overrules, names, "red_flag", "remove it")
 
 
 def _unknown(place: str, named: Iterable[str], known: Iterable[str], what: str, fix: str) -> Iterator[Fault]:

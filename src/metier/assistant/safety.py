@@ -18,13 +18,13 @@ from metier.assistant.disclosures import Disclosures
 from metier.assistant.likeness import FEWEST, Learned, lines
 from metier.assistant.mood import Kind as MoodKind
 from metier.assistant.phrases import Lexicon, Phrases, ends, latest
-from metier.assistant.rules import ASSETS, Rules, Urgent, read_rules
+from metier.assistant.rules import ALONE, ASSETS, Rules, Urgent, read_rules
 from metier.assistant.watch import Watch
 from metier.files import digest
 
 _LEARNED = "safety"  # folder of the texts that the second layer learns from
 _LIKE = "like known emergencies"
-_PASSAGE, _FURTHER = 35, 10  # words of a passage, and from one to the next
+_PASSAGE, _BREATH = (35, 10), (8, 4)  # words of what is looked at by itself, and from one to the next
 _FOREIGN_LETTERS = 0.4  # of a message's letters, in another script than Latin
 _FOREIGN_WORDS = 2  # function words of another language, and more than twice as many as of English
 
@@ -160,10 +160,12 @@ class Safety:
 
     def _emergency(self, now: Sequence[str], answered: str) -> Intervention | None:
         """In any of what was said now, in all of it, or behind what was said before unless that was answered as one."""
-        together = ["\n".join(now)] if len(now) > 1 else []
+        together = "\n".join(now)
+        found = _first(map(self._urgent, reversed(now)))
+        if len(now) > 1:
+            found = found or (self._flagged if any(map(self._tells, now)) else self._urgent)(together)
         if answered and not self._flagged(answered):
-            together.append("\n".join([answered, *now]))
-        found = _first(map(self._urgent, reversed(now))) or _first(map(self._flagged, together))
+            found = found or self._flagged(f"{answered}\n{together}")
         if found is None:
             return None
         rule, because, answer = found
@@ -171,9 +173,13 @@ class Safety:
 
     def _urgent(self, said: str) -> tuple[str, str, str] | None:
         if kind := self._alone.get(self._bare(said)):
-            return "alone", said.strip(), kind
+            return ALONE, said.strip(), kind
         margin = self.learned.margin(said)
-        return self._flagged(said, margin) or (self._like(said, margin) if len(said.split()) >= FEWEST else None)
+        return self._flagged(said, margin) or (self._like(said, margin) if self._tells(said) else None)
+
+    def _tells(self, said: str) -> bool:
+        """Whether there are words enough to be like others."""
+        return len(self._bare(said).split()) >= FEWEST
 
     def _bare(self, said: str) -> str:
         return self.lexicon.normal(said).replace("| ", "")
@@ -192,9 +198,7 @@ class Safety:
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""
-        like = self.rules.likeness
-        whole = margin > like.threshold and self.moods.margin(said) > like.mood
-        heard = said if whole else self._buried(said)
+        heard = said if margin > self.rules.likeness.threshold and self._grave(said) else self._buried(said)
         if not heard or self.language(said) not in self.languages:
             return None
         return (
@@ -203,9 +207,14 @@ class Safety:
             max(self.kinds, key=lambda kind: self.kinds[kind].margin(heard)),
         )
 
+    def _grave(self, said: str) -> bool:
+        """Whether it is no mood alone: all of it or some words in a row, for the upset may be in need, too."""
+        like, parts = self.rules.likeness, [said, *_passages(said, *_BREATH)]
+        return bool(((self.learned.margins(parts) > like.threshold) & (self.moods.margins(parts) > like.mood)).any())
+
     def _buried(self, said: str) -> str:
         """The passage of a message that is most like known emergencies, where it is enough so; "" of a short one."""
-        if not (passages := _passages(said)):
+        if not (passages := _passages(said, *_PASSAGE)):
             return ""
         margins = self.learned.margins(passages)
         return passages[margins.argmax()] if margins.max() > self.rules.likeness.buried else ""
@@ -232,18 +241,19 @@ class Safety:
 
     @cached_property
     def _alone(self) -> Mapping[str, Urgent]:
-        return {self._bare(each): kind for kind, listed in self.rules.alone.items() for each in listed}
+        listed = {} if ALONE in self.rules.off else self.rules.alone
+        return {self._bare(each): kind for kind, texts in listed.items() for each in texts}
 
     @cached_property
     def _function_words(self) -> Mapping[str, frozenset[str]]:
         return {name: frozenset(listed.split()) for name, listed in self.rules.other_languages.items()}
 
 
-def _passages(said: str) -> list[str]:
+def _passages(said: str, length: int, further: int) -> list[str]:
     """So many words in a row, of a message that has more: among others even an emergency is hardly heard."""
     words = said.split()
-    begins = range(0, len(words) - _PASSAGE + _FURTHER, _FURTHER) if len(words) > _PASSAGE else ()
-    return [" ".join(words[begin : begin + _PASSAGE]) for begin in begins]
+    begins = range(0, len(words) - length + further, further) if len(words) > length else ()
+    return [" ".join(words[begin : begin + length]) for begin in begins]
 
 
 def _first(found: Iterable[Found | None]) -> Found | None:

@@ -81,9 +81,9 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     assert_free(address)
+    opened = [Run.open(each) for each in runs]
     say("learning what emergencies and moods sound like: most of a minute the first time, kept from then on")
-    rules = Safety.open(safety)
-    voices, opened = Voices(offline=offline, listen=Progress()), [Run.open(each) for each in runs]
+    rules, voices = Safety.open(safety), Voices(offline=offline, listen=Progress())
     _add(voices, opened, plan)
     desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
     _introduce(desk, rules)

@@ -234,6 +234,28 @@ def test_unless_they_are_nothing_but_an_emergency(safety: Safety, said: str, kin
     assert (found.rule, found.text) == ("alone", getattr(safety.rules.answers, kind).strip())
 
 
+def test_pieces_of_one_emergency_are_heard_together(safety: Safety) -> None:
+    assert safety.before("so grey", "telecom") is None
+    pieces = ["his lips", "so grey", "not answering"]
+    found = told(safety, pieces[-1], "telecom", unanswered=pieces[:-1])
+    assert found.kind == "emergency"
+
+
+def test_bare_ones_may_be_switched_off(tmp_path: Path) -> None:
+    path = tmp_path / "safety.toml"
+    path.write_text('off = ["alone"]\n')
+    assert Safety.open(path).before("fainted", "shop") is None
+
+
+def test_a_number_answers_a_question(safety: Safety) -> None:
+    assert safety.before("112", "telecom", answered="how many boxes are there") is None
+
+
+def test_whoever_is_upset_may_be_in_danger_too(safety: Safety) -> None:
+    said = "let me talk to a manager now, I have been waiting for a week and I am going to hang myself tonight"
+    assert told(safety, said, "telecom").kind == "emergency"
+
+
 def test_whoever_is_upset_is_in_no_danger(safety: Safety) -> None:
     said = "put me thru to the manager please"
     assert safety.learned.margin(said) > safety.rules.likeness.threshold
