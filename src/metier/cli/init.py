@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from metier.proposal import Proposal
 
 
+_SIDES = {"train", "training", "test", "testing", "dev", "val", "valid", "validation", "eval", "heldout", "held-out"}
+
+
 def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     files: Annotated[
         list[Path] | None,
@@ -68,17 +71,26 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
 
 
 def _guessed(files: Sequence[Path], skip_faulty: bool) -> list[Domain]:
-    """A domain of each file. Raises `MetierError` where two would have the same name."""
-    found: dict[str, Domain] = {}
+    """A domain of each file. Raises `MetierError` for files that are no domains of their own, before any is read."""
+    from metier.data.guessing import domain_name
+
+    found: dict[str, Path] = {}
     for file in files:
-        domain = _shown(file, skip_faulty)
-        if domain.name in found:
-            problem = f"{file}: would be the domain {domain.name!r}, as {found[domain.name].data} is"
-            raise MetierError(problem, "rename one of the files")
-        found[domain.name] = domain
+        name = domain_name(file.stem)
+        if name in _SIDES and len(files) > 1:
+            problem = f"{file}: seems to be a part of a data set, and would be a domain of its own"
+            raise MetierError(
+                problem, f"metier init the training rows, and write heldout = {file.name!r} under [[domain]]"
+            )
+        if name in found:
+            raise MetierError(f"{file}: would be the domain {name!r}, as {found[name]} is", "rename one of the files")
+        found[name] = file
+    domains = []
+    for file in files:
+        domains.append(_shown(file, skip_faulty))
         if file != files[-1]:
             say("")
-    return [*found.values()]
+    return domains
 
 
 def _shown(file: Path, skip_faulty: bool) -> Domain:

@@ -86,11 +86,11 @@ def propose(path: Path, collect: list[Fault] | None = None) -> Domain:
     Faults of single rows go to `collect`, as `read_rows` has it.
     """
     if path.is_dir():
-        draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix()), path)
+        draft = as_prose(Domain(name=domain_name(path.stem), data=path.as_posix()), path)
         return complete(draft, read_rows(draft, path, collect))
     data = read_bytes(path)
     encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
-    draft = as_prose(Domain(name=_name(path.stem), data=path.as_posix(), encoding=encoding), path)
+    draft = as_prose(Domain(name=domain_name(path.stem), data=path.as_posix(), encoding=encoding), path)
     if path.suffix.lower() in DELIMITED:
         text = data.decode(encoding).removeprefix("\ufeff")
         if path.suffix.lower() == ".txt" and _in_paragraphs(text):
@@ -170,7 +170,7 @@ def _describes(value: Any) -> bool:
     return bool(found) and isinstance(found, list | dict)
 
 
-def _name(stem: str) -> str:
+def domain_name(stem: str) -> str:
     """A domain's name from a file's."""
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_") or "data"

@@ -41,3 +41,11 @@ def test_two_files_of_one_name_are_told_and_nothing_is_written(capsys: pytest.Ca
     assert "older/telecom.csv: would be the domain 'telecom', as telecom.csv is" in told
     assert "rename one of the files" in told
     assert not Path("recipe.toml").exists()
+
+
+def test_a_part_of_a_data_set_is_no_domain(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("telecom.csv").rename("train.csv")
+    Path("older/telecom.csv").rename("test.csv")
+    assert init("train.csv", "test.csv") == 2
+    assert "train.csv: seems to be a part of a data set" in capsys.readouterr().err
+    assert init("train.csv") == 0
