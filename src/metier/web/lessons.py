@@ -62,16 +62,15 @@ class Course:
         """What the runs' rows teach, or why they teach nothing."""
         from metier.web.dispatch import open_dispatch, typed
 
-        try:
-            sides = typed(self.runs, offline=self.offline, listen=listen)
-        except (MetierError, OSError) as error:
-            return _nothing(_line(error))
+        lost = list[str]()
+        sides = typed(self.runs, lost, offline=self.offline, listen=listen)
         scope, told = self._scope(sides)
+        told = [*(f"note  nothing is learned from {each}" for each in lost), *told]
         try:
             return Lesson(open_dispatch(sides, self.routers), "", scope, told)
         except (MetierError, OSError) as error:
-            why = _line(error)
-            return Lesson(None, why, scope, [*told, f"note  no domain is chosen by itself: {why}"])
+            why = "; ".join([_line(error), *lost])
+            return Lesson(None, why, scope, [*told, f"note  no domain is chosen by itself: {_line(error)}"])
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""

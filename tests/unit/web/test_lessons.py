@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from metier.assistant.safety import Safety
 from metier.assistant.scope import elsewhere
 from metier.errors import MetierError
 from metier.web import dispatch
-from metier.web.dispatch import Typed, open_dispatch
+from metier.web.dispatch import Typed, open_dispatch, typed
 from metier.web.lessons import Course, Lesson, Lessons
 from tests.unit.assistant.test_scope import asked
 
@@ -25,6 +26,19 @@ def course(runs: Path) -> Course:
 def sides(heldout: list[str]) -> Typed:
     train, validation = asked("banking")[0::3], asked("banking")[1::3]
     return {"train": {"banking": train}, "validation": {"banking": validation}, "heldout": {"banking": heldout}}
+
+
+def run(name: str) -> Any:
+    """Whose recipe is its name."""
+    return SimpleNamespace(name=name, recipe=lambda: name)
+
+
+def prepared(recipe: str, **_: Any) -> Any:
+    """A job with a domain as the recipe is called, unless its data is gone."""
+    if recipe == "gone":
+        raise MetierError("recipe.toml has 1 fault\n  rows.csv: does not exist")
+    domain = SimpleNamespace(domain=SimpleNamespace(name=recipe, trained=True), heldout=[SimpleNamespace(kind="open")])
+    return SimpleNamespace(data=SimpleNamespace(domains=[domain]))
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -54,19 +68,26 @@ def test_nothing_is_declined_where_rows_do_not_tell_what_belongs_here(
 
 
 def test_what_cannot_be_learned_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: Any, **__: Any) -> Typed:
-        raise MetierError("recipe.toml has 1 fault\n  rows.csv: does not exist")
-
-    monkeypatch.setattr(dispatch, "typed", gone)
-    lesson = course(tmp_path).learned()
-    assert (lesson.dispatch, lesson.scope, lesson.why) == (
-        None,
-        None,
-        "recipe.toml has 1 fault rows.csv: does not exist",
-    )
-    assert lesson.why in lesson.told[0]
+    monkeypatch.setattr(dispatch, "prepare", prepared)
+    lesson = replace(course(tmp_path), runs=[run("gone")]).learned()
+    assert (lesson.dispatch, lesson.scope) == (None, None)
+    assert "the served runs know no domain" in lesson.why
+    assert lesson.told[0] == "note  nothing is learned from gone: recipe.toml has 1 fault rows.csv: does not exist"
     with pytest.raises(MetierError, match="know no domain"):
         open_dispatch({"train": {}}, tmp_path)
+
+
+def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "prepare", prepared)
+    monkeypatch.setattr(dispatch, "typed_last", lambda *_: asked("banking")[:6])
+    lesson = replace(course(tmp_path), runs=[run("telecom"), run("gone"), run("banking")]).learned()
+    assert lesson.dispatch
+    assert lesson.dispatch.router.domains == ("telecom", "banking")
+    assert [each for each in lesson.told if "nothing is learned from gone" in each]
+    with pytest.raises(MetierError, match="does not exist"):
+        typed([run("gone")])
 
 
 def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
