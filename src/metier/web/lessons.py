@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a child says how long its threads look for work before torc
 
 _FEWEST = 10  # held-out questions, to know what belongs here
 _LOST = 0.05  # of them may be declined; else none is
+UNNAMED = "tuned"  # the domain of a tuning to which clients gave no suffix
 _BUSY = "it is being learned what the served runs know; ask again in a minute"
 
 
@@ -52,9 +53,12 @@ class Course:
 
     @classmethod
     def of(cls, voices: Voices, safety: Safety, routers: Path, *, offline: bool = False) -> Self:
-        """Of whoever is served at this moment."""
+        """Of whoever is served at this moment, but no tuning without a name of its own: nobody said what that is for,
+        and several are called alike.
+        """
         served = voices.all.values()
-        runs = {voice.run.directory: voice.run for voice in served if voice.run}  # one may have several names
+        named = (voice.run for voice in served if voice.run and UNNAMED not in voice.learned)
+        runs = {run.directory: run for run in named}  # one may have several names
         medical = safety.is_medical(*(domain for voice in served for domain in voice.learned))
         return cls([*runs.values()], routers, safety.lexicon, medical, offline)
 

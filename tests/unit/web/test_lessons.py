@@ -15,7 +15,7 @@ from metier.assistant.scope import elsewhere
 from metier.errors import MetierError
 from metier.web import dispatch
 from metier.web.dispatch import Typed, open_dispatch, typed
-from metier.web.lessons import Course, Lesson, Lessons
+from metier.web.lessons import UNNAMED, Course, Lesson, Lessons
 from tests.unit.assistant.test_scope import asked
 
 
@@ -88,6 +88,15 @@ def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
     assert [each for each in lesson.told if "nothing is learned from gone" in each]
     with pytest.raises(MetierError, match="does not exist"):
         typed([run("gone")])
+
+
+def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) -> None:
+    def voice(name: str, domain: str) -> Any:
+        return SimpleNamespace(run=SimpleNamespace(directory=tmp_path / name), learned=(domain,))
+
+    served = {"a": voice("a", "banking"), "b": voice("b", UNNAMED), "again": voice("a", "banking"), "c": voice("c", "x")}
+    found = Course.of(cast(Any, SimpleNamespace(all=served)), Safety.open(), tmp_path)
+    assert [each.directory.name for each in found.runs] == ["a", "c"]
 
 
 def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
