@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from traceback import format_tb
 from typing import TYPE_CHECKING, Self
 
 from metier.errors import MetierError
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # a child says how long its threads look for work before torc
     from metier.run import Run
     from metier.web.dispatch import Dispatch, Typed
 
+_log = logging.getLogger("metier")
 _FEWEST = 10  # held-out questions, to know what belongs here
 _LOST = 0.05  # of them may be declined; else none is
 UNNAMED = "tuned"  # the domain of a tuning to which clients gave no suffix
@@ -135,7 +139,7 @@ class Lessons:
     def begin(self, first: Callable[[], Lesson]) -> None:
         """Take the first one, and whatever is learned from now on."""
         self._begun = True
-        self._take(first(), 0)
+        self._take(_safely(first), 0)
         threading.Thread(target=self._follow, name="lessons", daemon=True).start()
 
     def renew(self) -> None:
@@ -151,12 +155,13 @@ class Lessons:
             with self._news:
                 self._news.wait_for(lambda: self._known < self._changes)
                 changes = self._changes
-            self._take(self._learn(), changes)
+            self._take(_safely(self._learn), changes)
 
     def _take(self, lesson: Lesson, changes: int) -> None:
-        for line in lesson.told:
-            self._tell(line)
         self.now, self._known = lesson, changes
+        with suppress(OSError):  # nobody reads any more what is told
+            for line in lesson.told:
+                self._tell(line)
 
 
 def _tell(to: Connection, course: Course) -> None:
@@ -172,6 +177,17 @@ def _end_with_parent() -> None:
     assert parent, "only a child is told to end with it"
     parent.join()
     os._exit(1)
+
+
+def _safely(learn: Callable[[], Lesson]) -> Lesson:
+    """What it learns, or nothing where that fails: who is served next is learned of all the same."""
+    try:
+        return learn()
+    except Exception as error:
+        # Where it was raised, and of what kind; not its text, in which may stand a row.
+        fault = "".join(format_tb(error.__traceback__))
+        _log.error("the served runs are not learned of: %s\n%s", type(error).__name__, fault)
+        return _nothing(f"learning from the served runs failed ({type(error).__name__}); the log says more")
 
 
 def _nothing(why: str) -> Lesson:

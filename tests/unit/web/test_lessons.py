@@ -125,3 +125,24 @@ def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
     until(lambda: lessons.why == "lesson 2")
     assert told == ["learned"] * 2
     assert not gate.acquire(blocking=False)
+
+
+def test_what_fails_once_is_learned_the_next_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a fault nor a reader of what is told who has left ends it."""
+
+    def left(_: str) -> None:
+        raise BrokenPipeError
+
+    def learn() -> Lesson:
+        if not caplog.text:
+            raise ValueError("".join(["row", " 7"]))
+        return Lesson(why="so", told=["learned"])
+
+    lessons = Lessons(learn=learn, tell=left)
+    lessons.begin(lambda: Lesson(told=["begun"]))
+    lessons.renew()
+    until(lambda: "failed (ValueError)" in lessons.why)
+    assert "ValueError" in caplog.text
+    assert "row 7" not in caplog.text
+    lessons.renew()
+    until(lambda: lessons.why == "so")
