@@ -140,7 +140,7 @@ def test_the_page_names_a_run_of_one_domain_once(client: openai.OpenAI, tmp_path
     assert named == [["mood", "mood"], ["moods", "mood"], ["base", "base"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_learned_apart_it_is_the_same(runs: dict[str, Run], home: Path) -> None:
     voices, safety = Voices(offline=True), Safety.open()
     for name, run in runs.items():
@@ -158,7 +158,7 @@ def test_learned_apart_it_is_the_same(runs: dict[str, Run], home: Path) -> None:
     assert "help.csv" in lost.why
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_metier_serve_learns_of_a_run_that_is_loaded_later(runs: dict[str, Run], home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -22,7 +22,7 @@ from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
-from metier.web.lessons import Lessons
+from metier.web.lessons import Lesson, Lessons
 from metier.web.turns import Turns
 
 AUTO = "auto"
@@ -91,20 +91,8 @@ class Desk:
         """What `auto` chooses by at this moment."""
         return self.lessons.now.dispatch
 
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """The domains among which `auto` chooses."""
-        dispatch = self.dispatch
-        return dispatch.router.domains if dispatch else ()
-
-    def topics_of(self, target: Target | None, *, chosen: bool) -> tuple[str, ...]:
-        """The domains to which a question may belong, whether its target was `chosen` by name or by `auto`."""
-        return (target.topics if target else ()) or (() if chosen else self.topics)
-
-    @property
-    def asks_back(self) -> str:
-        """What is said to a question of which nobody knows where it belongs."""
-        domains = self.topics
+    def asks_back(self, domains: Sequence[str]) -> str:
+        """What is said to a question of which nobody knows to which of these it belongs."""
         if self.care.safety:
             return self.care.safety.declined(domains)
         return f"Which of these is it about: {', '.join(domains)}?"
@@ -159,13 +147,13 @@ class Desk:
         path = voice.ground.home / voice.ground.model
         return str(path.resolve()) if path.exists() else voice.ground.model
 
-    def send(self, text: str) -> tuple[Target | None, Routed]:
+    def send(self, text: str, lesson: Lesson) -> tuple[Target | None, Routed]:
         """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
 
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
         answers, else the untuned base. Raises `Refusal` where there is no router.
         """
-        dispatch = self.dispatch
+        dispatch = lesson.dispatch
         if dispatch is None:
             raise self._unserved(AUTO)
         routed = dispatch.send(text)

@@ -43,6 +43,11 @@ class Lesson:
     scope: Scope | None = None
     told: Sequence[str] = ()
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The domains among which `auto` chooses."""
+        return self.dispatch.router.domains if self.dispatch else ()
+
 
 @dataclass(frozen=True)
 class Course:

@@ -81,7 +81,7 @@ def _kept(desk: Desk, feedback: Feedback, body: Thumb) -> int:
 def _judged(desk: Desk, body: Thumb, turns: Sequence[Turn]) -> tuple[Voice | None, str]:
     """Who answered, None where `auto` asked back, and in which domain."""
     if body.model == AUTO:
-        target, _ = desk.send(turns[-1].content)  # a user's, or nothing is kept
+        target, _ = desk.send(turns[-1].content, desk.lessons.now)  # a user's, or nothing is kept
     else:
         target = desk.target(body.model)
     voice = target.voice if target else None

@@ -11,7 +11,6 @@ from metier.data.items import Message
 from metier.inference.voices import Voices
 from metier.web.care import Care, Said
 from metier.web.desk import Desk
-from metier.web.lessons import Lesson, Lessons
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +64,6 @@ def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Car
     said, domains = Message("user", "Mein Vater atmet nicht und ist ganz blau"), ("telecom", "medical")
     scope = cast(Scope, SimpleNamespace(domains=domains, covers=lambda _: False))
     declined = care.declined([said], ("telecom",), scope, chosen=False)
-    router = SimpleNamespace(router=SimpleNamespace(domains=domains))
-    desk = Desk(Voices(offline=True), Lessons(Lesson(router)), care)  # type: ignore[arg-type]
     assert declined
-    for text in (declined.text, desk.asks_back):
+    for text in (declined.text, Desk(Voices(offline=True), care=care).asks_back(domains)):
         assert "112 in Europe" in text

@@ -30,8 +30,8 @@ SURE = Lessons(Lesson(cast(Dispatch, cast(Any, Sure()))))
 
 
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
-    desk = Desk(Voices(offline=True), SURE)
-    assert desk.send("how do I open it?") == (None, Routed("help", 0.9))
+    desk = Desk(Voices(offline=True))
+    assert desk.send("how do I open it?", SURE.now) == (None, Routed("help", 0.9))
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,6 @@ def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, told
     with pytest.raises(Refusal) as caught:
         Desk(voices, lessons).target(model)
     assert whole(caught.value) == told
-
-
-def test_a_question_may_belong_to_all_that_a_run_learned_or_among_which_auto_chooses() -> None:
-    desk = Desk(Voices(offline=True), SURE)
-    run = cast(Voice, SimpleNamespace(learned=("medical", "banking")))
-    base = cast(Voice, SimpleNamespace(learned=()))
-    assert desk.topics_of(Target(run), chosen=True) == ("medical", "banking")
-    assert desk.topics_of(Target(run, "banking"), chosen=False) == ("banking",)
-    assert desk.topics_of(Target(base), chosen=True) == ()
-    assert desk.topics_of(Target(base), chosen=False) == desk.topics_of(None, chosen=False) == ("help", "mood")
 
 
 def test_keys_take_turns_in_front_of_the_engine() -> None:
