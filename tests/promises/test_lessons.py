@@ -115,7 +115,7 @@ def test_a_run_whose_rows_are_gone_is_served_and_auto_says_why_it_is_not(
     away = rows.rename(home / "away.csv")
     try:
         load(client, runs["help"], "helps")
-        until(lambda: "help.csv: does not exist" in refused(client))
+        until(lambda: "the data of a served run is not there any more" in refused(client))
     finally:
         away.rename(rows)
     assert {"helps", "moods"} <= names(client)
@@ -155,7 +155,8 @@ def test_learned_apart_it_is_the_same(runs: dict[str, Run], home: Path) -> None:
     assert (apart.told, apart.why) == (here.told, "")
     lost = replace(course, routers=home / "help.csv" / "routers").learned_apart()  # where no folder can be made
     assert lost.dispatch is None
-    assert "help.csv" in lost.why
+    assert lost.why == "what was learned could not be kept"
+    assert "help.csv" in lost.told[-1]
 
 
 @pytest.mark.long

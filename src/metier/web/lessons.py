@@ -36,7 +36,9 @@ _BUSY = "it is being learned what the served runs know; ask again in a minute"
 
 @dataclass(frozen=True)
 class Lesson:
-    """A router, or `why` there is none; what belongs to any domain, where that is known; `told` to whoever serves."""
+    """A router, or `why` there is none, for whoever asks; what belongs to any domain, where that is known; `told`, with
+    paths, to whoever serves.
+    """
 
     dispatch: Dispatch | None = None
     why: str = "nothing has been learned from the served runs"
@@ -82,8 +84,8 @@ class Course:
         try:
             return Lesson(open_dispatch(sides, self.routers), "", scope, told)
         except (MetierError, OSError) as error:
-            why = "; ".join([_line(error), *lost])
-            return Lesson(None, why, scope, [*told, f"note  no domain is chosen by itself: {_line(error)}"])
+            note = f"note  no domain is chosen by itself: {_line(error)}"
+            return Lesson(None, _plain(error, lost), scope, [*told, note])
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
@@ -98,7 +100,7 @@ class Course:
             child.join()
             return _nothing(f"learning from the served runs ended with code {child.exitcode}; the log says more")
         except OSError as error:
-            return _nothing(_line(error))
+            return _nothing("no process could be started that learns from the served runs", _line(error))
         child.join()
         return lesson
 
@@ -195,8 +197,15 @@ def _safely(learn: Callable[[], Lesson]) -> Lesson:
         return _nothing(f"learning from the served runs failed ({type(error).__name__}); the log says more")
 
 
-def _nothing(why: str) -> Lesson:
-    told = f"note  neither is a domain chosen by itself nor a question declined: {why}"
+def _plain(error: MetierError | OSError, lost: Sequence[str]) -> str:
+    """Why there is no router, without the paths of the machine."""
+    why = _line(error) if isinstance(error, MetierError) else "what was learned could not be kept"
+    return f"{why}; the data of a served run is not there any more" if lost else why
+
+
+def _nothing(why: str, known: str = "") -> Lesson:
+    """`known` is what only whoever serves is told."""
+    told = f"note  neither is a domain chosen by itself nor a question declined: {known or why}"
     return Lesson(why=why, told=[told])
 
 

@@ -71,10 +71,24 @@ def test_what_cannot_be_learned_says_why(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(dispatch, "prepare", prepared)
     lesson = replace(course(tmp_path), runs=[run("gone")]).learned()
     assert (lesson.dispatch, lesson.scope) == (None, None)
-    assert "the served runs know no domain" in lesson.why
+    assert lesson.why == (
+        "the served runs know no domain; there is nothing to choose between; "
+        "the data of a served run is not there any more"
+    )
     assert lesson.told[0] == "note  nothing is learned from gone: recipe.toml has 1 fault rows.csv: does not exist"
     with pytest.raises(MetierError, match="know no domain"):
         open_dispatch({"train": {}}, tmp_path)
+
+
+def test_whoever_asks_is_told_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(dispatch, "typed", lambda *_, **__: sides([]))
+    monkeypatch.setattr(dispatch, "open_dispatch", full)
+    lesson = course(tmp_path).learned()
+    assert lesson.why == "what was learned could not be kept"
+    assert str(tmp_path) in lesson.told[-1]
 
 
 def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
