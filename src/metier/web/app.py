@@ -144,11 +144,11 @@ def _models(desk: Desk, home: Path) -> APIRouter:
             "data": [*_auto(desk), *(_model(name, target) for name, target in desk.targets.items())],
         }
 
-    @routes.get("/models/{name:path}", responses=told(answers.Model))
+    @routes.get("/models/{name:path}", responses=told(answers.Model) | BUSY)
     async def model(name: str, _: Asking) -> Any:
         """One of them."""
         auto = _auto(desk) if name == AUTO else []
-        return auto[0] if auto else _model(name, desk.target(name))
+        return auto[0] if auto else _model(name, desk.target(name, talks=True))
 
     @routes.post("/load_lora_adapter", responses=told(answers.Model))
     async def load(body: LoadBody, _: Admin) -> Any:

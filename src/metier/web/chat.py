@@ -89,7 +89,7 @@ def _before(
         target, routed = desk.send(messages[-1].content, lesson)
         notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4)}
     else:
-        target = desk.target(body.model, body.domain)
+        target = desk.target(body.model, body.domain, talks=True)
     target = desk.untuned(target) if target and body.untuned else target
     chosen = body.model != AUTO
     among = () if chosen else lesson.topics

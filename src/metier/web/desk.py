@@ -120,11 +120,14 @@ class Desk:
         """All that may be asked, `auto` where there is one."""
         return [*([AUTO] if self.dispatch else []), *self.targets]
 
-    def target(self, model: str, domain: str | None = None) -> Target:
-        """Raises `Refusal` for a model, or a domain of it, that is not served."""
+    def target(self, model: str, domain: str | None = None, *, talks: bool = False) -> Target:
+        """Where it `talks`, `auto` could have been named as well.
+
+        Raises `Refusal` for a model, or a domain of it, that is not served.
+        """
         targets = self.targets
         if model not in targets:
-            raise self._unserved(model)
+            raise self._unserved(model, talks=talks)
         found = targets[model]
         if domain and domain not in found.voice.questions.domains:
             names = ", ".join(found.voice.questions.domains) or "none"
@@ -155,7 +158,7 @@ class Desk:
         """
         dispatch = lesson.dispatch
         if dispatch is None:
-            raise self._unserved(AUTO)
+            raise self._unserved(AUTO, talks=True)
         routed = dispatch.send(text)
         if routed.domain and (expert := self._expert(routed.domain)):
             return expert, routed
@@ -164,14 +167,16 @@ class Desk:
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
 
-    def _unserved(self, model: str) -> Refusal:
+    def _unserved(self, model: str, *, talks: bool) -> Refusal:
         """Why nobody answers under this name, and who does."""
-        problem, names = f"the model {model!r} is not served", self.names
+        problem, names = f"the model {model!r} is not served", self.names if talks else [*self.targets]
         if model == AUTO:
-            chooses = f"{AUTO!r} answers conversations alone"
-            problem = chooses if self.dispatch else f"no model is chosen by itself: {self.lessons.why}"
-            names = [*self.targets]
-        return Refusal(404, problem, f"choose from {', '.join(names)}", param="model", code="model_not_found")
+            alone = f"{AUTO!r} answers conversations alone"
+            problem, names = f"no model is chosen by itself: {self.lessons.why}" if talks else alone, [*self.targets]
+        fix = f"choose from {', '.join(names)}"
+        if model == AUTO and talks and self.lessons.passing:
+            return Refusal(503, problem, fix, param="model", code="overloaded")
+        return Refusal(404, problem, fix, param="model", code="model_not_found")
 
     def _expert(self, domain: str) -> Target | None:
         """The run that learned least beside this domain; None once those that did are unloaded."""

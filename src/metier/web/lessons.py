@@ -141,7 +141,12 @@ class Lessons:
     @property
     def why(self) -> str:
         """Why there is no router at this moment."""
-        return _BUSY if self._known < self._changes else self.now.why
+        return _BUSY if self.passing else self.now.why
+
+    @property
+    def passing(self) -> bool:
+        """Whether that passes by itself: it is being learned, or has been since it was found missing."""
+        return self._known < self._changes or self.now.dispatch is not None
 
     def begin(self, first: Callable[[], Lesson]) -> None:
         """Take the first one, and whatever is learned from now on."""

@@ -13,7 +13,7 @@ from metier.assistant.feedback import Feedback, Model
 from metier.assistant.store import Turn
 from metier.inference.voices import Voice
 from metier.web import answers
-from metier.web.answers import told
+from metier.web.answers import BUSY, told
 from metier.web.callers import Admin, Asking
 from metier.web.desk import AUTO, Desk
 from metier.web.failures import Refusal
@@ -44,7 +44,7 @@ def people_routes(desk: Desk) -> APIRouter:
     if care.feedback is not None:
         feedback = care.feedback
 
-        @routes.post("/feedback", responses=told(answers.Thanks))
+        @routes.post("/feedback", responses=told(answers.Thanks) | BUSY)
         async def thumb(body: Thumb, caller: Asking) -> Any:
             """Keep what somebody thinks of an answer; `metier feedback` makes training rows of it."""
             return {"id": await desk.aside(caller.name, _kept, desk, feedback, body), "object": "feedback"}
@@ -83,7 +83,7 @@ def _judged(desk: Desk, body: Thumb, turns: Sequence[Turn]) -> tuple[Voice | Non
     if body.model == AUTO:
         target, _ = desk.send(turns[-1].content, desk.lessons.now)  # a user's, or nothing is kept
     else:
-        target = desk.target(body.model)
+        target = desk.target(body.model, talks=True)
     voice = target.voice if target else None
     domain = body.domain or (target.domain if target else "")
     alone = voice and voice.run and body.model != AUTO  # `auto`, and a base, are asked in the domains of all

@@ -64,7 +64,7 @@ def test_a_request_goes_by_one_lesson_though_another_is_learned_meanwhile(
     lessons.now = Lesson(cast(Any, SimpleNamespace(router=SimpleNamespace(domains=("help", "mood")), send=send)))
     desk = Desk(cast(Any, None), lessons, Care(Safety.open()))
     target = None if learned is None else Target(cast(Any, SimpleNamespace(learned=learned)))
-    desk.target = lambda *_: target  # type: ignore[assignment, method-assign, return-value]
+    desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
     desk.send = lambda text, lesson: (target, lesson.dispatch.send(text))  # type: ignore[method-assign, union-attr]
     found = _before(desk, ChatBody.model_validate({"model": model, "messages": [{"role": "user", "content": "how?"}]}))
     assert found[:2] == (target, topics)

@@ -27,6 +27,7 @@ class Sure:
 
 
 SURE = Lessons(Lesson(cast(Dispatch, cast(Any, Sure()))))
+NONE = Lessons(Lesson(why="so"))
 
 
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
@@ -35,20 +36,35 @@ def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lessons", "model", "told"),
+    ("lessons", "model", "talks", "told"),
     [
-        (SURE, "gone", "the model 'gone' is not served; choose from auto, care, care/help, help"),
-        (SURE, "auto", "'auto' answers conversations alone; choose from care, care/help, help"),
-        (Lessons(Lesson(why="so")), "gone", "the model 'gone' is not served; choose from care, care/help, help"),
-        (Lessons(Lesson(why="so")), "auto", "no model is chosen by itself: so; choose from care, care/help, help"),
+        (SURE, "gone", True, "the model 'gone' is not served; choose from auto, care, care/help, help"),
+        (SURE, "gone", False, "the model 'gone' is not served; choose from care, care/help, help"),
+        (SURE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
+        (NONE, "gone", True, "the model 'gone' is not served; choose from care, care/help, help"),
+        (NONE, "auto", True, "no model is chosen by itself: so; choose from care, care/help, help"),
+        (NONE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
     ],
 )
-def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, told: str) -> None:
+def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, talks: bool, told: str) -> None:
     care = SimpleNamespace(questions=SimpleNamespace(domains={"help": None}))
     voices: Any = SimpleNamespace(all={"care": care}, grounds=())
     with pytest.raises(Refusal) as caught:
-        Desk(voices, lessons).target(model)
+        Desk(voices, lessons).target(model, talks=talks)
     assert whole(caught.value) == told
+    assert caught.value.status == 404
+
+
+def test_who_asks_auto_while_it_is_being_learned_is_told_to_come_again() -> None:
+    gate = threading.Event()
+    lessons = Lessons(learn=lambda: Lesson(why=str(gate.wait(5))))
+    lessons.begin(Lesson)
+    desk = Desk(Voices(offline=True), lessons)
+    lessons.renew()
+    with pytest.raises(Refusal, match="is being learned") as caught:
+        desk.send("how?", lessons.now)
+    assert caught.value.status == 503
+    gate.set()
 
 
 def test_keys_take_turns_in_front_of_the_engine() -> None:
