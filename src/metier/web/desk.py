@@ -77,14 +77,20 @@ class Desk:
 
     def add(self, run: Run, name: str = "") -> Voice:
         """Serve a run from now on. Raises as `Voices.add`."""
+        served = self.voices.all.get(name or run.name)
         voice = self.voices.add(run, name)
-        self.lessons.renew()
+        if voice is not served:
+            self.lessons.renew()
         return voice
 
     def remove(self, name: str) -> None:
         """Serve a run no more. Raises KeyError where there is none."""
-        self.voices.remove(name)
-        self.lessons.renew()
+        served = self.voices.all
+        try:
+            self.voices.remove(name)
+        finally:  # an engine that fails to forget it answers under this name no more all the same
+            if self.voices.all != served:
+                self.lessons.renew()
 
     @property
     def dispatch(self) -> Dispatch | None:
@@ -104,16 +110,18 @@ class Desk:
         for ground in self.voices.grounds:
             if ground.shared:
                 found[ground.model] = Target(Voice(ground.model, ground))
-        for name, voice in self.voices.all.items():
+        voices = self.voices.all
+        for name, voice in voices.items():
             domains = [*voice.questions.domains]
             found[name] = Target(voice, domains[0] if len(domains) == 1 else "")
-            found |= {f"{name}/{domain}": Target(voice, domain) for domain in domains}
-        for voice in self.voices.all.values():
+            inside = {f"{name}/{domain}": Target(voice, domain) for domain in domains}
+            found |= {path: target for path, target in inside.items() if path not in voices}  # a run's name is its own
+        for voice in voices.values():
             for domain in voice.questions.domains:
                 if domain in found:
                     shared.add(domain)
                 found.setdefault(domain, Target(voice, domain))
-        return {name: target for name, target in found.items() if name not in shared or name in self.voices}
+        return {name: target for name, target in found.items() if name not in shared or name in voices}
 
     @property
     def names(self) -> list[str]:
@@ -160,12 +168,17 @@ class Desk:
         if dispatch is None:
             raise self._unserved(AUTO, talks=True)
         routed = dispatch.send(text)
-        if routed.domain and (expert := self._expert(routed.domain)):
+        if routed.domain and (expert := self.expert(routed.domain)):
             return expert, routed
         voices, domains = self.voices.all.values(), {*dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
+
+    def expert(self, domain: str) -> Target | None:
+        """The run that learned least beside this domain; None once those that did are unloaded."""
+        known = [voice for voice in self.voices.all.values() if domain in voice.learned]
+        return Target(min(known, key=lambda voice: len(voice.learned)), domain) if known else None
 
     def _unserved(self, model: str, *, talks: bool) -> Refusal:
         """Why nobody answers under this name, and who does."""
@@ -177,11 +190,6 @@ class Desk:
         if model == AUTO and talks and self.lessons.passing:
             return Refusal(503, problem, fix, param="model", code="overloaded")
         return Refusal(404, problem, fix, param="model", code="model_not_found")
-
-    def _expert(self, domain: str) -> Target | None:
-        """The run that learned least beside this domain; None once those that did are unloaded."""
-        known = [voice for voice in self.voices.all.values() if domain in voice.learned]
-        return Target(min(known, key=lambda voice: len(voice.learned)), domain) if known else None
 
 
 def read(target: Target, messages: Sequence[Message]) -> Item:

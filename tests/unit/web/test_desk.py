@@ -105,3 +105,43 @@ def test_an_answer_may_be_as_long_as_others_find_room_beside_it(
     ground = Ground("base", Path(), known, 99, 32_768, cast(Any, None), positions)
     target = Target(Voice("base", ground))
     assert request_of(target, [5] * 100, most, tenant="", sampling=Sampling()).max_new_tokens == length
+
+
+class Served(dict[str, Any]):
+    """Voices, of which an engine does not forget one called "stuck"."""
+
+    all = property(dict)
+    grounds = ()
+
+    def add(self, run: Any, name: str) -> Any:
+        return self.setdefault(name or run.name, object())
+
+    def remove(self, name: str) -> None:
+        del self[name]
+        if name == "stuck":
+            raise RuntimeError(name)
+
+
+def test_only_who_comes_or_goes_is_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = list[str]()
+    monkeypatch.setattr(Lessons, "renew", lambda _: news.append("news"))
+    desk, run = Desk(cast(Any, Served())), cast(Any, SimpleNamespace(name="care"))
+    for name, known in (("", 1), ("care", 1), ("stuck", 2)):
+        desk.add(run, name)
+        assert len(news) == known
+    with pytest.raises(RuntimeError):
+        desk.remove("stuck")
+    with pytest.raises(KeyError):
+        desk.remove("gone")
+    assert len(news) == 3
+
+
+def test_a_run_is_asked_by_its_own_name_though_that_is_another_s_domain_too() -> None:
+    def voice(*domains: str) -> Any:
+        return SimpleNamespace(questions=SimpleNamespace(domains=dict.fromkeys(domains)))
+
+    own, other = voice("x"), voice("help", "mood")
+    for served in ({"care/help": own, "care": other}, {"care": other, "care/help": own}):
+        targets = Desk(cast(Any, Served(served))).targets
+        assert targets["care/help"] == Target(own, "x")
+        assert targets["care/mood"] == Target(other, "mood")
