@@ -44,6 +44,7 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        desk.lessons.stop()
         left = max(0.0, jobs.halt() + DRAIN - time.monotonic())  # answers had their part of it already
         await asyncio.gather(asyncio.to_thread(jobs.stop, left), asyncio.to_thread(desk.voices.stop, left))
 

@@ -76,9 +76,7 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     return replace(turn, ready=found[0][0], notes={**turn.notes, "shares": told})
 
 
-def _before(
-    desk: Desk, body: ChatBody
-) -> tuple[Target | None, Sequence[str], dict[str, Any], Said | None]:
+def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], dict[str, Any], Said | None]:
     """Who answers, the domains to which that may belong, how it was chosen, and what is said instead.
 
     All by one lesson, which may be another a moment later.

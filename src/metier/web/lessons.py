@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from traceback import format_tb
@@ -31,6 +31,7 @@ _log = logging.getLogger("metier")
 _FEWEST = 10  # held-out questions, to know what belongs here
 _LOST = 0.05  # of them may be declined; else none is
 UNNAMED = "tuned"  # the domain of a tuning to which clients gave no suffix
+_CHILD = "lessons"
 _BUSY = "it is being learned what the served runs know; ask again in a minute"
 
 
@@ -91,7 +92,7 @@ class Course:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
         spawn = get_context("spawn")
         mine, other = spawn.Pipe(duplex=False)
-        child = spawn.Process(target=_tell, args=(other, self), daemon=True)
+        child = spawn.Process(target=_tell, args=(other, self), name=_CHILD, daemon=True)
         try:
             child.start()
             other.close()  # or its end would not be heard here
@@ -135,7 +136,7 @@ class Lessons:
         self.now = now or Lesson()
         self._learn, self._tell = learn, tell
         self._news = threading.Condition()
-        self._begun = False
+        self._begun = self._stopped = False
         self._changes = self._known = 0  # of who is served, and how many of these it was learned of
 
     @property
@@ -162,14 +163,27 @@ class Lessons:
             self._changes += 1
             self._news.notify()
 
+    def stop(self) -> None:
+        """Learn no more, and tell nothing of what is being learned."""
+        with self._news:
+            self._stopped = True
+            self._news.notify()
+        for child in active_children():
+            if child.name == _CHILD:
+                child.terminate()
+
     def _follow(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._known < self._changes)
+                self._news.wait_for(lambda: self._known < self._changes or self._stopped)
+                if self._stopped:
+                    return
                 changes = self._changes
             self._take(_safely(self._learn), changes)
 
     def _take(self, lesson: Lesson, changes: int) -> None:
+        if self._stopped:  # it was not learned to the end
+            return
         self.now, self._known = lesson, changes
         with suppress(OSError):  # nobody reads any more what is told
             for line in lesson.told:

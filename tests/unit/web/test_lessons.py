@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -108,7 +109,12 @@ def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) ->
     def voice(name: str, domain: str) -> Any:
         return SimpleNamespace(run=SimpleNamespace(directory=tmp_path / name), learned=(domain,))
 
-    served = {"a": voice("a", "banking"), "b": voice("b", UNNAMED), "again": voice("a", "banking"), "c": voice("c", "x")}
+    served = {
+        "a": voice("a", "banking"),
+        "b": voice("b", UNNAMED),
+        "again": voice("a", "banking"),
+        "c": voice("c", "x"),
+    }
     found = Course.of(cast(Any, SimpleNamespace(all=served)), Safety.open(), tmp_path)
     assert [each.directory.name for each in found.runs] == ["a", "c"]
 
@@ -160,3 +166,20 @@ def test_what_fails_once_is_learned_the_next_time(caplog: pytest.LogCaptureFixtu
     assert "row 7" not in caplog.text
     lessons.renew()
     until(lambda: lessons.why == "so")
+
+
+def test_what_is_being_learned_when_all_ends_is_ended_and_not_told_of(tmp_path: Path) -> None:
+    told, learning = list[str](), list[threading.Thread]()
+
+    def learn() -> Lesson:
+        learning.append(threading.current_thread())
+        return course(tmp_path).learned_apart()
+
+    lessons = Lessons(learn=learn, tell=told.append)
+    lessons.begin(lambda: Lesson(why="first"))
+    lessons.renew()
+    until(active_children)
+    lessons.stop()
+    learning[0].join(5)
+    assert not learning[0].is_alive()
+    assert (lessons.now.why, told) == ("first", [])
