@@ -44,6 +44,7 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        desk.lessons.stop()
         left = max(0.0, jobs.halt() + DRAIN - time.monotonic())  # answers had their part of it already
         await asyncio.gather(asyncio.to_thread(jobs.stop, left), asyncio.to_thread(desk.voices.stop, left))
 
@@ -144,11 +145,11 @@ def _models(desk: Desk, home: Path) -> APIRouter:
             "data": [*_auto(desk), *(_model(name, target) for name, target in desk.targets.items())],
         }
 
-    @routes.get("/models/{name:path}", responses=told(answers.Model))
+    @routes.get("/models/{name:path}", responses=told(answers.Model) | BUSY)
     async def model(name: str, _: Asking) -> Any:
         """One of them."""
         auto = _auto(desk) if name == AUTO else []
-        return auto[0] if auto else _model(name, desk.target(name))
+        return auto[0] if auto else _model(name, desk.target(name, talks=True))
 
     @routes.post("/load_lora_adapter", responses=told(answers.Model))
     async def load(body: LoadBody, _: Admin) -> Any:

@@ -65,8 +65,13 @@ class Care:
     def declined(
         self, messages: Sequence[Message], domains: Sequence[str], scope: Scope | None, *, chosen: bool
     ) -> Said | None:
-        """What is said to a question that is outside of a scope: in medicine, and where nobody chose who is asked."""
-        if scope is None or self.safety is None or (chosen and not self.safety.is_medical(*domains)):
+        """What is said to a question that is outside of a scope: in medicine, and where nobody chose who is asked.
+
+        Nothing where it may be meant for a domain of which the scope learned nothing.
+        """
+        if scope is None or self.safety is None or not {*domains} <= {*scope.domains}:
+            return None
+        if chosen and not self.safety.is_medical(*domains):
             return None
         if scope.covers([each.content for each in messages if each.role == "user"]):
             return None

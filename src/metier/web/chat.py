@@ -63,49 +63,50 @@ class Turn:
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
     turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
-    target, notes, said = await desk.aside(tenant, _before, desk, body)
-    turn = replace(turn, notes=notes)
+    target, topics, notes, said = await desk.aside(tenant, _before, desk, body)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
-    if target is None:
-        return replace(turn, ready=desk.asks_back)
-    turn, closed = await desk.aside(tenant, _asked, desk, turn, target, body, tenant)
+    turn = replace(turn, target=target, notes=notes, watch=partial(desk.care.behind, topics))
+    turn, closed = await desk.aside(tenant, _asked, turn, topics, body, tenant)
     if closed is None:
         return turn
-    found = await choose(target, *closed, tenant)
+    found = await choose(_target(turn), *closed, tenant)
     shares = softmax([score for _, score in found])
     told = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
     return replace(turn, ready=found[0][0], notes={**turn.notes, "shares": told})
 
 
-def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, dict[str, Any], Said | None]:
-    """Who answers, how that was chosen, and what is said instead."""
-    messages, notes = body.turns, dict[str, Any]()
+def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], dict[str, Any], Said | None]:
+    """Who answers, the domains to which that may belong, how it was chosen, and what is said instead.
+
+    All by one lesson, which may be another a moment later.
+    """
+    messages, notes, lesson = body.turns, dict[str, Any](), desk.lessons.now
     target: Target | None
     if body.model == AUTO:
-        target, routed = desk.send(messages[-1].content)
+        target, routed = desk.send(messages[-1].content, lesson)
         notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4)}
     else:
-        target = desk.target(body.model, body.domain)
+        target = desk.target(body.model, body.domain, talks=True)
     target = desk.untuned(target) if target and body.untuned else target
     chosen = body.model != AUTO
-    topics = desk.topics_of(target, chosen=chosen)
-    said = desk.care.first(messages, topics, () if chosen else desk.topics)
-    said = said or desk.care.declined(messages, topics, desk.lessons.now.scope, chosen=chosen)
-    return target, notes, said
+    among = () if chosen else lesson.topics
+    topics = (target.topics if target else ()) or among
+    said = desk.care.first(messages, topics, among)
+    said = said or desk.care.declined(messages, topics, lesson.scope, chosen=chosen)
+    return target, topics, notes, said or (None if target else Said(desk.asks_back(topics)))
 
 
-def _asked(desk: Desk, turn: Turn, target: Target, body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
+def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
     """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
-    topics = desk.topics_of(target, chosen=body.model != AUTO)
-    watch = partial(desk.care.behind, topics)
-    if watch().notice:
+    target = _target(turn)
+    if turn.watch().notice:
         _assert_watchable(body, topics)
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name, **shown(target, item)}
-    turn = replace(turn, target=target, prompt_tokens=len(prompt), watch=watch)
+    turn = replace(turn, prompt_tokens=len(prompt))
     if item.kind in ("label", "choice") and body.response_format is None:
         return replace(turn, notes=notes), (item, label_rows(target, item))
     most = (body.top_logprobs or 0) if body.logprobs else None

@@ -22,7 +22,7 @@ from metier.trees import Example
 from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
-from metier.web.lessons import Lessons
+from metier.web.lessons import Lesson, Lessons
 from metier.web.turns import Turns
 
 AUTO = "auto"
@@ -77,34 +77,28 @@ class Desk:
 
     def add(self, run: Run, name: str = "") -> Voice:
         """Serve a run from now on. Raises as `Voices.add`."""
+        served = self.voices.all.get(name or run.name)
         voice = self.voices.add(run, name)
-        self.lessons.renew()
+        if voice is not served:
+            self.lessons.renew()
         return voice
 
     def remove(self, name: str) -> None:
         """Serve a run no more. Raises KeyError where there is none."""
-        self.voices.remove(name)
-        self.lessons.renew()
+        served = self.voices.all
+        try:
+            self.voices.remove(name)
+        finally:  # an engine that fails to forget it answers under this name no more all the same
+            if self.voices.all != served:
+                self.lessons.renew()
 
     @property
     def dispatch(self) -> Dispatch | None:
         """What `auto` chooses by at this moment."""
         return self.lessons.now.dispatch
 
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """The domains among which `auto` chooses."""
-        dispatch = self.dispatch
-        return dispatch.router.domains if dispatch else ()
-
-    def topics_of(self, target: Target | None, *, chosen: bool) -> tuple[str, ...]:
-        """The domains to which a question may belong, whether its target was `chosen` by name or by `auto`."""
-        return (target.topics if target else ()) or (() if chosen else self.topics)
-
-    @property
-    def asks_back(self) -> str:
-        """What is said to a question of which nobody knows where it belongs."""
-        domains = self.topics
+    def asks_back(self, domains: Sequence[str]) -> str:
+        """What is said to a question of which nobody knows to which of these it belongs."""
         if self.care.safety:
             return self.care.safety.declined(domains)
         return f"Which of these is it about: {', '.join(domains)}?"
@@ -116,27 +110,32 @@ class Desk:
         for ground in self.voices.grounds:
             if ground.shared:
                 found[ground.model] = Target(Voice(ground.model, ground))
-        for name, voice in self.voices.all.items():
+        voices = self.voices.all
+        for name, voice in voices.items():
             domains = [*voice.questions.domains]
             found[name] = Target(voice, domains[0] if len(domains) == 1 else "")
-            found |= {f"{name}/{domain}": Target(voice, domain) for domain in domains}
-        for voice in self.voices.all.values():
+            inside = {f"{name}/{domain}": Target(voice, domain) for domain in domains}
+            found |= {path: target for path, target in inside.items() if path not in voices}  # a run's name is its own
+        for voice in voices.values():
             for domain in voice.questions.domains:
                 if domain in found:
                     shared.add(domain)
                 found.setdefault(domain, Target(voice, domain))
-        return {name: target for name, target in found.items() if name not in shared or name in self.voices}
+        return {name: target for name, target in found.items() if name not in shared or name in voices}
 
     @property
     def names(self) -> list[str]:
         """All that may be asked, `auto` where there is one."""
         return [*([AUTO] if self.dispatch else []), *self.targets]
 
-    def target(self, model: str, domain: str | None = None) -> Target:
-        """Raises `Refusal` for a model, or a domain of it, that is not served."""
+    def target(self, model: str, domain: str | None = None, *, talks: bool = False) -> Target:
+        """Where it `talks`, `auto` could have been named as well.
+
+        Raises `Refusal` for a model, or a domain of it, that is not served.
+        """
         targets = self.targets
         if model not in targets:
-            raise self._unserved(model)
+            raise self._unserved(model, talks=talks)
         found = targets[model]
         if domain and domain not in found.voice.questions.domains:
             names = ", ".join(found.voice.questions.domains) or "none"
@@ -159,36 +158,38 @@ class Desk:
         path = voice.ground.home / voice.ground.model
         return str(path.resolve()) if path.exists() else voice.ground.model
 
-    def send(self, text: str) -> tuple[Target | None, Routed]:
+    def send(self, text: str, lesson: Lesson) -> tuple[Target | None, Routed]:
         """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
 
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
         answers, else the untuned base. Raises `Refusal` where there is no router.
         """
-        dispatch = self.dispatch
+        dispatch = lesson.dispatch
         if dispatch is None:
-            raise self._unserved(AUTO)
+            raise self._unserved(AUTO, talks=True)
         routed = dispatch.send(text)
-        if routed.domain and (expert := self._expert(routed.domain)):
+        if routed.domain and (expert := self.expert(routed.domain)):
             return expert, routed
         voices, domains = self.voices.all.values(), {*dispatch.router.domains}
         shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
         bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
         return next(shared, next(bases, None)), routed
 
-    def _unserved(self, model: str) -> Refusal:
-        """Why nobody answers under this name, and who does."""
-        problem, names = f"the model {model!r} is not served", self.names
-        if model == AUTO:
-            chooses = f"{AUTO!r} answers conversations alone"
-            problem = chooses if self.dispatch else f"no model is chosen by itself: {self.lessons.why}"
-            names = [*self.targets]
-        return Refusal(404, problem, f"choose from {', '.join(names)}", param="model", code="model_not_found")
-
-    def _expert(self, domain: str) -> Target | None:
+    def expert(self, domain: str) -> Target | None:
         """The run that learned least beside this domain; None once those that did are unloaded."""
         known = [voice for voice in self.voices.all.values() if domain in voice.learned]
         return Target(min(known, key=lambda voice: len(voice.learned)), domain) if known else None
+
+    def _unserved(self, model: str, *, talks: bool) -> Refusal:
+        """Why nobody answers under this name, and who does."""
+        problem, names = f"the model {model!r} is not served", self.names if talks else [*self.targets]
+        if model == AUTO:
+            alone = f"{AUTO!r} answers conversations alone"
+            problem, names = f"no model is chosen by itself: {self.lessons.why}" if talks else alone, [*self.targets]
+        fix = f"choose from {', '.join(names)}"
+        if model == AUTO and talks and self.lessons.passing:
+            return Refusal(503, problem, fix, param="model", code="overloaded")
+        return Refusal(404, problem, fix, param="model", code="model_not_found")
 
 
 def read(target: Target, messages: Sequence[Message]) -> Item:

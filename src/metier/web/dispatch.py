@@ -58,14 +58,22 @@ def open_dispatch(sides: Typed, routers: Path) -> Dispatch:
     return Dispatch(router, confusion(routes, [[domain] for domain, _ in held], [*sides["train"]]))
 
 
-def typed(runs: Sequence[Run], *, offline: bool = False, listen: Listener = silent) -> Typed:
+def typed(
+    runs: Sequence[Run], lost: list[str] | None = None, *, offline: bool = False, listen: Listener = silent
+) -> Typed:
     """What users typed last in the data of runs; a domain that several have is the first one's.
 
-    Raises `MetierError` where the data is not there any more.
+    Raises `MetierError` where the data is not there any more; with a list of what is `lost`, such a run is left out.
     """
     sides: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}, "heldout": {}}
     for run in runs:
-        job = prepare(run.recipe(), offline=offline, on_event=listen)
+        try:
+            job = prepare(run.recipe(), offline=offline, on_event=listen)
+        except (MetierError, OSError) as error:
+            if lost is None:
+                raise
+            lost.append(f"{run.name}: {' '.join(str(error).split())}")
+            continue
         for each in _known(job):
             for side, found in sides.items():
                 found.setdefault(each.domain.name, typed_last(each, side))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from traceback import format_tb
 from typing import TYPE_CHECKING, Self
 
 from metier.errors import MetierError
@@ -24,19 +27,29 @@ if TYPE_CHECKING:  # a child says how long its threads look for work before torc
     from metier.run import Run
     from metier.web.dispatch import Dispatch, Typed
 
+_log = logging.getLogger("metier")
 _FEWEST = 10  # held-out questions, to know what belongs here
 _LOST = 0.05  # of them may be declined; else none is
+UNNAMED = "tuned"  # the domain of a tuning to which clients gave no suffix
+_CHILD = "lessons"
 _BUSY = "it is being learned what the served runs know; ask again in a minute"
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A router, or `why` there is none; what belongs to any domain, where that is known; `told` to whoever serves."""
+    """A router, or `why` there is none, for whoever asks; what belongs to any domain, where that is known; `told`, with
+    paths, to whoever serves.
+    """
 
     dispatch: Dispatch | None = None
     why: str = "nothing has been learned from the served runs"
     scope: Scope | None = None
     told: Sequence[str] = ()
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The domains among which `auto` chooses."""
+        return self.dispatch.router.domains if self.dispatch else ()
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,12 @@ class Course:
 
     @classmethod
     def of(cls, voices: Voices, safety: Safety, routers: Path, *, offline: bool = False) -> Self:
-        """Of whoever is served at this moment."""
+        """Of whoever is served at this moment, but no tuning without a name of its own: nobody said what that is for,
+        and several are called alike.
+        """
         served = voices.all.values()
-        runs = {voice.run.directory: voice.run for voice in served if voice.run}  # one may have several names
+        named = (voice.run for voice in served if voice.run and UNNAMED not in voice.learned)
+        runs = {run.directory: run for run in named}  # one may have several names
         medical = safety.is_medical(*(domain for voice in served for domain in voice.learned))
         return cls([*runs.values()], routers, safety.lexicon, medical, offline)
 
@@ -62,22 +78,21 @@ class Course:
         """What the runs' rows teach, or why they teach nothing."""
         from metier.web.dispatch import open_dispatch, typed
 
-        try:
-            sides = typed(self.runs, offline=self.offline, listen=listen)
-        except (MetierError, OSError) as error:
-            return _nothing(_line(error))
+        lost = list[str]()
+        sides = typed(self.runs, lost, offline=self.offline, listen=listen)
         scope, told = self._scope(sides)
+        told = [*(f"note  nothing is learned from {each}" for each in lost), *told]
         try:
             return Lesson(open_dispatch(sides, self.routers), "", scope, told)
         except (MetierError, OSError) as error:
-            why = _line(error)
-            return Lesson(None, why, scope, [*told, f"note  no domain is chosen by itself: {why}"])
+            note = f"note  no domain is chosen by itself: {_line(error)}"
+            return Lesson(None, _plain(error, lost), scope, [*told, note])
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
         spawn = get_context("spawn")
         mine, other = spawn.Pipe(duplex=False)
-        child = spawn.Process(target=_tell, args=(other, self), daemon=True)
+        child = spawn.Process(target=_tell, args=(other, self), name=_CHILD, daemon=True)
         try:
             child.start()
             other.close()  # or its end would not be heard here
@@ -86,7 +101,7 @@ class Course:
             child.join()
             return _nothing(f"learning from the served runs ended with code {child.exitcode}; the log says more")
         except OSError as error:
-            return _nothing(_line(error))
+            return _nothing("no process could be started that learns from the served runs", _line(error))
         child.join()
         return lesson
 
@@ -121,18 +136,23 @@ class Lessons:
         self.now = now or Lesson()
         self._learn, self._tell = learn, tell
         self._news = threading.Condition()
-        self._begun = False
+        self._begun = self._stopped = False
         self._changes = self._known = 0  # of who is served, and how many of these it was learned of
 
     @property
     def why(self) -> str:
         """Why there is no router at this moment."""
-        return _BUSY if self._known < self._changes else self.now.why
+        return _BUSY if self.passing else self.now.why
+
+    @property
+    def passing(self) -> bool:
+        """Whether that passes by itself: it is being learned, or has been since it was found missing."""
+        return self._known < self._changes or self.now.dispatch is not None
 
     def begin(self, first: Callable[[], Lesson]) -> None:
         """Take the first one, and whatever is learned from now on."""
         self._begun = True
-        self._take(first(), 0)
+        self._take(_safely(first), 0)
         threading.Thread(target=self._follow, name="lessons", daemon=True).start()
 
     def renew(self) -> None:
@@ -143,17 +163,31 @@ class Lessons:
             self._changes += 1
             self._news.notify()
 
+    def stop(self) -> None:
+        """Learn no more, and tell nothing of what is being learned."""
+        with self._news:
+            self._stopped = True
+            self._news.notify()
+        for child in active_children():
+            if child.name == _CHILD:
+                child.terminate()
+
     def _follow(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._known < self._changes)
+                self._news.wait_for(lambda: self._known < self._changes or self._stopped)
+                if self._stopped:
+                    return
                 changes = self._changes
-            self._take(self._learn(), changes)
+            self._take(_safely(self._learn), changes)
 
     def _take(self, lesson: Lesson, changes: int) -> None:
-        for line in lesson.told:
-            self._tell(line)
+        if self._stopped:  # it was not learned to the end
+            return
         self.now, self._known = lesson, changes
+        with suppress(OSError):  # nobody reads any more what is told
+            for line in lesson.told:
+                self._tell(line)
 
 
 def _tell(to: Connection, course: Course) -> None:
@@ -171,8 +205,26 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _nothing(why: str) -> Lesson:
-    told = f"note  neither is a domain chosen by itself nor a question declined: {why}"
+def _safely(learn: Callable[[], Lesson]) -> Lesson:
+    """What it learns, or nothing where that fails: who is served next is learned of all the same."""
+    try:
+        return learn()
+    except Exception as error:
+        # Where it was raised, and of what kind; not its text, in which may stand a row.
+        fault = "".join(format_tb(error.__traceback__))
+        _log.error("the served runs are not learned of: %s\n%s", type(error).__name__, fault)
+        return _nothing(f"learning from the served runs failed ({type(error).__name__}); the log says more")
+
+
+def _plain(error: MetierError | OSError, lost: Sequence[str]) -> str:
+    """Why there is no router, without the paths of the machine."""
+    why = _line(error) if isinstance(error, MetierError) else "what was learned could not be kept"
+    return f"{why}; the data of a served run is not there any more" if lost else why
+
+
+def _nothing(why: str, known: str = "") -> Lesson:
+    """`known` is what only whoever serves is told."""
+    told = f"note  neither is a domain chosen by itself nor a question declined: {known or why}"
     return Lesson(why=why, told=[told])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -13,9 +13,9 @@ from metier.assistant.feedback import Feedback, Model
 from metier.assistant.store import Turn
 from metier.inference.voices import Voice
 from metier.web import answers
-from metier.web.answers import told
+from metier.web.answers import BUSY, told
 from metier.web.callers import Admin, Asking
-from metier.web.desk import AUTO, Desk
+from metier.web.desk import AUTO, Desk, Target
 from metier.web.failures import Refusal
 from metier.web.schema import Body, Name, Said, Text
 
@@ -44,10 +44,12 @@ def people_routes(desk: Desk) -> APIRouter:
     if care.feedback is not None:
         feedback = care.feedback
 
-        @routes.post("/feedback", responses=told(answers.Thanks))
+        @routes.post("/feedback", responses=told(answers.Thanks) | BUSY)
         async def thumb(body: Thumb, caller: Asking) -> Any:
             """Keep what somebody thinks of an answer; `metier feedback` makes training rows of it."""
-            return {"id": await desk.aside(caller.name, _kept, desk, feedback, body), "object": "feedback"}
+            voice, domain = await desk.aside(caller.name, _judged, desk, body)
+            number = await asyncio.to_thread(_kept, feedback, body, voice, domain)  # a disk may keep others waiting
+            return {"id": number, "object": "feedback"}
 
     if care.tickets is not None:
         tickets = care.tickets
@@ -70,20 +72,24 @@ def people_routes(desk: Desk) -> APIRouter:
     return routes
 
 
-def _kept(desk: Desk, feedback: Feedback, body: Thumb) -> int:
-    """Its number, filed under who answered. Raises `Refusal` for a model or a domain that is not served."""
+def _kept(feedback: Feedback, body: Thumb, voice: Voice | None, domain: str) -> int:
+    """Its number, filed under who answered."""
     turns = [Turn(each.message.role, each.message.content) for each in body.messages]
-    voice, domain = _judged(desk, body, turns)
     model = Model(voice.name if voice and voice.run else "", voice.digest if voice else "")
     return feedback.add(turns, body.answer, domain, model, liked=body.liked, correction=body.correction)
 
 
-def _judged(desk: Desk, body: Thumb, turns: Sequence[Turn]) -> tuple[Voice | None, str]:
-    """Who answered, None where `auto` asked back, and in which domain."""
+def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
+    """Who answered, None where `auto` asked back, and in which domain.
+
+    Raises `Refusal` for a model or a domain that is not served.
+    """
+    target: Target | None
     if body.model == AUTO:
-        target, _ = desk.send(turns[-1].content)  # a user's, or nothing is kept
+        said = body.messages[-1].message.content  # a user's, or nothing is kept
+        target = desk.expert(body.domain) or desk.send(said, desk.lessons.now)[0]
     else:
-        target = desk.target(body.model)
+        target = desk.target(body.model, talks=True)
     voice = target.voice if target else None
     domain = body.domain or (target.domain if target else "")
     alone = voice and voice.run and body.model != AUTO  # `auto`, and a base, are asked in the domains of all

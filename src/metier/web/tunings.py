@@ -18,6 +18,7 @@ from metier.web.desk import Desk
 from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
 from metier.web.keys import Caller
+from metier.web.lessons import UNNAMED
 from metier.web.schema import Auto, Body, Name
 
 
@@ -161,7 +162,7 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
         validation_file=body.validation_file,
         method=body.method.type if body.method else "auto",
         hyperparameters=own.model_dump(),
-        suffix=body.suffix or "tuned",
+        suffix=body.suffix or UNNAMED,
         seed=body.seed or 0,
         skip_faulty=bool(body.skip_faulty),
     )

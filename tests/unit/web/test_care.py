@@ -11,7 +11,6 @@ from metier.data.items import Message
 from metier.inference.voices import Voices
 from metier.web.care import Care, Said
 from metier.web.desk import Desk
-from metier.web.lessons import Lesson, Lessons
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +52,18 @@ def test_a_secret_is_refused_where_it_may_be_meant_for_a_bank(care: Care) -> Non
     assert care.first([foreign], ("telecom",), among) is None
 
 
+def test_nothing_is_declined_that_may_belong_to_a_domain_of_which_the_scope_learned_nothing(care: Care) -> None:
+    said, scope = Message("user", "which?"), cast(Scope, SimpleNamespace(domains=("medical",), covers=lambda _: False))
+    assert care.declined([said], ("medical",), scope, chosen=True)
+    for domains in (("clinic",), ("medical", "clinic")):
+        assert care.declined([said], domains, scope, chosen=True) is None
+
+
 def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Care) -> None:
     """Whether no model is known for it, or it is declined."""
     said, domains = Message("user", "Mein Vater atmet nicht und ist ganz blau"), ("telecom", "medical")
     scope = cast(Scope, SimpleNamespace(domains=domains, covers=lambda _: False))
     declined = care.declined([said], ("telecom",), scope, chosen=False)
-    router = SimpleNamespace(router=SimpleNamespace(domains=domains))
-    desk = Desk(Voices(offline=True), Lessons(Lesson(router)), care)  # type: ignore[arg-type]
     assert declined
-    for text in (declined.text, desk.asks_back):
+    for text in (declined.text, Desk(Voices(offline=True), care=care).asks_back(domains)):
         assert "112 in Europe" in text

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from metier.assistant.safety import Safety
 from metier.web.care import Care
 from metier.web.chat import _assert_watchable, _before
-from metier.web.desk import Desk
+from metier.web.desk import Desk, Target
 from metier.web.dispatch import Routed
 from metier.web.failures import Refusal
 from metier.web.lessons import Lesson, Lessons
@@ -36,6 +36,36 @@ def test_a_secret_that_auto_sends_elsewhere_is_refused_where_a_bank_may_be_meant
     voices: Any = SimpleNamespace(all={each: SimpleNamespace(learned=(each,)) for each in domains}, grounds=())
     desk = Desk(voices, Lessons(Lesson(router)), Care(Safety.open()))  # type: ignore[arg-type]
     asked = {"messages": [{"role": "user", "content": "my password is Blue42sky"}]}
-    target, notes, said = _before(desk, ChatBody.model_validate({"model": "auto", **asked}))
+    target, _, notes, said = _before(desk, ChatBody.model_validate({"model": "auto", **asked}))
     assert (target.domain if target else None, notes["route"]["domain"]) == (sent, sent)
-    assert (said is not None and said.notes["safety"]["kind"] == "refusal") == refused
+    assert (said is not None and said.notes.get("safety", {}).get("kind") == "refusal") == refused
+
+
+@pytest.mark.parametrize(
+    ("model", "learned", "topics"),
+    [
+        ("auto", ("medical", "banking"), ("medical", "banking")),
+        ("auto", (), ("help", "mood")),  # the base, or nobody: it may belong to all among which `auto` chooses
+        ("auto", None, ("help", "mood")),
+        ("care", ("medical", "banking"), ("medical", "banking")),
+        ("care", (), ()),
+    ],
+)
+def test_a_request_goes_by_one_lesson_though_another_is_learned_meanwhile(
+    model: str, learned: tuple[str, ...] | None, topics: tuple[str, ...]
+) -> None:
+    """A run that learned its topics, a base, or nobody answers."""
+    lessons = Lessons()
+
+    def send(_: str) -> Routed:
+        lessons.now = Lesson()  # all were unloaded
+        return Routed(None, 0.4)
+
+    lessons.now = Lesson(cast(Any, SimpleNamespace(router=SimpleNamespace(domains=("help", "mood")), send=send)))
+    desk = Desk(cast(Any, None), lessons, Care(Safety.open()))
+    target = None if learned is None else Target(cast(Any, SimpleNamespace(learned=learned)))
+    desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
+    desk.send = lambda text, lesson: (target, lesson.dispatch.send(text))  # type: ignore[method-assign, union-attr]
+    found = _before(desk, ChatBody.model_validate({"model": model, "messages": [{"role": "user", "content": "how?"}]}))
+    assert found[:2] == (target, topics)
+    assert (found[3] is not None and "help and mood" in found[3].text) == (target is None)

@@ -27,38 +27,44 @@ class Sure:
 
 
 SURE = Lessons(Lesson(cast(Dispatch, cast(Any, Sure()))))
+NONE = Lessons(Lesson(why="so"))
 
 
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
-    desk = Desk(Voices(offline=True), SURE)
-    assert desk.send("how do I open it?") == (None, Routed("help", 0.9))
+    desk = Desk(Voices(offline=True))
+    assert desk.send("how do I open it?", SURE.now) == (None, Routed("help", 0.9))
 
 
 @pytest.mark.parametrize(
-    ("lessons", "model", "told"),
+    ("lessons", "model", "talks", "told"),
     [
-        (SURE, "gone", "the model 'gone' is not served; choose from auto, care, care/help, help"),
-        (SURE, "auto", "'auto' answers conversations alone; choose from care, care/help, help"),
-        (Lessons(Lesson(why="so")), "gone", "the model 'gone' is not served; choose from care, care/help, help"),
-        (Lessons(Lesson(why="so")), "auto", "no model is chosen by itself: so; choose from care, care/help, help"),
+        (SURE, "gone", True, "the model 'gone' is not served; choose from auto, care, care/help, help"),
+        (SURE, "gone", False, "the model 'gone' is not served; choose from care, care/help, help"),
+        (SURE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
+        (NONE, "gone", True, "the model 'gone' is not served; choose from care, care/help, help"),
+        (NONE, "auto", True, "no model is chosen by itself: so; choose from care, care/help, help"),
+        (NONE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
     ],
 )
-def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, told: str) -> None:
+def test_whoever_is_not_served_is_told_who_is(lessons: Lessons, model: str, talks: bool, told: str) -> None:
     care = SimpleNamespace(questions=SimpleNamespace(domains={"help": None}))
     voices: Any = SimpleNamespace(all={"care": care}, grounds=())
     with pytest.raises(Refusal) as caught:
-        Desk(voices, lessons).target(model)
+        Desk(voices, lessons).target(model, talks=talks)
     assert whole(caught.value) == told
+    assert caught.value.status == 404
 
 
-def test_a_question_may_belong_to_all_that_a_run_learned_or_among_which_auto_chooses() -> None:
-    desk = Desk(Voices(offline=True), SURE)
-    run = cast(Voice, SimpleNamespace(learned=("medical", "banking")))
-    base = cast(Voice, SimpleNamespace(learned=()))
-    assert desk.topics_of(Target(run), chosen=True) == ("medical", "banking")
-    assert desk.topics_of(Target(run, "banking"), chosen=False) == ("banking",)
-    assert desk.topics_of(Target(base), chosen=True) == ()
-    assert desk.topics_of(Target(base), chosen=False) == desk.topics_of(None, chosen=False) == ("help", "mood")
+def test_who_asks_auto_while_it_is_being_learned_is_told_to_come_again() -> None:
+    gate = threading.Event()
+    lessons = Lessons(learn=lambda: Lesson(why=str(gate.wait(5))))
+    lessons.begin(Lesson)
+    desk = Desk(Voices(offline=True), lessons)
+    lessons.renew()
+    with pytest.raises(Refusal, match="is being learned") as caught:
+        desk.send("how?", lessons.now)
+    assert caught.value.status == 503
+    gate.set()
 
 
 def test_keys_take_turns_in_front_of_the_engine() -> None:
@@ -99,3 +105,43 @@ def test_an_answer_may_be_as_long_as_others_find_room_beside_it(
     ground = Ground("base", Path(), known, 99, 32_768, cast(Any, None), positions)
     target = Target(Voice("base", ground))
     assert request_of(target, [5] * 100, most, tenant="", sampling=Sampling()).max_new_tokens == length
+
+
+class Served(dict[str, Any]):
+    """Voices, of which an engine does not forget one called "stuck"."""
+
+    all = property(dict)
+    grounds = ()
+
+    def add(self, run: Any, name: str) -> Any:
+        return self.setdefault(name or run.name, object())
+
+    def remove(self, name: str) -> None:
+        del self[name]
+        if name == "stuck":
+            raise RuntimeError(name)
+
+
+def test_only_who_comes_or_goes_is_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = list[str]()
+    monkeypatch.setattr(Lessons, "renew", lambda _: news.append("news"))
+    desk, run = Desk(cast(Any, Served())), cast(Any, SimpleNamespace(name="care"))
+    for name, known in (("", 1), ("care", 1), ("stuck", 2)):
+        desk.add(run, name)
+        assert len(news) == known
+    with pytest.raises(RuntimeError):
+        desk.remove("stuck")
+    with pytest.raises(KeyError):
+        desk.remove("gone")
+    assert len(news) == 3
+
+
+def test_a_run_is_asked_by_its_own_name_though_that_is_another_s_domain_too() -> None:
+    def voice(*domains: str) -> Any:
+        return SimpleNamespace(questions=SimpleNamespace(domains=dict.fromkeys(domains)))
+
+    own, other = voice("x"), voice("help", "mood")
+    for served in ({"care/help": own, "care": other}, {"care": other, "care/help": own}):
+        targets = Desk(cast(Any, Served(served))).targets
+        assert targets["care/help"] == Target(own, "x")
+        assert targets["care/mood"] == Target(other, "mood")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +15,8 @@ from metier.assistant.safety import Safety
 from metier.assistant.scope import elsewhere
 from metier.errors import MetierError
 from metier.web import dispatch
-from metier.web.dispatch import Typed, open_dispatch
-from metier.web.lessons import Course, Lesson, Lessons
+from metier.web.dispatch import Typed, open_dispatch, typed
+from metier.web.lessons import UNNAMED, Course, Lesson, Lessons
 from tests.unit.assistant.test_scope import asked
 
 
@@ -25,6 +27,19 @@ def course(runs: Path) -> Course:
 def sides(heldout: list[str]) -> Typed:
     train, validation = asked("banking")[0::3], asked("banking")[1::3]
     return {"train": {"banking": train}, "validation": {"banking": validation}, "heldout": {"banking": heldout}}
+
+
+def run(name: str) -> Any:
+    """Whose recipe is its name."""
+    return SimpleNamespace(name=name, recipe=lambda: name)
+
+
+def prepared(recipe: str, **_: Any) -> Any:
+    """A job with a domain as the recipe is called, unless its data is gone."""
+    if recipe == "gone":
+        raise MetierError("recipe.toml has 1 fault\n  rows.csv: does not exist")
+    domain = SimpleNamespace(domain=SimpleNamespace(name=recipe, trained=True), heldout=[SimpleNamespace(kind="open")])
+    return SimpleNamespace(data=SimpleNamespace(domains=[domain]))
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -54,19 +69,54 @@ def test_nothing_is_declined_where_rows_do_not_tell_what_belongs_here(
 
 
 def test_what_cannot_be_learned_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: Any, **__: Any) -> Typed:
-        raise MetierError("recipe.toml has 1 fault\n  rows.csv: does not exist")
-
-    monkeypatch.setattr(dispatch, "typed", gone)
-    lesson = course(tmp_path).learned()
-    assert (lesson.dispatch, lesson.scope, lesson.why) == (
-        None,
-        None,
-        "recipe.toml has 1 fault rows.csv: does not exist",
+    monkeypatch.setattr(dispatch, "prepare", prepared)
+    lesson = replace(course(tmp_path), runs=[run("gone")]).learned()
+    assert (lesson.dispatch, lesson.scope) == (None, None)
+    assert lesson.why == (
+        "the served runs know no domain; there is nothing to choose between; "
+        "the data of a served run is not there any more"
     )
-    assert lesson.why in lesson.told[0]
+    assert lesson.told[0] == "note  nothing is learned from gone: recipe.toml has 1 fault rows.csv: does not exist"
     with pytest.raises(MetierError, match="know no domain"):
         open_dispatch({"train": {}}, tmp_path)
+
+
+def test_whoever_asks_is_told_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(dispatch, "typed", lambda *_, **__: sides([]))
+    monkeypatch.setattr(dispatch, "open_dispatch", full)
+    lesson = course(tmp_path).learned()
+    assert lesson.why == "what was learned could not be kept"
+    assert str(tmp_path) in lesson.told[-1]
+
+
+def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "prepare", prepared)
+    monkeypatch.setattr(dispatch, "typed_last", lambda *_: asked("banking")[:6])
+    lesson = replace(course(tmp_path), runs=[run("telecom"), run("gone"), run("banking")]).learned()
+    assert lesson.dispatch
+    assert lesson.dispatch.router.domains == ("telecom", "banking")
+    assert [each for each in lesson.told if "nothing is learned from gone" in each]
+    with pytest.raises(MetierError, match="does not exist"):
+        typed([run("gone")])
+
+
+def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) -> None:
+    def voice(name: str, domain: str) -> Any:
+        return SimpleNamespace(run=SimpleNamespace(directory=tmp_path / name), learned=(domain,))
+
+    served = {
+        "a": voice("a", "banking"),
+        "b": voice("b", UNNAMED),
+        "again": voice("a", "banking"),
+        "c": voice("c", "x"),
+    }
+    found = Course.of(cast(Any, SimpleNamespace(all=served)), Safety.open(), tmp_path)
+    assert [each.directory.name for each in found.runs] == ["a", "c"]
 
 
 def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
@@ -95,3 +145,41 @@ def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
     until(lambda: lessons.why == "lesson 2")
     assert told == ["learned"] * 2
     assert not gate.acquire(blocking=False)
+
+
+def test_what_fails_once_is_learned_the_next_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a fault nor a reader of what is told who has left ends it."""
+
+    def left(_: str) -> None:
+        raise BrokenPipeError
+
+    def learn() -> Lesson:
+        if not caplog.text:
+            raise ValueError("".join(["row", " 7"]))
+        return Lesson(why="so", told=["learned"])
+
+    lessons = Lessons(learn=learn, tell=left)
+    lessons.begin(lambda: Lesson(told=["begun"]))
+    lessons.renew()
+    until(lambda: "failed (ValueError)" in lessons.why)
+    assert "ValueError" in caplog.text
+    assert "row 7" not in caplog.text
+    lessons.renew()
+    until(lambda: lessons.why == "so")
+
+
+def test_what_is_being_learned_when_all_ends_is_ended_and_not_told_of(tmp_path: Path) -> None:
+    told, learning = list[str](), list[threading.Thread]()
+
+    def learn() -> Lesson:
+        learning.append(threading.current_thread())
+        return course(tmp_path).learned_apart()
+
+    lessons = Lessons(learn=learn, tell=told.append)
+    lessons.begin(lambda: Lesson(why="first"))
+    lessons.renew()
+    until(active_children)
+    lessons.stop()
+    learning[0].join(5)
+    assert not learning[0].is_alive()
+    assert (lessons.now.why, told) == ("first", [])

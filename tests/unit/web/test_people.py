@@ -25,6 +25,10 @@ def voice(name: str, *domains: str) -> Any:
     return SimpleNamespace(name=name, run=domains, digest=f"of {name}", questions=asked, learned=domains)
 
 
+def named(*voices: Any) -> dict[str, Any]:
+    return {each.name: each for each in voices}
+
+
 class Router:
     """Sends what is typed in a domain's own name."""
 
@@ -42,7 +46,7 @@ def kept(tmp_path: Path) -> Feedback:
 
 @pytest.fixture
 def client(kept: Feedback, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    voices: Any = SimpleNamespace(all={"desk-1": voice("desk-1", "retail", "travel")}, grounds=())
+    voices: Any = SimpleNamespace(all=named(voice("desk-1", "retail", "travel"), voice("trips", "travel")), grounds=())
     lessons = Lessons(Lesson(Router()))  # type: ignore[arg-type]
     targets = {"desk-1": Target(voices.all["desk-1"]), "nano": Target(voice("nano"))}
     targets["desk-1/travel"] = Target(voices.all["desk-1"], "travel")
@@ -77,7 +81,8 @@ def test_an_opinion_is_of_what_is_served(client: TestClient, model: str, domain:
     ("model", "said", "domain", "filed"),
     [
         ("auto", "retail", "", ("retail", "desk-1")),
-        ("auto", "retail", "travel", ("travel", "desk-1")),
+        ("auto", "retail", "travel", ("travel", "trips")),
+        ("auto", "how?", "retail", ("retail", "desk-1")),
         ("auto", "cooking", "", ("", "")),  # asked back: nobody knows it
         ("desk-1/travel", "how?", "", ("travel", "desk-1")),
         ("desk-1", "retail", "", ("", "desk-1")),

@@ -62,7 +62,7 @@ export async function watchTuning(job, seconds = null) {
     if (watched !== mine) return;
     draw(job, mine);
     if (job.status !== mine.status) await changed(job, mine);
-    if (ended(job)) return;
+    if (ended(job) && mine.status === job.status) return;
     await new Promise((done) => setTimeout(done, EVERY));
   }
 }
@@ -82,11 +82,15 @@ async function readEvents(mine) {
   mine.events = [...mine.events, ...fresh.reverse()];
 }
 
-/** Whoever saw it run is told of its end, and the list says so too. */
+/** Whoever saw it run is told of its end, and the list says so too; where that cannot be read, a moment later. */
 async function changed(job, mine) {
+  try {
+    await listTunings();
+  } catch {
+    return;
+  }
   mine.status = job.status;
   if (ended(job)) speak(`The tuning has ${job.status}`);
-  await listTunings();
 }
 
 function draw(job, mine) {
