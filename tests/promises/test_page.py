@@ -304,8 +304,12 @@ def test_a_tuning_is_stopped(tab: Tab, tmp_path: Path) -> None:
     tab.wait("document.querySelector('#start')", 120)
     tab.click("#start")
     tab.wait("document.querySelector('.loss')", 120)
+    lost = "String(url).endsWith('/jobs?limit=100') ? Promise.reject(new TypeError('lost')) : read(url, ...more)"
+    tab.run(f"window.read = window.fetch; window.fetch = (url, ...more) => {lost}; 0")
     tab.click("#halt")
     tab.wait("document.querySelector('#tuning [data-status=cancelled]')", 60)
+    tab.run("window.fetch = window.read; 0")
+    tab.wait("/cancelled/.test(document.querySelector('#jobs').textContent)")  # read again
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
