@@ -27,6 +27,8 @@ _TERMS, _WEIGHTS = "terms.json", "weights.safetensors"
 _LOUDEST = 3  # words to tell
 FEWEST = 3
 """Words; what shorter messages are about cannot be told: a greeting, an answer to what was asked."""
+SHORT = 5
+"""Words up to which a message has to be more like others than longer ones: each of them weighs a great deal."""
 
 K = TypeVar("K", bound=str)
 

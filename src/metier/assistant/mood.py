@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
-from metier.assistant.likeness import Learned, lines
+from metier.assistant.likeness import SHORT, Learned, lines
 from metier.assistant.phrases import Lexicon, Phrases, latest
 from metier.assistant.rules import ASSETS, Listed, Signs, Strings, Text, read_rules
 from metier.domain import Strict
@@ -44,11 +44,14 @@ class Repeats(Signs):
 
 
 class Alike(Strict):
-    """The second layer: from which margin on a message is like those that show a mood; more lines to learn from."""
+    """The second layer: from which margin on a message is like those that show a mood, and how much more a `short` one
+    of up to five words; more lines to learn from.
+    """
 
     person: float
     upset: float
     unhelped: float
+    short: float
     lines: Mapping[Moody, Listed] = Field(default_factory=dict)
 
 
@@ -104,9 +107,10 @@ class Moods:
     def _like(self, turns: Sequence[str]) -> Mood | None:
         """The mood by whose threshold the margin is the furthest beyond; whoever has just come cannot stay unhelped."""
         *before, said = turns
-        normal = self.lexicon.normal(said)
+        normal, like = self.lexicon.normal(said), self.rules.likeness
+        more = like.short if len(said.split()) <= SHORT else 0.0
         beyond = {
-            kind: each.margin(said) - getattr(self.rules.likeness, kind)
+            kind: each.margin(said) - getattr(like, kind) - more
             for kind, each in self.learned.items()
             if not self._signs[kind].denied(normal) and (before or kind != "unhelped")
         }

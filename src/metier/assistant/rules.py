@@ -56,7 +56,8 @@ class RedFlag(Signs):
 
 
 class Likeness(Strict):
-    """The second layer: from which margin on a message is too like known emergencies; more lines to learn from.
+    """The second layer: from which margin on a message is too like known emergencies, and a `short` one of up to five
+    words; more lines to learn from.
 
     A passage `buried` in a longer message has a margin of its own. A message of which no part has a margin above
     `mood`, between emergencies and moods, is left to these. The red flags that it `overrules` do not count where the
@@ -64,6 +65,7 @@ class Likeness(Strict):
     """
 
     threshold: float
+    short: float
     mood: float
     buried: float
     veto: float

@@ -257,7 +257,7 @@ def test_whoever_is_upset_may_be_in_danger_too(safety: Safety) -> None:
 
 
 def test_whoever_is_upset_is_in_no_danger(safety: Safety) -> None:
-    said = "put me thru to the manager please"
+    said = "Would it be possible for someone to ring me back this afternoon?"
     assert safety.learned.margin(said) > safety.rules.likeness.threshold
     assert safety.before(said, "medical") is None
 
