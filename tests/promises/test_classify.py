@@ -160,6 +160,7 @@ def assert_same_answers(run: Run, answers: list[dict[str, Any]]) -> None:
         assert scores == pytest.approx(each["label_logprobs"], abs=1e-5)
 
 
+@pytest.mark.long
 def test_chat_tells_the_labels_of_what_is_typed(tmp_path: Path) -> None:
     run = experiment.train(recipe(tmp_path, "bert"), overrides={"compute": "float32"})
     conversation = Conversation(run)

@@ -36,6 +36,8 @@ from metier.recipe import Recipe
 from metier.run import Run
 from tests.promises import two_domains
 
+pytestmark = pytest.mark.long
+
 _RECIPE = f"""{two_domains.DOMAINS}
 [strategy]
 method = "lora"
@@ -209,7 +211,6 @@ def test_every_fault_is_told_before_anything_starts(copy: Path) -> None:
     assert "strategy 'b'" in str(caught.value)
 
 
-@pytest.mark.long
 def test_strategies_that_are_asked_other_items_are_not_paired(copy: Path) -> None:
     difference = '[[strategy]]\nname = "other"\nmethod = "none"\neval.limit = 5\n'
     (copy / "comparison.toml").write_text(_COMPARISON + difference)
@@ -259,7 +260,6 @@ def test_alignment_is_over_the_items_that_all_have(home: Path) -> None:
         align({"one": asked, "two": asked[1:]})
 
 
-@pytest.mark.long
 def test_a_score_under_the_asked_one_is_a_gate(home: Path) -> None:
     for score, code in ((0.0, 0), (100.0, 3)):
         result = CliRunner().invoke(
@@ -334,7 +334,6 @@ def test_experts_are_put_together(copy: Path) -> None:
     ] == 2
 
 
-@pytest.mark.long
 def test_experts_alone_are_tuned_and_not_asked(copy: Path) -> None:
     """Without one adapter for all, the base stands in for a router's experts; the lines rest on tuning all the same."""
     text = _COMPARISON.replace("rows = [8, 1.0]\nseeds = [1, 2]", 'layout = "per-domain"')
@@ -344,7 +343,6 @@ def test_experts_alone_are_tuned_and_not_asked(copy: Path) -> None:
     assert table["tuned_or_asked"]["asked"] in ("2 examples", "untuned base")
 
 
-@pytest.mark.long
 def test_a_router_that_fails_leaves_the_merges(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ModelError("no router today", "")
@@ -358,7 +356,6 @@ def test_a_router_that_fails_leaves_the_merges(copy: Path, monkeypatch: pytest.M
     assert "LoRA, per domain, merged (ties)" in [line["name"] for line in table["lines"]]
 
 
-@pytest.mark.long
 def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:
     """Who asks for nothing has no classical baseline; its line is left out and no fault."""
     texts = [f"Harbour number {n} lies north of the old mill." for n in range(30)]
@@ -384,7 +381,6 @@ def test_plain_text_is_compared_without_a_baseline(copy: Path) -> None:
     compare(Comparison.load(copy / "comparison.toml"), train=refuse)
 
 
-@pytest.mark.long
 def test_a_stage_that_fails_is_told_and_nothing_goes_on_from_the_base_instead(copy: Path) -> None:
     (copy / "stage.toml").write_text(_RECIPE.replace("num_train_epochs = 1", "num_train_epochs = 2"))
     (copy / "comparison.toml").write_text(_COMPARISON + '[[strategy]]\nname = "later"\nafter = "stage.toml"\n')
@@ -416,7 +412,6 @@ def test_a_guard_belongs_to_its_comparison(copy: Path) -> None:
     assert own.table["lines"][0]["guard"] == {}
 
 
-@pytest.mark.long
 def test_what_began_beside_others_is_never_timed_as_alone(copy: Path) -> None:
     (copy / "comparison.toml").write_text('recipe = "recipe.toml"\n[[strategy]]\nname = "new"\npeft.r = 5\n')
 
@@ -433,7 +428,6 @@ def test_what_began_beside_others_is_never_timed_as_alone(copy: Path) -> None:
     assert next(line for line in again if line["name"] == "new")["cost"]["training"] is None
 
 
-@pytest.mark.long
 def test_cells_that_need_one_run_wait_for_it(copy: Path) -> None:
     """A scaled adapter is the whole's, and more rows than there are is all of them: no run has two processes."""
     busy: set[str] = set()

@@ -231,6 +231,7 @@ def assert_true(found: Found) -> None:
     assert found.answered >= 0.3
 
 
+@pytest.mark.long
 def test_what_is_described_is_so(server: Server) -> None:
     assert_true(ask(server, 3))
 

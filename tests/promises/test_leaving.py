@@ -159,6 +159,7 @@ def assert_nothing_is_left(url: str, desk: Desk) -> None:
     assert told == [200] * AT_ONCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "times", [pytest.param(100, id="a hundred"), pytest.param(3000, id="three thousand", marks=pytest.mark.slow)]
 )
