@@ -59,7 +59,6 @@ def asked(run: Run) -> set[str]:
     return {row["prompt"].partition(" share")[0] for row in run.answers()[:12] if row["kind"] == "label"}
 
 
-@pytest.mark.long
 def test_the_best_on_validation_is_what_base_and_tuned_model_are_asked(home: Path) -> None:
     heard: list[Event] = []
     run = train(Recipe.load(home / "recipe.toml"), on_event=heard.append)
