@@ -118,7 +118,7 @@ def test_it_opens_no_socket_offline_and_looks_at_no_item_that_the_job_has_not(
 
 
 def test_heldout_answers_have_no_say(home: Path) -> None:
-    (untuned,) = (Run.open(each) for each in (home / "runs").glob("none-*"))
+    untuned = train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}))
     held = {row["place"] for row in untuned.answers()}
     lines = (home / "x.csv").read_text().splitlines()
     flip = {"up": "down", "down": "up"}
@@ -156,7 +156,7 @@ def test_several_are_several(tmp_path: Path, keys: str, says: str) -> None:
 def test_a_tie_is_no_win(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr("metier.wording._score", lambda *_: 0.5)
     heard: list[Event] = []
-    shutil.rmtree(home / "runs")
+    shutil.rmtree(home / "runs", ignore_errors=True)
     train(Recipe.load(home / "recipe.toml", {"strategy": {"method": "none"}}), on_event=heard.append)
     told = " ".join(str(event.values.get("text")) for event in heard)
     assert f"{WORDINGS[0]!r} is the first of those that are equally good on validation" in told
