@@ -25,10 +25,9 @@ _ALPHA = 0.05  # of naive Bayes: an unseen term counts as a twentieth of one
 _BAYES = 2.0  # weight of naive Bayes' margin
 _TERMS, _WEIGHTS = "terms.json", "weights.safetensors"
 _LOUDEST = 3  # words to tell
+_SHORT = 5  # words
 FEWEST = 3
 """Words; what shorter messages are about cannot be told: a greeting, an answer to what was asked."""
-SHORT = 5
-"""Words up to which a message has to be more like others than longer ones: each of them weighs a great deal."""
 
 K = TypeVar("K", bound=str)
 
@@ -86,17 +85,18 @@ class Learned:
 
         for against, place in sorted(zip(-row.data * self.weights_F[row.indices], row.indices, strict=True)):
             term = self._terms[place]
-            if (
-                against < 0
-                and len(found) < _LOUDEST
-                and not any(_within(term, each) or _within(each, term) for each in found)
-            ):
+            if against < 0 and len(found) < _LOUDEST and not told(term):
                 found.append(term)
         return found
 
     @cached_property
     def _terms(self) -> list[str]:
         return list(self.vectors.vocabulary)
+
+
+def is_short(text: str) -> bool:
+    """Whether a message has to be more like others than longer ones: each of its words weighs a great deal."""
+    return len(text.split()) <= _SHORT
 
 
 def _within(words: str, others: str) -> bool:

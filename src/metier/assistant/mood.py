@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
-from metier.assistant.likeness import SHORT, Learned, lines
+from metier.assistant.likeness import Learned, is_short, lines
 from metier.assistant.phrases import Lexicon, Phrases, latest
 from metier.assistant.rules import ASSETS, Listed, Signs, Strings, Text, read_rules
 from metier.domain import Strict
@@ -108,7 +108,7 @@ class Moods:
         """The mood by whose threshold the margin is the furthest beyond; whoever has just come cannot stay unhelped."""
         *before, said = turns
         normal, like = self.lexicon.normal(said), self.rules.likeness
-        more = like.short if len(said.split()) <= SHORT else 0.0
+        more = like.short if is_short(said) else 0.0
         beyond = {
             kind: each.margin(said) - getattr(like, kind) - more
             for kind, each in self.learned.items()

@@ -15,7 +15,7 @@ from typing import Literal, Self, TypeVar, get_args
 
 from metier import personal
 from metier.assistant.disclosures import Disclosures
-from metier.assistant.likeness import FEWEST, SHORT, Learned, lines
+from metier.assistant.likeness import FEWEST, Learned, is_short, lines
 from metier.assistant.mood import Kind as MoodKind
 from metier.assistant.phrases import Lexicon, Phrases, ends, latest
 from metier.assistant.rules import ALONE, ASSETS, Rules, Urgent, read_rules
@@ -199,7 +199,7 @@ class Safety:
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""
         like = self.rules.likeness
-        least = like.short if len(said.split()) <= SHORT else like.threshold
+        least = like.short if is_short(said) else like.threshold
         heard = said if margin > least and self._grave(said) else self._buried(said)
         if not heard or self.language(said) not in self.languages:
             return None

@@ -74,9 +74,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         if body.stream:
             chunks = chat.streamed(turn, tells_usage=body.tells_usage)
             return await _streamed(request, meters.timed(body.model, chunks, since, tells_usage=body.tells_usage))
-        answer = await _unless_gone(request, chat.whole(turn))
-        meters.told(body.model, answer["usage"], since)
-        return answer
+        return await _told(request, meters, body.model, since, chat.whole(turn))
 
     @routes.post("/completions", responses=told(answers.CompletionAnswer, streams=True) | BUSY)
     async def go_on(body: CompletionBody, request: Request, caller: Asking) -> Any:
@@ -87,9 +85,7 @@ def _answering(desk: Desk, meters: Meters) -> APIRouter:
         if body.stream:
             chunks = completions.streamed(asked)
             return await _streamed(request, meters.timed(body.model, chunks, begun, tells_usage=body.tells_usage))
-        answer = await _unless_gone(request, completions.whole(asked))
-        meters.told(body.model, answer["usage"], begun)
-        return answer
+        return await _told(request, meters, body.model, begun, completions.whole(asked))
 
     return routes
 
@@ -114,6 +110,15 @@ async def _streamed(request: Request, chunks: AsyncGenerator[dict[str, Any]]) ->
         return await anext(chunks, None)
 
     return _Events(await _unless_gone(request, first()), chunks)
+
+
+async def _told(
+    request: Request, meters: Meters, model: str, since: float | None, answer: Coroutine[Any, Any, dict[str, Any]]
+) -> dict[str, Any]:
+    """A whole answer, counted; `since` as `Meters.told` has it."""
+    told = await _unless_gone(request, answer)
+    meters.told(model, told["usage"], since)
+    return told
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

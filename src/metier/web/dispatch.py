@@ -72,7 +72,7 @@ def typed(
         except (MetierError, OSError) as error:
             if lost is None:
                 raise
-            lost.append(f"{run.name}: {' '.join(str(error).split())}")
+            lost.append(f"{run.name}: {error}")
             continue
         for each in _known(job):
             for side, found in sides.items():

@@ -81,7 +81,7 @@ class Course:
         lost = list[str]()
         sides = typed(self.runs, lost, offline=self.offline, listen=listen)
         scope, told = self._scope(sides)
-        told = [*(f"note  nothing is learned from {each}" for each in lost), *told]
+        told = [*(f"note  nothing is learned from {_line(each)}" for each in lost), *told]
         try:
             return Lesson(open_dispatch(sides, self.routers), "", scope, told)
         except (MetierError, OSError) as error:
@@ -228,5 +228,5 @@ def _nothing(why: str, known: str = "") -> Lesson:
     return Lesson(why=why, told=[told])
 
 
-def _line(error: MetierError | OSError) -> str:
-    return " ".join(str(error).split())
+def _line(told: MetierError | OSError | str) -> str:
+    return " ".join(str(told).split())
