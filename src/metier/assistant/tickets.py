@@ -43,15 +43,23 @@ class Tickets:
     def __init__(self, path: Path, masking: Masking = masked) -> None:
         self._store = Store.open(path, masking)
 
-    def open(self, transcript: Sequence[Turn], domain: str, mood: Mood) -> Ticket:
-        """Put a conversation at the end of the queue."""
+    def open(self, transcript: Sequence[Turn], domain: str, mood: Mood, earlier: int = 0) -> Ticket:
+        """Put a conversation at the end of the queue.
+
+        Where the `earlier` ticket, one that is not closed, holds its beginning, that one goes on with it instead.
+        """
         written = self._store.written(transcript)
-        summary = summarise(read_turns(written))  # of what is masked: half of a number is not known for one
-        row = (utc_now(), domain, mood.kind, self._store.masking(mood.why), summary, written)
-        columns = "opened, domain, mood, why, summary, transcript, state"
-        sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, 'open')"
+        turns = read_turns(written)
+        summary = summarise(turns)  # of what is masked: half of a number is not known for one
+        row = (domain, mood.kind, self._store.masking(mood.why), summary, written)
         with self._store.connected() as connection:
-            number = connection.execute(sql, row).lastrowid
+            if _goes_on(connection, earlier, turns):
+                sql = "UPDATE ticket SET domain = ?, mood = ?, why = ?, summary = ?, transcript = ? WHERE id = ?"
+                connection.execute(sql, (*row, earlier))
+                return _one(connection, earlier)
+            columns = "domain, mood, why, summary, transcript, opened, state"
+            sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, 'open')"
+            number = connection.execute(sql, (*row, utc_now())).lastrowid
             return _one(connection, int(number or 0))
 
     def listed(self, state: State | None = None) -> list[Ticket]:
@@ -114,6 +122,13 @@ def _one(connection: sqlite3.Connection, number: int) -> Ticket:
     if row is None:
         raise MetierError(f"ticket {number}: does not exist", "list the tickets there are")
     return _ticket(row)
+
+
+def _goes_on(connection: sqlite3.Connection, number: int, turns: Sequence[Turn]) -> bool:
+    """Whether a ticket waits whose conversation is the beginning of this one: whoever guesses a number has no part."""
+    row = connection.execute("SELECT * FROM ticket WHERE id = ? AND state != 'closed'", (number,)).fetchone()
+    held = _ticket(row).transcript if row else ()
+    return bool(held) and held == tuple(turns[: len(held)])
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:

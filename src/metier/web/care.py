@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -56,8 +57,9 @@ class Care:
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
-        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood)
-        if self.webhook:
+        earlier = _ticket_told(messages)
+        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, earlier)
+        if self.webhook and ticket.id != earlier:
             self.webhook.post(ticket)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(number=ticket.id), {"handover": handed})
@@ -80,6 +82,15 @@ class Care:
     def behind(self, domains: Sequence[str]) -> Watch:
         """Through which an answer passes that may belong to any of these."""
         return self.safety.behind(*domains) if self.safety else Watch()
+
+
+def _ticket_told(messages: Sequence[Message]) -> int:
+    """The number of the ticket that was named last in a conversation; 0 where none was."""
+    before, behind = map(re.escape, _HANDED.split("{number}"))
+    told = (
+        re.fullmatch(rf"{before}(\d{{1,18}}){behind}", each.content) for each in messages if each.role == "assistant"
+    )
+    return next((int(found[1]) for found in reversed([*told]) if found), 0)
 
 
 def _unanswered(messages: Sequence[Message]) -> list[str]:

@@ -83,6 +83,7 @@ def test_what_nobody_has_answered_yet_counts_as_said_now(safety: Safety, others:
     ],
 )
 def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety, said: str, found: str) -> None:
+    """What a card is paid with is refused in any domain."""
     refusal = told(safety, said, "retail-banking")
     assert refusal.kind == "refusal"
     assert refusal.because == found
@@ -91,7 +92,8 @@ def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety,
     assert not any(
         secret in safety.masked(said) for secret in ("4821", "4111", "482913", "hunter2", "Sunshine", "5678")
     )
-    assert safety.before(said, "telecom") is None
+    elsewhere = safety.before(said, "telecom")
+    assert (elsewhere.because if elsewhere else "") == (found if "card" in found else "")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety,
 )
 def test_questions_about_secrets_are_not(safety: Safety, said: str) -> None:
     assert safety.before(said, "banking") is None
+    assert safety.before(said, "shop") is None
     assert safety.masked(said) == said
 
 

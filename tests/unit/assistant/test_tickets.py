@@ -40,6 +40,28 @@ def test_a_ticket_goes_from_open_to_taken_to_closed(tickets: Tickets) -> None:
     assert closed.closed
 
 
+def test_a_conversation_that_goes_on_keeps_its_ticket(tickets: Tickets) -> None:
+    first = tickets.open(TALK, "retail", MOOD)
+    tickets.take(first.id, "Ann")
+    more = [*TALK, Turn("assistant", "Handed over."), Turn("user", "Hello?? jo@mail.org is waiting")]
+    again = tickets.open(more, "retail", Mood("upset", "said it"), earlier=first.id)
+    assert (again.id, again.opened, again.taken_by) == (first.id, first.opened, "Ann")
+    assert (again.mood, again.transcript[-1].content) == ("upset", "Hello?? [e-mail address] is waiting")
+    assert "Asked last: Hello??" in again.summary
+    assert tickets.listed() == [again]
+
+
+def test_no_other_conversation_gets_into_a_ticket(tickets: Tickets) -> None:
+    first = tickets.open(TALK, "retail", MOOD)
+    others = [[Turn("user", "mine")], TALK[:2], [Turn("user", "other words"), *TALK[1:]]]
+    numbers = [tickets.open(each, "retail", MOOD, earlier=first.id).id for each in others]
+    numbers.append(tickets.open(TALK, "retail", MOOD, earlier=99).id)
+    tickets.close(first.id)
+    numbers.append(tickets.open(TALK, "retail", MOOD, earlier=first.id).id)
+    assert len({first.id, *numbers}) == 6
+    assert tickets.one(first.id).transcript == first.transcript
+
+
 def test_a_summary_ends_in_the_middle_of_no_secret(tickets: Tickets) -> None:
     number = "4111 1111 1111 1111"
     before = "Please look. " + "word " * 44  # so that the number is cut where a summary ends

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
 from metier.assistant.scope import Scope
+from metier.assistant.tickets import Ticket, Tickets
 from metier.data.items import Message
 from metier.inference.voices import Voices
 from metier.web.care import Care, Said
 from metier.web.desk import Desk
+from metier.web.webhook import Webhook
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,19 @@ def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Car
     assert declined
     for text in (declined.text, Desk(Voices(offline=True), care=care).asks_back(domains)):
         assert "112 in Europe" in text
+
+
+def test_a_second_hand_over_of_one_conversation_opens_no_second_ticket(tmp_path: Path) -> None:
+    posted = list[Ticket]()
+    webhook = cast(Webhook, SimpleNamespace(post=posted.append))
+    care = Care(moods=Moods.open(), tickets=Tickets(tmp_path / "a.db"), webhook=webhook)
+    talk = [Message("user", "I want to speak to a person")]
+    for _ in range(2):
+        handed = care.first(talk, ("shop",))
+        assert handed
+        assert handed.notes["handover"]["ticket"] == 1
+        talk += [Message("assistant", handed.text), Message("user", "Put me through to a human agent now")]
+    assert [each.id for each in posted] == [1]
+    stranger = care.first([Message("user", "I want to speak to a person")], ("shop",))
+    assert stranger
+    assert stranger.notes["handover"]["ticket"] == 2
