@@ -277,6 +277,17 @@ def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.O
         ({"logit_bias": {"99999": 1}}, openai.BadRequestError, "99999 is no token"),
         ({"top_logprobs": 3}, openai.BadRequestError, "needs logprobs = true"),
         ({"domain": "none"}, openai.BadRequestError, "has no 'none'"),
+        ({"messages": [{"role": "user"}]}, openai.BadRequestError, "nothing is asked"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "text": ""}]}]},
+            openai.BadRequestError,
+            r" - messages\.0\.content\.0\.type: input should be 'text'$",
+        ),
+        (
+            {"messages": [*asked("so?"), {"role": "assistant", "content": None, "tool_calls": [{}]}, *asked("and?")]},
+            openai.BadRequestError,
+            "calls of tools are not answered here",
+        ),
         ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}},
@@ -291,6 +302,35 @@ def test_a_failure_says_what_to_do(client: openai.OpenAI, body: Any, error: Any,
         client.post("/chat/completions", body={**usual, **body}, cast_to=object)
     assert caught.value.body["message"]
     assert caught.value.body["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_what_was_refused_may_stand_in_a_conversation(client: openai.OpenAI) -> None:
+    refused: dict[str, Any] = {"role": "assistant", "content": None, "refusal": "No."}
+    told = {"role": "assistant", "content": "No."}
+    answers = [
+        client.chat.completions.create(model="small/help", messages=[*asked("why?"), each, *asked("how?")])
+        for each in (refused, told)
+    ]
+    assert answers[0].choices[0].message == answers[1].choices[0].message
+    assert answers[0].usage == answers[1].usage
+
+
+def test_tokens_are_told(client: openai.OpenAI, url: str) -> None:
+    """Of a text, under any of the names that other servers have for it, and of a conversation as a model reads it."""
+    root = client.with_options(base_url=url)
+    how: dict[str, Any] = {"model": "small/help", "messages": asked("how do I open the 3rd box?")}
+    answer = client.chat.completions.create(**how, max_tokens=1)
+    assert answer.usage
+    whole: Any = root.post("/tokenize", body=how, cast_to=object)
+    assert (whole["count"], len(whole["tokens"])) == (answer.usage.prompt_tokens,) * 2
+    texts = [
+        root.post("/tokenize", body={"model": "base", name: "the 3rd box"}, cast_to=object)
+        for name in ("prompt", "content", "text")
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    assert 0 < texts[0]["count"] < whole["count"]  # type: ignore[index]
+    with pytest.raises(openai.BadRequestError, match="give either prompt or messages"):
+        root.post("/tokenize", body={"model": "base"}, cast_to=object)
 
 
 def test_who_leaves_frees_the_place(client: openai.OpenAI, desk: Desk) -> None:

@@ -214,10 +214,10 @@ def _model(name: str, target: Target) -> dict[str, Any]:
 
 def _tokens(target: Target, body: TokenizeBody) -> list[int]:
     renderer = target.voice.ground.renderer
-    if body.text is None:
+    if body.prompt is None:
         return renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
-    assert_short(target, len(body.text))
-    return renderer.raw_ids(body.text)
+    assert_short(target, len(body.prompt))
+    return renderer.raw_ids(body.prompt)
 
 
 def _state(desk: Desk, meters: Meters) -> APIRouter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from metier.data.items import Message
 from metier.inference.sampling import Sampling
@@ -16,6 +16,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 End = Annotated[str, Field(max_length=1000)]
 _GO_ON = 16  # tokens that a text is gone on with, as OpenAI has it
+_TEXT = AliasChoices("prompt", "content", "text")  # vLLM's word, which is the one told; llama.cpp's; the plain one
 Stop = End | Annotated[list[End], Field(max_length=16)] | None
 
 
@@ -36,11 +37,21 @@ class Said(Body):
     """One message; what developers say counts as the system's."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(max_length=1000)]
+    content: Text | Annotated[list[Part], Field(max_length=1000)] | None = None
+    refusal: Text | None = Field(None, description="of an assistant, where that is all it said")
+    tool_calls: Annotated[list[Any] | None, Field(json_schema_extra={"maxItems": 0})] = None
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _are_none(cls, calls: list[Any] | None) -> list[Any] | None:
+        if calls:
+            raise ValueError("messages: calls of tools are not answered here; leave them out")
+        return calls
 
     @property
     def message(self) -> Message:
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        said = (self.refusal or "") if self.content is None else self.content
+        text = said if isinstance(said, str) else "".join(part.text for part in said)
         return Message("system" if self.role == "developer" else self.role, text)
 
 
@@ -187,13 +198,13 @@ class TokenizeBody(Body):
     """A text, or a conversation, as a model reads it."""
 
     model: Name
-    text: Text | None = None
+    prompt: Annotated[Text | None, Field(validation_alias=_TEXT)] = None
     messages: Annotated[list[Said], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> TokenizeBody:
-        if (self.text is None) == (self.messages is None):
-            raise ValueError("text: give either text or messages")
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("prompt: give either prompt or messages")
         return self
 
 
