@@ -16,6 +16,8 @@ from metier.personal import masked
 
 State = Literal["open", "taken", "closed"]
 _LONG, _SHORT = 240, 120  # characters of what was asked, of each thing tried
+_TURN, _TALK = 20_000, 100_000  # characters that are kept of a turn, of all: masking a million takes two seconds
+_EDGE = 64  # characters at a cut, where a number may be that is no more known for one
 _TRIED = 3
 
 
@@ -44,11 +46,11 @@ class Tickets:
         self._store = Store.open(path, masking)
 
     def open(self, transcript: Sequence[Turn], domain: str, mood: Mood, earlier: int = 0) -> Ticket:
-        """Put a conversation at the end of the queue.
+        """Put a conversation, or the latest of a long one, at the end of the queue.
 
         Where the `earlier` ticket, one that is not closed, holds its beginning, that one goes on with it instead.
         """
-        written = self._store.written(transcript)
+        written = self._store.written(self._kept(transcript))
         turns = read_turns(written)
         summary = summarise(turns)  # of what is masked: half of a number is not known for one
         row = (domain, mood.kind, self._store.masking(mood.why), summary, written)
@@ -61,6 +63,22 @@ class Tickets:
             sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, 'open')"
             number = connection.execute(sql, (*row, utc_now())).lastrowid
             return _one(connection, int(number or 0))
+
+    def _kept(self, transcript: Sequence[Turn]) -> list[Turn]:
+        """The latest turns, each but its beginning where it is too long, and how many are left out."""
+        kept, left = list[Turn](), _TALK
+        for turn in reversed(transcript):
+            if left < len(turn.content) and kept:
+                break
+            kept.append(self._cut(turn))
+            left -= len(kept[-1].content)
+        more = len(transcript) - len(kept)
+        return [*([Turn("system", f"[… {more} earlier turns are left out]")] if more else []), *reversed(kept)]
+
+    def _cut(self, turn: Turn) -> Turn:
+        if len(turn.content) <= _TURN:
+            return turn
+        return Turn(turn.role, f"{self._store.masking(turn.content[:_TURN])[:-_EDGE]} […]")
 
     def listed(self, state: State | None = None) -> list[Ticket]:
         """The oldest first; all, or those in one state."""

@@ -62,6 +62,24 @@ def test_no_other_conversation_gets_into_a_ticket(tickets: Tickets) -> None:
     assert tickets.one(first.id).transcript == first.transcript
 
 
+def test_a_long_conversation_is_kept_by_its_end(tickets: Tickets) -> None:
+    """Masking takes time by length, in which others wait."""
+    talk = [Turn("user", f"{number} " + "word " * 1000) for number in range(1000)]
+    left, *kept = tickets.open(talk, "retail", MOOD).transcript
+    assert left == Turn("system", f"[… {1000 - len(kept)} earlier turns are left out]")
+    assert kept == talk[-len(kept) :]
+    assert 80_000 < sum(len(turn.content) for turn in kept) <= 100_000
+
+
+@pytest.mark.parametrize("before", range(19_950, 20_001, 7))
+def test_a_long_turn_is_cut_in_the_midst_of_no_secret(tickets: Tickets, before: int) -> None:
+    said = "w " * (before // 2) + "4111 1111 1111 1111 " + "word " * 100_000
+    (turn,) = tickets.open([Turn("user", said)], "retail", MOOD).transcript
+    assert turn.content.endswith(" […]")
+    assert "11" not in turn.content
+    assert 19_800 < len(turn.content) < 20_010
+
+
 def test_a_summary_ends_in_the_middle_of_no_secret(tickets: Tickets) -> None:
     number = "4111 1111 1111 1111"
     before = "Please look. " + "word " * 44  # so that the number is cut where a summary ends
