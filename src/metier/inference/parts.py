@@ -40,6 +40,8 @@ class Beside:
         self.ends = [begin + end for part, begin in zip(parts, begins, strict=False) for end in part.ends]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
+        if len(self._parts) == 1:
+            return self._parts[0].attention.attend(layer, q, k, v, scoring)
         each = zip(self._parts, *(of.split(self._sizes, dim=2) for of in (q, k, v)), strict=True)
         return torch.cat([part.attention.attend(layer, *own, scoring) for part, *own in each], dim=2)
 

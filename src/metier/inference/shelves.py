@@ -83,7 +83,9 @@ class Shelf:
         for place in places:
             self._lengths[place] += 1
         self._resize()
-        attention = _Step(self._keys, self._values, torch.tensor(places), torch.tensor(positions))
+        device = next(iter(self._keys.values())).device
+        numbers = torch.tensor(places, device=device), torch.tensor(positions, device=device)
+        attention = _Step(self._keys, self._values, *numbers)
         return Part(tokens, positions, adapters, range(len(places)), attention)
 
     def beginning(self, place: int, tokens: Sequence[int]) -> Beginning:
@@ -126,31 +128,32 @@ class _Step:
         self, keys: dict[int, Tensor], values: dict[int, Tensor], places_B: Tensor, positions_B: Tensor
     ) -> None:
         self._keys, self._values, self._places, self._positions = keys, values, places_B, positions_B
-        self._masks: dict[int | None, Tensor] = {}
-        self._dense = bool((places_B == torch.arange(len(places_B))).all())
+        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+        self._dense = places_B.tolist() == [*range(len(places_B))]
         # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
         self._span = _span(int(positions_B.max()) + 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         keys, values = self._past(self._keys[layer], k), self._past(self._values[layer], v)
-        query, mask = q.transpose(0, 2), self._seen(scoring.window, q.device)
+        query, (seen, bias) = q.transpose(0, 2), self._seen(scoring.window)
         if scoring.plain:
-            return fused_attention_batch(query, keys, values, mask, scoring.scale).transpose(0, 2)
-        return masked_attention(query, keys, values, mask, scoring).transpose(0, 2)
+            return fused_attention_batch(query, keys, values, bias, scoring.scale).transpose(0, 2)
+        return masked_attention(query, keys, values, seen, scoring).transpose(0, 2)
 
     def _past(self, cache: Tensor, new: Tensor) -> Tensor:
         """Every sequence's own, [B, G, M, D], with what is new [1, G, B, D]."""
-        places = self._places.to(cache.device)
-        cache[places, :, self._positions.to(cache.device)] = new[0].transpose(0, 1)
-        rows = cache[: len(places)] if self._dense else cache[places]
+        cache[self._places, :, self._positions] = new[0].transpose(0, 1)
+        rows = cache[: len(self._places)] if self._dense else cache[self._places]
         return rows[:, :, : self._span]
 
-    def _seen(self, window: int | None, device: torch.device) -> Tensor:
-        """Which cached positions each sequence sees, [B, 1, 1, M]: the same in all layers of a window."""
+    def _seen(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """Which cached positions each sequence sees, [B, 1, 1, M], and what is added to its scores for it, in float32:
+        the same in all layers of a window."""
         if window not in self._masks:
-            place, positions = torch.arange(self._span, device=device), self._positions.to(device)
+            place, positions = torch.arange(self._span, device=self._positions.device), self._positions
             seen = place <= positions[:, None]
             if window is not None:
                 seen &= positions[:, None] - place < window
-            self._masks[window] = seen[:, None, None]
+            bias = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))
+            self._masks[window] = seen[:, None, None], bias[:, None, None]
         return self._masks[window]

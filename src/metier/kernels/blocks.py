@@ -38,24 +38,25 @@ def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor
     return output_HTE[:, ahead:].to(dtype)
 
 
-def fused_attention_batch(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, seen: Tensor, scale: float) -> Tensor:
-    """The same for many sequences at once; `seen` broadcasts to [B, 1, T, M]. Returns [B, H, T, E].
+def fused_attention_batch(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """The same for many sequences at once; `bias`, [B, 1, 1, M] in float32, is 0 where a key is seen and else -inf.
 
-    On a CPU torch's kernel takes two to ten times as long in 16-bit formats as two products in float32, for as long as
-    these do not have to convert more than lies in the caches.
+    Returns [B, H, T, E]. On a CPU torch's kernel takes two to ten times as long in 16-bit formats as two products in
+    float32, for as long as these do not have to convert more than lies in the caches.
     """
-    grouped = q_BHTD.shape[1] != k_BGMD.shape[1]
-    if q_BHTD.dtype.itemsize < 4 and q_BHTD.device.type == "cpu" and k_BGMD.numel() <= _CONVERTED:
-        return _in_float32(q_BHTD, k_BGMD, v_BGME, seen, scale)
-    return scaled_dot_product_attention(q_BHTD, k_BGMD, v_BGME, attn_mask=seen, scale=scale, enable_gqa=grouped)
+    dtype, grouped = q_BHTD.dtype, q_BHTD.shape[1] != k_BGMD.shape[1]
+    if dtype.itemsize < 4 and q_BHTD.device.type == "cpu" and k_BGMD.numel() <= _CONVERTED:
+        return _in_float32(q_BHTD, k_BGMD, v_BGME, bias, scale)
+    mask = bias.to(dtype)
+    return scaled_dot_product_attention(q_BHTD, k_BGMD, v_BGME, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
-def _in_float32(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, seen: Tensor, scale: float) -> Tensor:
-    """Query heads of one group stand side by side, as rows of one product."""
-    rows = q_BHTD.shape[1] // k_BGMD.shape[1], q_BHTD.shape[2]
-    q_BGRD = (q_BHTD.float() * scale).reshape(*k_BGMD.shape[:2], rows[0] * rows[1], -1)
-    scores = torch.matmul(q_BGRD, k_BGMD.float().mT).unflatten(2, rows)
-    weights = scores.masked_fill(~seen[:, :, None], float("-inf")).softmax(-1).flatten(2, 3)
-    outputs = torch.matmul(weights, v_BGME.float()).unflatten(2, rows)
-    found: Tensor = outputs.flatten(1, 2).to(q_BHTD.dtype)
+def _in_float32(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Query heads of one group stand side by side, as rows of one product: N = B · G products of R = H / G · T rows."""
+    heads, groups, queries = q_BHTD.shape[1], k_BGMD.shape[1], q_BHTD.shape[2]
+    q_NRD = q_BHTD.float().reshape(len(q_BHTD) * groups, heads // groups * queries, -1)
+    bias_N1M = bias.expand(-1, groups, -1, -1).flatten(0, 2)[:, None]
+    scores_NRM = torch.baddbmm(bias_N1M, q_NRD, k_BGMD.float().flatten(0, 1).mT, alpha=scale)
+    outputs_NRE = scores_NRM.softmax(-1).bmm(v_BGME.float().flatten(0, 1))
+    found: Tensor = outputs_NRE.view(len(q_BHTD), heads, queries, -1).to(q_BHTD.dtype)
     return found

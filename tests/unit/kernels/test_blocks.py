@@ -19,9 +19,9 @@ def test_a_step_of_many_is_what_attention_is(
         torch.randn(5, count, length, 8, generator=draws).to(dtype)
         for count, length in ((heads, new), (groups, 20), (groups, 20))
     )
-    seen = torch.rand(5, 1, new, 20, generator=draws) < 0.5
+    seen = torch.rand(5, 1, 1, 20, generator=draws) < 0.5
     seen[..., 0] = True
-    found = blocks.fused_attention_batch(q, k, v, seen, 0.4)
+    found = blocks.fused_attention_batch(q, k, v, torch.zeros(seen.shape).masked_fill(~seen, float("-inf")), 0.4)
     expected = masked_attention(q.float(), k.float(), v.float(), seen, Scoring(0.4))
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), expected, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=1e-2)
