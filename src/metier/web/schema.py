@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from metier.data.items import Message
 from metier.inference.sampling import Sampling
@@ -39,14 +39,6 @@ class Said(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=1000)] | None = None
     refusal: Text | None = Field(None, description="of an assistant, where that is all it said")
-    tool_calls: Annotated[list[Any] | None, Field(json_schema_extra={"maxItems": 0})] = None
-
-    @field_validator("tool_calls")
-    @classmethod
-    def _are_none(cls, calls: list[Any] | None) -> list[Any] | None:
-        if calls:
-            raise ValueError("messages: calls of tools are not answered here; leave them out")
-        return calls
 
     @property
     def message(self) -> Message:
