@@ -14,7 +14,7 @@ from metier import hub
 from metier.cli.common import Offline, say
 from metier.cli.shipped import blocked, names, write_shipped
 from metier.domain import Domain, Strict
-from metier.errors import Fault, MetierError, RecipeError
+from metier.errors import DataError, Fault, MetierError, RecipeError
 from metier.figures import duration, size
 from metier.files import write_atomic
 from metier.recipe import Eval, Recipe, Train
@@ -85,11 +85,18 @@ def _guessed(files: Sequence[Path], skip_faulty: bool) -> list[Domain]:
         if name in found:
             raise MetierError(f"{file}: would be the domain {name!r}, as {found[name]} is", "rename one of the files")
         found[name] = file
-    domains = []
+    domains, faulty = list[Domain](), list[DataError]()
     for file in files:
-        domains.append(_shown(file, skip_faulty))
+        try:
+            domains.append(_shown(file, skip_faulty))
+        except DataError as error:
+            faulty.append(error)
         if file != files[-1]:
             say("")
+    if len(faulty) > 1:
+        raise DataError("the data", [fault for each in faulty for fault in each.faults], faulty[0].hint)
+    if faulty:
+        raise faulty[0]
     return domains
 
 

@@ -43,6 +43,17 @@ def test_two_files_of_one_name_are_told_and_nothing_is_written(capsys: pytest.Ca
     assert not Path("recipe.toml").exists()
 
 
+def test_the_faults_of_all_files_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, row in (("one.csv", "a,"), ("two.csv", ",b")):
+        Path(name).write_text(f"question,answer\nhow,so\n{row}\n")
+    assert init("one.csv", "telecom.csv", "two.csv") == 2
+    told = capsys.readouterr().err
+    assert "the data has 2 faults" in told
+    assert "one.csv:3: answer: is empty" in told
+    assert "two.csv:3: question: is empty" in told
+    assert not Path("recipe.toml").exists()
+
+
 def test_a_part_of_a_data_set_is_no_domain(capsys: pytest.CaptureFixture[str]) -> None:
     Path("telecom.csv").rename("train.csv")
     Path("older/telecom.csv").rename("test.csv")
