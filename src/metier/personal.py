@@ -20,7 +20,7 @@ from stdnum.pl import pesel
 from stdnum.us import ssn
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?!example\.)(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,}")
-_CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
+_CARD = re.compile(r"(?<![\w.,-])(?:[3-6]\d|2[2-7])\d{2}(?:[ -]?\d){9,15}(?![\w-]|[.,]\d)")
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)", re.IGNORECASE)
 # Separated as people separate them: a year, an amount or an order number is no phone number. Digits are never given
 # back (+), or a long row of them would be tried in every way in which it falls into groups.

@@ -288,6 +288,8 @@ def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.O
             openai.BadRequestError,
             r"messages\.1\.role: input should be 'system'",
         ),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
+        ({"stop": ["a"] * 17}, openai.BadRequestError, "stop: list should have at most 16 items"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}},
             openai.BadRequestError,

@@ -13,7 +13,13 @@ from metier.personal import Found
 
 _BETWEEN = r"[^\d\n.!?]{0,25}?"  # of cue and digits
 _SAYS = r"(?:\s+(?:is|was|are|for \w+ is)\b(?:\s*:)?|\s*[:=])\s*[\"'“]?"  # of cue and word
-_ARTICLES = {"a card number": "card number", "an account number": "account number"}
+# Visa, Mastercard, American Express, Diners Club, JCB, Discover and UnionPay by length and first digits (ISO/IEC 7812).
+_NETWORKS = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}"
+    r"|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14}"
+)
+_CARD = "a card number"
+_ARTICLES = {_CARD: "card number", "an account number": "account number"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class Disclosures:
     def find(self, text: str) -> list[Found]:
         """In order; `kind` has its article."""
         return personal.apart(self._places(text))
+
+    def payment_cards(self, text: str) -> list[Found]:
+        """Those that a network gives out, by their checksum: other numbers, of devices and parcels, have that, too."""
+        found = (replace(each, kind=_CARD) for each in personal.find(text) if each.kind == _ARTICLES[_CARD])
+        return [each for each in found if _NETWORKS.fullmatch(re.sub(r"\D", "", text[each.start : each.end]))]
 
     def masked(self, text: str) -> str:
         bare = (replace(each, kind=each.kind.split(" ", 1)[1]) for each in self.find(text))

@@ -74,14 +74,13 @@ class Likeness(Strict):
 
 
 class Secret(Strict):
-    """What nobody should send: one of these cues with the value beside it. Refused in banking, or `everywhere`."""
+    """What nobody should send: one of these cues with the value beside it."""
 
     name: Text
     cues: Some
     value: Literal["digits", "word"]
     digits: Annotated[tuple[int, ...], Field(min_length=2, max_length=2)] = (4, 8)
     not_values: Listed = ()
-    everywhere: bool = False
 
 
 class Answers(Strict):

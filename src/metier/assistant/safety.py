@@ -116,8 +116,8 @@ class Safety:
 
         `unanswered` is what the same person said since the last answer, oldest first, and counts as said now: each of
         it alone, and all of it together. `answered` is the last that they said before that. Red flags come first, in
-        any domain; then secrets, most of them where any of all is banking; then languages that are not covered, in
-        medicine. Of a long message the beginning and the end are read, of many the latest.
+        any domain; then payment cards, and other secrets where any of all is banking; then languages that are not
+        covered, in medicine. Of a long message the beginning and the end are read, of many the latest.
         """
         now = [*latest(unanswered), ends(said)]
         return (
@@ -222,8 +222,8 @@ class Safety:
         return passages[margins.argmax()] if margins.max() > self.rules.likeness.buried else ""
 
     def _refusal(self, said: str, domains: Sequence[str]) -> Intervention | None:
-        refused = {each.name for each in self.rules.secret if each.everywhere or self.is_banking(*domains)}
-        names = " and ".join(dict.fromkeys(each.kind for each in self.disclosures.find(said) if each.kind in refused))
+        find = self.disclosures.find if self.is_banking(*domains) else self.disclosures.payment_cards
+        names = " and ".join(dict.fromkeys(each.kind for each in find(said)))
         if not names:
             return None
         return Intervention("refusal", "secrets", names, self.rules.answers.secret.replace("{found}", names))

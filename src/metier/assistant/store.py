@@ -15,13 +15,14 @@ from typing import Self
 from metier.errors import MetierError
 from metier.personal import masked
 
-SCHEMA = 1
+SCHEMA = 2
 _WAIT = 30.0  # seconds for another writer
 _TABLES = """
 CREATE TABLE ticket (
     id INTEGER PRIMARY KEY, opened TEXT NOT NULL, state TEXT NOT NULL, domain TEXT NOT NULL, mood TEXT NOT NULL,
     why TEXT NOT NULL, summary TEXT NOT NULL, transcript TEXT NOT NULL, taken TEXT NOT NULL DEFAULT '',
-    taken_by TEXT NOT NULL DEFAULT '', closed TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT ''
+    taken_by TEXT NOT NULL DEFAULT '', closed TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '',
+    code TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX ticket_by_state ON ticket (state, id);
 CREATE TABLE feedback (
@@ -30,6 +31,8 @@ CREATE TABLE feedback (
 );
 CREATE INDEX feedback_by_run ON feedback (run, id);
 """
+
+_SINCE_1 = "ALTER TABLE ticket ADD COLUMN code TEXT NOT NULL DEFAULT ''"
 
 Masking = Callable[[str], str]
 
@@ -89,10 +92,9 @@ class Store:
             if version > SCHEMA:
                 problem = f"{self.path}: has schema {version}, this metier reads {SCHEMA}"
                 raise MetierError(problem, "upgrade metier")
-            if version == 0:
-                for statement in filter(str.strip, _TABLES.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            for statement in [_SINCE_1] if version == 1 else _TABLES.split(";") if version == 0 else []:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def read_turns(written: str) -> tuple[Turn, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,27 @@ from metier.personal import masked
 
 State = Literal["open", "taken", "closed"]
 _LONG, _SHORT = 240, 120  # characters of what was asked, of each thing tried
-_TURN, _TALK = 20_000, 100_000  # characters that are kept of a turn, of all: masking a million takes two seconds
+_END, _TALK = 10_000, 100_000  # characters that are kept of a turn's ends, of all: masking a million takes 2 s
 _EDGE = 64  # characters at a cut, where a number may be that is no more known for one
 _TRIED = 3
+_CODE = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Told:
+    """A ticket that was told to whom it is about: its number, its code, and how many turns had been said before."""
+
+    id: int
+    code: str
+    turns: int
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """One conversation in the queue; times are UTC, ISO 8601, "" where it has not come to that."""
+    """One conversation in the queue; times are UTC, ISO 8601, "" where it has not come to that.
+
+    Whoever knows its `code` may go on with it.
+    """
 
     id: int
     opened: str
@@ -37,6 +51,7 @@ class Ticket:
     taken_by: str
     closed: str
     note: str
+    code: str
 
 
 class Tickets:
@@ -45,40 +60,47 @@ class Tickets:
     def __init__(self, path: Path, masking: Masking = masked) -> None:
         self._store = Store.open(path, masking)
 
-    def open(self, transcript: Sequence[Turn], domain: str, mood: Mood, earlier: int = 0) -> Ticket:
+    def open(self, transcript: Sequence[Turn], domain: str, mood: Mood, told: Told | None = None) -> Ticket:
         """Put a conversation, or the latest of a long one, at the end of the queue.
 
-        Where the `earlier` ticket, one that is not closed, holds its beginning, that one goes on with it instead.
+        Where a ticket was `told` in it that is not closed, and holds what had been said before, that one goes on.
         """
-        written = self._store.written(self._kept(transcript))
-        turns = read_turns(written)
-        summary = summarise(turns)  # of what is masked: half of a number is not known for one
+        written = self._written(transcript)
+        summary = summarise(read_turns(written))  # of what is masked: half of a number is not known for one
         row = (domain, mood.kind, self._store.masking(mood.why), summary, written)
         with self._store.connected() as connection:
-            if _goes_on(connection, earlier, turns):
+            if told and self._goes_on(connection, told, transcript):
                 sql = "UPDATE ticket SET domain = ?, mood = ?, why = ?, summary = ?, transcript = ? WHERE id = ?"
-                connection.execute(sql, (*row, earlier))
-                return _one(connection, earlier)
-            columns = "domain, mood, why, summary, transcript, opened, state"
-            sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, 'open')"
-            number = connection.execute(sql, (*row, utc_now())).lastrowid
+                connection.execute(sql, (*row, told.id))
+                return _one(connection, told.id)
+            columns = "domain, mood, why, summary, transcript, opened, code, state"
+            sql = f"INSERT INTO ticket ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, 'open')"
+            number = connection.execute(sql, (*row, utc_now(), secrets.token_hex(_CODE))).lastrowid
             return _one(connection, int(number or 0))
 
-    def _kept(self, transcript: Sequence[Turn]) -> list[Turn]:
-        """The latest turns, each but its beginning where it is too long, and how many are left out."""
-        kept, left = list[Turn](), _TALK
-        for turn in reversed(transcript):
-            if left < len(turn.content) and kept:
+    def _goes_on(self, connection: sqlite3.Connection, told: Told, transcript: Sequence[Turn]) -> bool:
+        """Nobody speaks for others who does not know the code, and nobody makes them have said something else."""
+        sql = "SELECT transcript FROM ticket WHERE id = ? AND code = ? AND code != '' AND state != 'closed'"
+        row = connection.execute(sql, (told.id, told.code)).fetchone()
+        return bool(row) and row["transcript"] == self._written(transcript[: told.turns])
+
+    def _written(self, transcript: Sequence[Turn]) -> str:
+        """The latest turns of a conversation, a long one without its middle, behind how many are left out."""
+        kept, room = list[Turn](), _TALK
+        for turn in map(self._cut, reversed(transcript)):
+            room -= len(turn.content)
+            if kept and room < 0:
                 break
-            kept.append(self._cut(turn))
-            left -= len(kept[-1].content)
+            kept.append(turn)
         more = len(transcript) - len(kept)
-        return [*([Turn("system", f"[… {more} earlier turns are left out]")] if more else []), *reversed(kept)]
+        left_out = [Turn("system", f"[… {more} earlier turns are left out]")] if more else []
+        return self._store.written([*left_out, *reversed(kept)])
 
     def _cut(self, turn: Turn) -> Turn:
-        if len(turn.content) <= _TURN:
+        if len(turn.content) <= 2 * _END:
             return turn
-        return Turn(turn.role, f"{self._store.masking(turn.content[:_TURN])[:-_EDGE]} […]")
+        begins, ends = (self._store.masking(each) for each in (turn.content[:_END], turn.content[-_END:]))
+        return Turn(turn.role, f"{begins[:-_EDGE]} […] {ends[_EDGE:]}")
 
     def listed(self, state: State | None = None) -> list[Ticket]:
         """The oldest first; all, or those in one state."""
@@ -140,13 +162,6 @@ def _one(connection: sqlite3.Connection, number: int) -> Ticket:
     if row is None:
         raise MetierError(f"ticket {number}: does not exist", "list the tickets there are")
     return _ticket(row)
-
-
-def _goes_on(connection: sqlite3.Connection, number: int, turns: Sequence[Turn]) -> bool:
-    """Whether a ticket waits whose conversation is the beginning of this one: whoever guesses a number has no part."""
-    row = connection.execute("SELECT * FROM ticket WHERE id = ? AND state != 'closed'", (number,)).fetchone()
-    held = _ticket(row).transcript if row else ()
-    return bool(held) and held == tuple(turns[: len(held)])
 
 
 def _ticket(row: sqlite3.Row) -> Ticket:

@@ -83,9 +83,7 @@ class Shelf:
         for place in places:
             self._lengths[place] += 1
         self._resize()
-        device = next(iter(self._keys.values())).device
-        numbers = torch.tensor(places, device=device), torch.tensor(positions, device=device)
-        attention = _Step(self._keys, self._values, *numbers)
+        attention = _Step(self._keys, self._values, places, positions)
         return Part(tokens, positions, adapters, range(len(places)), attention)
 
     def beginning(self, place: int, tokens: Sequence[int]) -> Beginning:
@@ -125,13 +123,15 @@ class _Step:
     """One new token a sequence, [1, H, B, D], attends to that sequence's own past."""
 
     def __init__(
-        self, keys: dict[int, Tensor], values: dict[int, Tensor], places_B: Tensor, positions_B: Tensor
+        self, keys: dict[int, Tensor], values: dict[int, Tensor], places: Sequence[int], positions: Sequence[int]
     ) -> None:
-        self._keys, self._values, self._places, self._positions = keys, values, places_B, positions_B
+        device = next(iter(keys.values())).device
+        self._keys, self._values = keys, values
+        self._places, self._positions = (torch.tensor(each, device=device) for each in (places, positions))
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
-        self._dense = places_B.tolist() == [*range(len(places_B))]
+        self._dense = [*places] == [*range(len(places))]
         # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
-        self._span = _span(int(positions_B.max()) + 1)
+        self._span = _span(max(positions) + 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         keys, values = self._past(self._keys[layer], k), self._past(self._values[layer], v)

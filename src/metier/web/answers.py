@@ -332,6 +332,7 @@ class TicketAnswer(Answer):
     taken_by: str
     closed: str
     note: str
+    code: str
 
 
 class TicketList(Answer):

@@ -13,12 +13,12 @@ from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
 from metier.assistant.scope import Scope
 from metier.assistant.store import Turn
-from metier.assistant.tickets import Tickets
+from metier.assistant.tickets import Tickets, Told
 from metier.assistant.watch import Watch
 from metier.data.items import Message
 from metier.web.webhook import Webhook
 
-_HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {number}."
+_HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {id}-{code}."
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Care:
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
-        earlier = _ticket_told(messages)
-        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, earlier)
-        if self.webhook and ticket.id != earlier:
+        known = _told(transcript)
+        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, known)
+        if self.webhook and not (known and ticket.id == known.id):
             self.webhook.post(ticket)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
-        return Said(_HANDED.format(number=ticket.id), {"handover": handed})
+        return Said(_HANDED.format(id=ticket.id, code=ticket.code), {"handover": handed})
 
     def declined(
         self, messages: Sequence[Message], domains: Sequence[str], scope: Scope | None, *, chosen: bool
@@ -84,13 +84,14 @@ class Care:
         return self.safety.behind(*domains) if self.safety else Watch()
 
 
-def _ticket_told(messages: Sequence[Message]) -> int:
-    """The number of the ticket that was named last in a conversation; 0 where none was."""
-    before, behind = map(re.escape, _HANDED.split("{number}"))
-    told = (
-        re.fullmatch(rf"{before}(\d{{1,18}}){behind}", each.content) for each in messages if each.role == "assistant"
-    )
-    return next((int(found[1]) for found in reversed([*told]) if found), 0)
+def _told(transcript: Sequence[Turn]) -> Told | None:
+    """The ticket that was told last in a conversation."""
+    pattern = re.escape(_HANDED).replace(r"\{id\}", r"(\d{1,18})").replace(r"\{code\}", "([0-9a-f]+)")
+    for place in range(len(transcript) - 1, -1, -1):
+        turn = transcript[place]
+        if turn.role == "assistant" and (found := re.fullmatch(pattern, turn.content.strip())):
+            return Told(int(found[1]), found[2], place)
+    return None
 
 
 def _unanswered(messages: Sequence[Message]) -> list[str]:

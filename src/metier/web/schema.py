@@ -42,7 +42,8 @@ class Said(Body):
 
     @property
     def message(self) -> Message:
-        said = (self.refusal or "") if self.content is None else self.content
+        refused = self.refusal if self.role == "assistant" else None
+        said = (refused or "") if self.content is None else self.content
         text = said if isinstance(said, str) else "".join(part.text for part in said)
         return Message("system" if self.role == "developer" else self.role, text)
 
@@ -190,7 +191,7 @@ class TokenizeBody(Body):
     """A text, or a conversation, as a model reads it."""
 
     model: Name
-    prompt: Annotated[Text | None, Field(validation_alias=_TEXT)] = None
+    prompt: Annotated[Text | None, Field(validation_alias=_TEXT, description="also as content, or text")] = None
     messages: Annotated[list[Said], Field(min_length=1, max_length=1000)] | None = None
 
     @model_validator(mode="after")

@@ -83,7 +83,7 @@ def test_what_nobody_has_answered_yet_counts_as_said_now(safety: Safety, others:
     ],
 )
 def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety, said: str, found: str) -> None:
-    """What a card is paid with is refused in any domain."""
+    """A payment card's number is refused in any domain."""
     refusal = told(safety, said, "retail-banking")
     assert refusal.kind == "refusal"
     assert refusal.because == found
@@ -93,7 +93,27 @@ def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety,
         secret in safety.masked(said) for secret in ("4821", "4111", "482913", "hunter2", "Sunshine", "5678")
     )
     elsewhere = safety.before(said, "telecom")
-    assert (elsewhere.because if elsewhere else "") == (found if "card" in found else "")
+    assert (elsewhere.because if elsewhere else "") == (found if found == "a card number" else "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "My phone's IMEI is 356938035643809, please unlock it",
+        "My SIM card 8949200000123456789 is not activated",
+        "My library card 2001234567890 expired",
+        "I paid with card, order number 1002003004005",
+        "What is the number on the back of my router: 4512?",
+        "the security number on the label is 123",
+    ],
+)
+def test_other_numbers_are_asked_about_where_no_bank_is(safety: Safety, said: str) -> None:
+    assert safety.before(said, "telecom") is None
+
+
+@pytest.mark.parametrize("card", ["378282246310005", "5555 5555 5555 4444", "2223-0031-2200-3222", "3530111333300000"])
+def test_the_cards_of_all_networks_are_known(safety: Safety, card: str) -> None:
+    assert told(safety, f"please charge {card}", "shop").because == "a card number"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from metier.assistant.mood import Mood
 from metier.assistant.store import Turn
-from metier.assistant.tickets import Tickets, summarise
+from metier.assistant.tickets import Ticket, Tickets, Told, summarise
 from metier.errors import MetierError
 
 TALK = [
@@ -40,11 +41,16 @@ def test_a_ticket_goes_from_open_to_taken_to_closed(tickets: Tickets) -> None:
     assert closed.closed
 
 
+def going_on(talk: list[Turn], ticket: Ticket) -> tuple[list[Turn], Told]:
+    more = [*talk, Turn("assistant", "Handed over."), Turn("user", "Hello?? jo@mail.org is waiting")]
+    return more, Told(ticket.id, ticket.code, len(talk))
+
+
 def test_a_conversation_that_goes_on_keeps_its_ticket(tickets: Tickets) -> None:
     first = tickets.open(TALK, "retail", MOOD)
     tickets.take(first.id, "Ann")
-    more = [*TALK, Turn("assistant", "Handed over."), Turn("user", "Hello?? jo@mail.org is waiting")]
-    again = tickets.open(more, "retail", Mood("upset", "said it"), earlier=first.id)
+    more, told = going_on(TALK, first)
+    again = tickets.open(more, "retail", Mood("upset", "said it"), told)
     assert (again.id, again.opened, again.taken_by) == (first.id, first.opened, "Ann")
     assert (again.mood, again.transcript[-1].content) == ("upset", "Hello?? [e-mail address] is waiting")
     assert "Asked last: Hello??" in again.summary
@@ -52,32 +58,43 @@ def test_a_conversation_that_goes_on_keeps_its_ticket(tickets: Tickets) -> None:
 
 
 def test_no_other_conversation_gets_into_a_ticket(tickets: Tickets) -> None:
+    """By a number, a guessed code, another beginning, or once it is closed."""
     first = tickets.open(TALK, "retail", MOOD)
-    others = [[Turn("user", "mine")], TALK[:2], [Turn("user", "other words"), *TALK[1:]]]
-    numbers = [tickets.open(each, "retail", MOOD, earlier=first.id).id for each in others]
-    numbers.append(tickets.open(TALK, "retail", MOOD, earlier=99).id)
+    more, told = going_on(TALK, first)
+    other = [Turn("user", "other words"), *more[1:]]
+    tried = [(more, None), (more, replace(told, code="0" * 8)), (more, replace(told, code="")), (other, told)]
+    tried += [(more, replace(told, id=99)), (more, replace(told, turns=2)), (more, replace(told, turns=len(more)))]
+    numbers = [tickets.open(talk, "retail", MOOD, each).id for talk, each in tried]
     tickets.close(first.id)
-    numbers.append(tickets.open(TALK, "retail", MOOD, earlier=first.id).id)
-    assert len({first.id, *numbers}) == 6
+    numbers.append(tickets.open(more, "retail", MOOD, told).id)
+    assert len({first.id, *numbers}) == 9
     assert tickets.one(first.id).transcript == first.transcript
 
 
-def test_a_long_conversation_is_kept_by_its_end(tickets: Tickets) -> None:
+def test_a_long_conversation_is_kept_by_its_end_and_keeps_its_ticket(tickets: Tickets) -> None:
     """Masking takes time by length, in which others wait."""
     talk = [Turn("user", f"{number} " + "word " * 1000) for number in range(1000)]
-    left, *kept = tickets.open(talk, "retail", MOOD).transcript
+    ticket = tickets.open(talk, "retail", MOOD)
+    left, *kept = ticket.transcript
     assert left == Turn("system", f"[… {1000 - len(kept)} earlier turns are left out]")
     assert kept == talk[-len(kept) :]
     assert 80_000 < sum(len(turn.content) for turn in kept) <= 100_000
+    more, told = going_on(talk, ticket)
+    assert tickets.open(more, "retail", MOOD, told).id == ticket.id
 
 
-@pytest.mark.parametrize("before", range(19_950, 20_001, 7))
-def test_a_long_turn_is_cut_in_the_midst_of_no_secret(tickets: Tickets, before: int) -> None:
-    said = "w " * (before // 2) + "4111 1111 1111 1111 " + "word " * 100_000
-    (turn,) = tickets.open([Turn("user", said)], "retail", MOOD).transcript
-    assert turn.content.endswith(" […]")
-    assert "11" not in turn.content
-    assert 19_800 < len(turn.content) < 20_010
+@pytest.mark.parametrize("digits", range(9_940, 10_000, 7))
+def test_a_long_turn_loses_its_middle_and_no_secret_is_cut(tickets: Tickets, digits: int) -> None:
+    number = " 4111 1111 1111 1111 "
+    said = "w" * digits + number + "word " * 100_000 + number + "z" * digits
+    talk = [Turn("user", "my router blinks"), Turn("user", said), Turn("user", "please help")]
+    first, long, last = tickets.open(talk, "retail", MOOD).transcript
+    assert (first, last) == (talk[0], talk[2])
+    assert " […] " in long.content
+    assert long.content.startswith("ww")
+    assert long.content.endswith("zz")
+    assert "11" not in long.content
+    assert 19_000 < len(long.content) < 20_010
 
 
 def test_a_summary_ends_in_the_middle_of_no_secret(tickets: Tickets) -> None:
