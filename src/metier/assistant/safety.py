@@ -169,7 +169,14 @@ class Safety:
         if found is None:
             return None
         rule, because, answer = found
-        return Intervention("emergency", rule, because, getattr(self.rules.answers, answer).strip())
+        text = getattr(self.rules.answers, answer).strip()
+        if answer != "crisis" and self._despairs(together):
+            text = f"{text}\n\n{self.rules.answers.crisis.strip()}"
+        return Intervention("emergency", rule, because, text)
+
+    def _despairs(self, said: str) -> bool:
+        """Whether a phrase speaks of wanting to die, whatever else has happened."""
+        return any(flag.answer == "crisis" for flag, _ in self._speaking(said))
 
     def _urgent(self, said: str) -> tuple[str, str, str] | None:
         if kind := self._alone.get(self._bare(said)):
@@ -186,15 +193,18 @@ class Safety:
 
     def _flagged(self, said: str, margin: float = math.inf) -> tuple[str, str, str] | None:
         """The first rule that speaks and that no such margin overrules, what it was by, and which text answers it."""
-        normal, like = self.lexicon.normal(said), self.rules.likeness
+        like = self.rules.likeness
         overruled = like.overrules if margin < like.veto else ()
+        speaking = (each for each in self._speaking(said) if each[0].name not in overruled)
+        return _first((flag.name, because, flag.answer) for flag, because in speaking)
+
+    def _speaking(self, said: str) -> Iterator[tuple[_Flag, str]]:
+        """The rules that speak, and what each is by."""
+        normal = self.lexicon.normal(said)
         for flag in self.flags:
-            if flag.name in overruled:
-                continue
             because = flag.says.within(normal, self.denied)
             if because and not any(each.within(normal) for each in flag.unless):
-                return flag.name, because, flag.answer
-        return None
+                yield flag, because
 
     def _like(self, said: str, margin: float) -> tuple[str, str, str] | None:
         """Whether all of a message, or a passage in the midst of other talk, is like known emergencies."""

@@ -27,11 +27,14 @@ def feedback(
 
     if not database.is_file():
         raise MetierError(f"{database}: does not exist", "name the database that `metier serve` told when it started")
-    written = Feedback(database).export(out, run)
+    opinions = Feedback(database)
+    written = opinions.export(out, run)
     if json:
         emit({str(path): count for path, count in written.items()})
     elif not written:
         say("nothing to learn from yet: no corrected answer, and no question with a liked and a disliked one")
     else:
         print(Table(("file", "rows"), [(str(path), str(count)) for path, count in written.items()]))
-        say(f"\nnext: metier init {next(iter(written))}")
+        say(f"\nnext: metier init {max(written, key=lambda path: written[path])}")
+    if lone := sum(not each.correction for each in opinions.listed(run)):
+        say(f"{lone} thumbs without a correction: they teach where one question has a liked and a disliked answer")

@@ -53,13 +53,14 @@ class Care:
         if self.safety and (found := self.safety.before(said, *domains, **how)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
-        mood = self.moods.of(turns) if self.moods else None
+        known = self.safety is None or self.safety.language(said) in self.safety.languages
+        mood = self.moods.of(turns) if self.moods and known else None
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
-        known = _told(transcript)
-        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, known)
-        if self.webhook and not (known and ticket.id == known.id):
+        told = _told(transcript)
+        ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, told)
+        if self.webhook and not (told and ticket.id == told.id):
             self.webhook.post(ticket)
         handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
         return Said(_HANDED.format(id=ticket.id, code=ticket.code), {"handover": handed})

@@ -76,8 +76,12 @@ class Desk:
         return await asyncio.wrap_future(self._front.do(tenant, partial(work, *args)))
 
     def add(self, run: Run, name: str = "") -> Voice:
-        """Serve a run from now on. Raises as `Voices.add`."""
-        served = self.voices.all.get(name or run.name)
+        """Serve a run from now on. Raises as `Voices.add`, and `Refusal` for a name that is not a run's to have."""
+        name = name or run.name
+        served = self.voices.all.get(name)
+        if name in {AUTO, *(ground.model for ground in self.voices.grounds)}:
+            whose = "a domain is chosen" if name == AUTO else "an untuned base is asked"
+            raise Refusal(400, f"{name}: is the name by which {whose}", "give it another name", param="name")
         voice = self.voices.add(run, name)
         if voice is not served:
             self.lessons.renew()
@@ -183,6 +187,9 @@ class Desk:
     def _unserved(self, model: str, *, talks: bool) -> Refusal:
         """Why nobody answers under this name, and who does."""
         problem, names = f"the model {model!r} is not served", self.names if talks else [*self.targets]
+        several = [name for name, voice in self.voices.all.items() if model in voice.questions.domains]
+        if len(several) > 1:
+            problem, names = f"{model!r} is a domain of {len(several)} runs", [f"{name}/{model}" for name in several]
         if model == AUTO:
             alone = f"{AUTO!r} answers conversations alone"
             problem, names = f"no model is chosen by itself: {self.lessons.why}" if talks else alone, [*self.targets]

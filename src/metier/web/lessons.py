@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a child says how long its threads look for work before torc
     from metier.assistant.safety import Safety
     from metier.assistant.scope import Scope
     from metier.inference.voices import Voices
+    from metier.routing import Confusion
     from metier.run import Run
     from metier.web.dispatch import Dispatch, Typed
 
@@ -83,7 +84,8 @@ class Course:
         scope, told = self._scope(sides)
         told = [*(f"note  nothing is learned from {_line(each)}" for each in lost), *told]
         try:
-            return Lesson(open_dispatch(sides, self.routers), "", scope, told)
+            dispatch = open_dispatch(sides, self.routers)
+            return Lesson(dispatch, "", scope, [*told, _chosen(dispatch.heldout)])
         except (MetierError, OSError) as error:
             note = f"note  no domain is chosen by itself: {_line(error)}"
             return Lesson(None, _plain(error, lost), scope, [*told, note])
@@ -226,6 +228,12 @@ def _nothing(why: str, known: str = "") -> Lesson:
     """`known` is what only whoever serves is told."""
     told = f"note  neither is a domain chosen by itself nor a question declined: {known or why}"
     return Lesson(why=why, told=[told])
+
+
+def _chosen(heldout: Confusion) -> str:
+    """What became of the questions that were held out."""
+    right = f"auto sends {heldout.right} of {heldout.total} held-out questions where they belong"
+    return f"{right}, {heldout.wrong} elsewhere, and of {heldout.abstained} is not sure"
 
 
 def _line(told: MetierError | OSError | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 from metier.web.protocol import Protocol
 
+_log = logging.getLogger("metier")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _HEADER = 16 * 2**10  # bytes of a request's head
 
@@ -94,9 +96,13 @@ class Server(uvicorn.Server):
                     ground.close(0)
             finally:
                 os._exit(128 + sig)
+        if speaking := sum(ground.worker.load[0] for ground in self._voices.grounds):
+            _log.warning("ending; what is being answered (%d) has %d seconds. Again ends it at once", speaking, DRAIN)
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever is cut off then is counted; a traceback of that says nothing more.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not record.exc_info)
         self._jobs.halt()
         await super().shutdown(sockets)
 

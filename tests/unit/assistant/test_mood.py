@@ -71,6 +71,11 @@ def test_a_question_that_is_asked_again_was_not_answered() -> None:
     assert kind("how do I reset my card", "is there a fee for a new one", "when will it be here") == ""
 
 
+@pytest.mark.parametrize("with_whom", ["Dr Lind next Thursday", "the hygienist in May", "Dr Kim on Tuesday at 9"])
+def test_an_appointment_is_what_a_practice_is_there_for(with_whom: str) -> None:
+    assert kind(f"I'd like an appointment with {with_whom}.") == ""
+
+
 def test_whoever_has_just_come_does_not_stay_unhelped() -> None:
     said = "restarted it the way you wrote and it comes back"
     assert kind(said) == ""

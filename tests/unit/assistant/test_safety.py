@@ -111,6 +111,14 @@ def test_other_numbers_are_asked_about_where_no_bank_is(safety: Safety, said: st
     assert safety.before(said, "telecom") is None
 
 
+def test_whoever_has_done_something_to_die_hears_both_texts(safety: Safety) -> None:
+    texts = safety.rules.answers
+    both = told(safety, "I took a whole pack of paracetamol because I want to die", "shop").text
+    assert both == f"{texts.poison.strip()}\n\n{texts.crisis.strip()}"
+    assert told(safety, "my toddler drank bleach", "shop").text == texts.poison.strip()
+    assert told(safety, "I want to kill myself", "shop").text == texts.crisis.strip()
+
+
 @pytest.mark.parametrize("card", ["378282246310005", "5555 5555 5555 4444", "2223-0031-2200-3222", "3530111333300000"])
 def test_the_cards_of_all_networks_are_known(safety: Safety, card: str) -> None:
     assert told(safety, f"please charge {card}", "shop").because == "a card number"

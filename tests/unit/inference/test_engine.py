@@ -73,6 +73,18 @@ def alone(made: nn.Module, prompt: tuple[int, ...], count: int, stop: frozenset[
     return row[len(prompt) :]
 
 
+@pytest.mark.parametrize("tuned", [True, False])
+def test_what_a_tuned_network_sets_in_its_forward_is_of_use_to_autograd(tuned: bool) -> None:
+    made, kept = network("llama", ATTENTION).requires_grad_(tuned), list[Tensor]()
+    made.register_forward_pre_hook(lambda *_: kept.append(torch.zeros(1)))
+    engine = Engine(Forward(made, forks=True), Capacity(64, 2), boundary=None)
+    handle = engine.submit(Request((3, 4, 5), 4, STOP))
+    engine.step()
+    engine.cancel(handle)
+    assert [each.is_inference() for each in kept] == [not tuned]
+    assert not engine.busy
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("sequences", [1, 2, 8])
 def test_decoding_together_equals_decoding_alone(name: str, sequences: int) -> None:

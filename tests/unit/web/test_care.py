@@ -73,6 +73,13 @@ def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Car
         assert "112 in Europe" in text
 
 
+@pytest.mark.parametrize("said", ["Ich habe meine Bestellung noch nicht bekommen", "Je voudrais retourner la lampe"])
+def test_moods_are_heard_in_the_languages_that_are_covered(tmp_path: Path, said: str) -> None:
+    care = Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db"))
+    assert care.first([Message("user", said)], ("shop",)) is None
+    assert care.first([Message("user", "I want to speak to a person")], ("shop",))
+
+
 def test_a_second_hand_over_of_one_conversation_opens_no_second_ticket(tmp_path: Path) -> None:
     posted = list[Ticket]()
     webhook = cast(Webhook, SimpleNamespace(post=posted.append))

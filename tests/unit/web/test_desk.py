@@ -111,7 +111,7 @@ class Served(dict[str, Any]):
     """Voices, of which an engine does not forget one called "stuck"."""
 
     all = property(dict)
-    grounds = ()
+    grounds: tuple[Any, ...] = ()
 
     def add(self, run: Any, name: str) -> Any:
         return self.setdefault(name or run.name, object())
@@ -134,6 +134,23 @@ def test_only_who_comes_or_goes_is_learned_of(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyError):
         desk.remove("gone")
     assert len(news) == 3
+
+
+@pytest.mark.parametrize("name", ["auto", "base"])
+def test_no_run_is_called_as_the_router_or_a_base_is(name: str) -> None:
+    served = Served()
+    served.grounds = (SimpleNamespace(model="base"),)
+    with pytest.raises(Refusal, match=f"{name}: is the name by which"):
+        Desk(cast(Any, served)).add(cast(Any, SimpleNamespace(name="care")), name)
+    assert not served
+
+
+def test_a_domain_of_several_is_told_with_whose_it_is() -> None:
+    care = SimpleNamespace(questions=SimpleNamespace(domains={"help": None}))
+    voices: Any = SimpleNamespace(all={"care": care, "desk": care}, grounds=())
+    with pytest.raises(Refusal) as caught:
+        Desk(voices, NONE).target("help", talks=True)
+    assert whole(caught.value) == "'help' is a domain of 2 runs; choose from care/help, desk/help"
 
 
 def test_a_run_is_asked_by_its_own_name_though_that_is_another_s_domain_too() -> None:

@@ -101,6 +101,7 @@ def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
     assert lesson.dispatch
     assert lesson.dispatch.router.domains == ("telecom", "banking")
     assert [each for each in lesson.told if "nothing is learned from gone" in each]
+    assert lesson.told[-1].startswith(f"auto sends {lesson.dispatch.heldout.right} of 12 held-out questions where")
     with pytest.raises(MetierError, match="does not exist"):
         typed([run("gone")])
 

@@ -19,7 +19,7 @@ def test_told_twice_it_leaves_no_other_engine_behind(tmp_path: Path, monkeypatch
     left: list[int] = []
     monkeypatch.setattr("os._exit", left.append)
     child = Other(tmp_path, "llama-server").child
-    voices: Any = SimpleNamespace(grounds=(SimpleNamespace(close=child.stop),))
+    voices: Any = SimpleNamespace(grounds=(SimpleNamespace(close=child.stop, worker=SimpleNamespace(load=(0, 0))),))
     jobs: Any = None
     server = Server(configured(FastAPI(), Address()), jobs, voices)
     server.handle_exit(signal.SIGINT, None)
