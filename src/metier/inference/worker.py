@@ -20,6 +20,7 @@ from metier.inference.fair import Fair
 from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
+_LAST = 10.0  # seconds that a step may take which is not waited for any more
 _SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
 
 _log = logging.getLogger("metier")
@@ -120,7 +121,7 @@ class Worker:
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
         self._steps, self._said = 0, 0
-        self._draining = self._ended = False
+        self._draining = self._ended = self._cut = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -198,11 +199,16 @@ class Worker:
         return self._steps, self._said
 
     def stop(self, timeout: float) -> None:
-        """Take nothing new, and end once all is answered, or after so many seconds."""
+        """Take nothing new, and end once all is answered; after so many seconds with the step that is being made.
+
+        A thread that still computes when Python ends aborts the process.
+        """
         with self._news:
             self._draining = True
             self._news.notify()
         self._thread.join(timeout)
+        self._cut = True
+        self._thread.join(_LAST)
 
     def _queue(self, queue: Fair[Any], tenant: str, asked: Ticket | _Scoring | _Reading) -> None:
         with self._news:
@@ -233,8 +239,9 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while not self._ended:
+            while not (self._ended or self._cut):
                 self._turn()
+            self._give_up(self._stopped())
         except Exception as error:  # nobody may wait for a thread that is no more
             where = "".join(format_tb(error.__traceback__))  # not its text, in which may stand what somebody asked
             _log.error("the engine has ended: %s\n%s", type(error).__name__, where)

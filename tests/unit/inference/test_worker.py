@@ -290,3 +290,15 @@ def test_a_request_that_an_engine_cannot_take_is_told_to_its_asker_alone(monkeyp
         unlucky.tokens()
     assert other.tokens()
     worker.stop(10)
+
+
+def test_whom_a_stop_does_not_wait_for_is_told_and_the_thread_ends() -> None:
+    """A thread that computes while Python ends aborts the process."""
+    made = Worker(engine(), sequences=2, capacity=100)
+    ear = asked(made, Request(PROMPTS[0], 10**6, frozenset()))
+    while not made.done[1]:
+        time.sleep(0.01)
+    made.stop(0)
+    assert not made._thread.is_alive()
+    with pytest.raises(StoppedError, match="is being stopped"):
+        ear.tokens()
