@@ -147,6 +147,10 @@ class Safety:
         normal = self.lexicon.normal(sentence)
         return bool(self.doses.within(normal)) and not any(each.within(normal) for each in self.no_doses)
 
+    def covers(self, said: str) -> bool:
+        """Whether the rules cover what a message is probably written in, by its beginning and end."""
+        return self.language(ends(said)) in self.languages
+
     def language(self, said: str) -> str:
         """What a message is probably written in: English also where nothing speaks for another language."""
         letters = [letter for letter in said if letter.isalpha()]
@@ -211,7 +215,7 @@ class Safety:
         like = self.rules.likeness
         least = like.short if is_short(said) else like.threshold
         heard = said if margin > least and self._grave(said) else self._buried(said)
-        if not heard or self.language(said) not in self.languages:
+        if not heard or not self.covers(said):
             return None
         return (
             _LIKE,

@@ -53,8 +53,8 @@ class Care:
         if self.safety and (found := self.safety.before(said, *domains, **how)):
             why = {"kind": found.kind, "rule": found.rule, "because": found.because}
             return Said(found.text, {"safety": why})
-        known = self.safety is None or self.safety.language(said) in self.safety.languages
-        mood = self.moods.of(turns) if self.moods and known else None
+        heard = self.safety is None or self.safety.covers(said)
+        mood = self.moods.of(turns) if self.moods and heard else None
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
