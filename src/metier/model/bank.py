@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from metier.errors import ModelError
 from metier.files import read_json
 from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, load
+from metier.model.packing import Packed
 
 Pattern = tuple[tuple[int, int], ...]
 
@@ -61,14 +64,48 @@ def _low_rank(weights: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _LowRank:
-    """What an adapter adds in one layer: x → x down up, its scale being in `down`.
+class _Piece:
+    """What an adapter, or several side by side, add to some of a layer's outputs, from one to another."""
 
-    Both lie in memory as PEFT has them, turned over: the same products add up in the same order.
+    outputs: tuple[int, int]
+    down_IR: Tensor
+    up_RO: Tensor
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """What an adapter, or several side by side, add in one layer: x → x down up, their scale being in `down`.
+
+    All lie in memory as PEFT has them, turned over: the same products add up in the same order. What adds to different
+    outputs, where linear layers are computed together, goes down in one product, and up in its own.
     """
 
     down_IR: Tensor
-    up_RO: Tensor
+    ups_RO: Sequence[Tensor]
+    outputs: Sequence[tuple[int, int]]
+
+    @classmethod
+    def of(cls, pieces: Sequence[_Piece]) -> _LowRank:
+        """All of these, those with the same outputs one behind the other."""
+        together = [[*those] for _, those in groupby(pieces, key=attrgetter("outputs"))]
+        return cls(
+            torch.cat([piece.down_IR.T for piece in pieces]).T,
+            [torch.cat([piece.up_RO.T for piece in those], dim=1).T for those in together],
+            [those[0].outputs for those in together],
+        )
+
+    @property
+    def pieces(self) -> Iterator[_Piece]:
+        downs_IR = self.down_IR.split([len(up_RO) for up_RO in self.ups_RO], dim=1)
+        return map(_Piece, self.outputs, downs_IR, self.ups_RO)
+
+    def added(self, output: Tensor, low_NR: Tensor) -> Tensor:
+        """A layer's output with what inputs that went down come up to."""
+        total_NO = output.to(low_NR.dtype).view(-1, output.shape[-1])
+        lows_NR = low_NR.split([len(up_RO) for up_RO in self.ups_RO], dim=1)
+        for (begin, end), each_NR, up_RO in zip(self.outputs, lows_NR, self.ups_RO, strict=True):
+            total_NO[:, begin:end].addmm_(each_NR, up_RO)
+        return total_NO.to(output.dtype).view(output.shape)
 
 
 @dataclass
@@ -88,9 +125,9 @@ class Bank:
     """Adapters on one network, whose layers stay the base's own; `passing` says who speaks in a forward."""
 
     network: nn.Module
-    _adapters: dict[str, dict[str, _LowRank]] = field(default_factory=dict)
-    _layers: dict[str, _Layer] = field(default_factory=dict)
-    _hooked: set[str] = field(default_factory=set)
+    _adapters: dict[str, dict[nn.Module, _LowRank]] = field(default_factory=dict)
+    _layers: dict[nn.Module, _Layer] = field(default_factory=dict)
+    _hooked: set[nn.Module] = field(default_factory=set)
     _places: dict[str, int] = field(default_factory=lambda: {BASE: -1})
     _passing: str | Tensor = BASE  # one name, or everybody's place
     _asked: Tensor | None = None  # of which places the head alone speaks
@@ -108,7 +145,7 @@ class Bank:
         """
         adapted = load(self.network, directory, identity)
         try:
-            self._adapters[name] = _matrices(adapted, name)
+            self._adapters[name] = _low_ranks(adapted, name)
         finally:
             adapted.unload()
         self._arrange()
@@ -144,33 +181,33 @@ class Bank:
         layers = dict.fromkeys(layer for each in self._adapters.values() for layer in each)
         self._layers = {layer: self._side_by_side(layer) for layer in layers}
         for layer in layers.keys() - self._hooked:
-            self.network.get_submodule(layer).register_forward_hook(partial(self._hook, layer))
+            layer.register_forward_hook(self._hook)
             self._hooked.add(layer)
 
-    def _side_by_side(self, layer: str) -> _Layer:
+    def _side_by_side(self, layer: nn.Module) -> _Layer:
         own = {name: each[layer] for name, each in self._adapters.items() if layer in each}
-        down_IR = torch.cat([each.down_IR.T for each in own.values()]).T
-        up_RO = torch.cat([each.up_RO.T for each in own.values()], dim=1).T
-        pattern = tuple((self._places[name], len(each.up_RO)) for name, each in own.items())
-        return _Layer(_LowRank(down_IR, up_RO), own, pattern)
+        pieces = [(self._places[name], piece) for name, low in own.items() for piece in low.pieces]
+        pieces.sort(key=lambda pair: pair[1].outputs)
+        pattern = tuple((place, len(piece.up_RO)) for place, piece in pieces)
+        return _Layer(_LowRank.of([piece for _, piece in pieces]), own, pattern)
 
     @cached_property
     def _head(self) -> nn.Module:
         head: nn.Module = self.network.get_output_embeddings()  # type: ignore[operator]
-        return head
+        return _computing(head)[0]
 
-    def _hook(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's output with what the adapters add, in the numbers in which they were trained."""
-        layer, passing = self._layers.get(name), self._passing
+        layer, passing = self._layers.get(module), self._passing
         if layer is None:
             return output
         if not isinstance(passing, str):
             every = layer.beside
             low_NR = self._rows(inputs[0], every) @ every.down_IR
             low_NR *= self._shares(layer, passing, head=self._asked is not None and module is self._head)
-            return _added(output, low_NR, every)
+            return every.added(output, low_NR)
         own = layer.of.get(passing)  # exactly what it would be alone
-        return _added(output, self._rows(inputs[0], own) @ own.down_IR, own) if own else output
+        return own.added(output, self._rows(inputs[0], own) @ own.down_IR) if own else output
 
     def _rows(self, x: Tensor, low: _LowRank) -> Tensor:
         """An input as rows [N, I] in an adapter's numbers: several layers one behind the other are handed the same."""
@@ -184,18 +221,18 @@ class Bank:
         if key not in self._mine:
             asked_N = passing_N[self._asked] if head else passing_N
             place_R = torch.tensor([place for place, rank in layer.pattern for _ in range(rank)])
-            self._mine[key] = (asked_N[:, None] == place_R).to(layer.beside.up_RO)
+            self._mine[key] = (asked_N[:, None] == place_R).to(layer.beside.down_IR)
         return self._mine[key]
 
 
-def _added(output: Tensor, low_NR: Tensor, low: _LowRank) -> Tensor:
-    total_NO = output.to(low_NR.dtype).view(-1, output.shape[-1])
-    return total_NO.addmm_(low_NR, low.up_RO).to(output.dtype).view(output.shape)
+def _computing(layer: nn.Module) -> tuple[nn.Module, int]:
+    """What computes a linear layer, and from where on among its outputs."""
+    return (layer.product, layer.begin) if isinstance(layer, Packed) else (layer, 0)
 
 
-def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
-    """By the base's own name of a layer, what its adapter multiplies."""
-    found = {}
+def _low_ranks(adapted: Adapted, name: str) -> dict[nn.Module, _LowRank]:
+    """By what computes a layer, or several together, what its adapter multiplies."""
+    pieces: dict[nn.Module, list[_Piece]] = {}
     for path, module in adapted.named_modules():
         if isinstance(module, LoraLayer):
             if not isinstance(kind := module.get_base_layer(), nn.Linear | Conv1D):
@@ -204,8 +241,10 @@ def _matrices(adapted: Adapted, name: str) -> dict[str, _LowRank]:
             down_RI, up_OR = (_weight(each["default"]) for each in (module.lora_A, module.lora_B))
             scaling: dict[str, float] = vars(module)["scaling"]
             scaled_RI = down_RI * scaling["default"]
-            found[path.removeprefix("base_model.model.")] = _LowRank(scaled_RI.T, up_OR.T)
-    return found
+            computing, begin = _computing(kind)
+            piece = _Piece((begin, begin + len(up_OR)), scaled_RI.T, up_OR.T)
+            pieces.setdefault(computing, []).append(piece)
+    return {computing: _LowRank.of(each) for computing, each in pieces.items()}
 
 
 def _weight(linear: nn.Module) -> Tensor:

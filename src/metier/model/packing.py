@@ -6,6 +6,7 @@ Shapes: I inputs, O outputs.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,25 +14,58 @@ from torch import Tensor, nn
 
 _MACHINES = {"x86_64", "AMD64"}
 _OPS: Any = torch.ops.mkldnn
+# Layers of one parent that most networks ask one behind the other about the same input.
+_SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
+class Product(nn.Module):
+    """What linear layers compute of one input, side by side, from weights that lie as oneDNN's products read them.
+
+    Torch's own layer has them rearranged at every call, which takes as long as the product of a few tokens, and a
+    small product takes longer to begin than to compute.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        weight_OI = torch.cat([layer.weight.detach() for layer in layers])
+        self._laid: Tensor = _OPS._reorder_linear_weight(weight_OI)
+        self._sizes = [layer.out_features for layer in layers]
+        self._bias: Tensor | None = None
+        if layers[0].bias is not None:
+            self._bias = torch.cat([layer.bias.detach() for layer in layers])
+        self._said: tuple[Tensor, Sequence[Tensor]] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = _OPS._linear_pointwise(input, self._laid, self._bias, "none", [], "")
+        return output
+
+    def of(self, input: Tensor, place: int) -> Tensor:
+        """The outputs of one of the layers. Whoever asks first has all computed; the last one lets go of them."""
+        if self._said is None or self._said[0] is not input:
+            self._said = input, self(input).split(self._sizes, dim=-1)
+        output: Tensor = self._said[1][place]
+        if place == len(self._sizes) - 1:
+            self._said = None
+        return output
 
 
 class Packed(nn.Linear):
-    """What a linear layer computes, from weights that lie as oneDNN's products read them.
+    """A linear layer as its place in a `product`, from whose output number `begin` on its own are."""
 
-    Torch's own layer has them rearranged at every call, which takes as long as the product of a few tokens.
-    """
+    product: Product
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, product: Product, place: int, begin: int) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self._laid: Tensor = _OPS._reorder_linear_weight(layer.weight.detach().contiguous())
         # Whoever asks for its shape, its format or its device finds them, and whoever computes with it sees that.
         absent_OI = layer.weight.new_full((), torch.nan).expand(layer.weight.shape)
         self.weight = nn.Parameter(absent_OI, requires_grad=False)
         self.bias = layer.bias
+        self.begin = begin
+        self._place = place
+        self.__dict__["product"] = product  # several share it: it is no module of any of them
 
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = _OPS._linear_pointwise(input, self._laid, self.bias, "none", [], "")
-        return output
+        return self.product.of(input, self._place)
 
 
 def pack_weights(network: nn.Module) -> None:
@@ -39,9 +73,26 @@ def pack_weights(network: nn.Module) -> None:
 
     The answers stay the same: of 16-bit formats to the bit, of float32 but for the order of its sums.
     """
-    for name, layer in [*network.named_modules()]:
-        if type(layer) is nn.Linear and _fits(layer.weight):
-            network.set_submodule(name, Packed(layer))
+    for parent in [*network.modules()]:
+        for layers in _together(parent):
+            product, begin = Product([*layers.values()]), 0
+            for place, (name, layer) in enumerate(layers.items()):
+                parent.set_submodule(name, Packed(layer, product, place, begin))
+                begin += layer.out_features
+
+
+def _together(parent: nn.Module) -> Iterator[Mapping[str, nn.Linear]]:
+    """Its linear layers that fit, by name, those of one product together."""
+    fitting = {
+        name: layer for name, layer in parent.named_children() if type(layer) is nn.Linear and _fits(layer.weight)
+    }
+    for names in _SIBLINGS:
+        own = {name: fitting[name] for name in names if name in fitting}
+        alike = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in own.values()}
+        if len(own) == len(names) and len(alike) == 1:
+            yield own
+            fitting = {name: layer for name, layer in fitting.items() if name not in own}
+    yield from ({name: layer} for name, layer in fitting.items())
 
 
 def _fits(weight_OI: Tensor) -> bool:

@@ -17,6 +17,7 @@ from metier.inference.engine import Capacity, Engine, Request
 from metier.model.adapters import Identity, load, save
 from metier.model.bank import BASE, Bank, bankable
 from metier.model.forward import ATTENTION, Forward
+from metier.model.packing import pack_weights
 from metier.trees import Example
 from tests.unit.inference.test_engine import PROMPTS, STOP, network
 
@@ -57,8 +58,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: adapter(name, to) for name in CONFIGS}
 
 
-def bank(folders: dict[str, Path]) -> Bank:
+def bank(folders: dict[str, Path], *, packed: bool = False) -> Bank:
     made = Bank(network("llama", ATTENTION))
+    if packed:
+        pack_weights(made.network)
     for name, folder in folders.items():
         made.add(name, folder, IDENTITY)
     return made
@@ -74,8 +77,9 @@ def engine(over: nn.Module, laid: Bank | None = None, remember: int = 0) -> Engi
     return Engine(Forward(over, forks=True), Capacity(64, 8, remember), boundary=None, bank=laid)
 
 
-def test_everybody_in_a_batch_answers_as_if_alone(folders: dict[str, Path]) -> None:
-    laid = bank(folders)
+@pytest.mark.parametrize("packed", [False, True])
+def test_everybody_in_a_batch_answers_as_if_alone(folders: dict[str, Path], packed: bool) -> None:
+    laid = bank(folders, packed=packed)
     asked = [(name, prompt) for prompt in PROMPTS for name in (BASE, *CONFIGS)]
     requests = [Request(prompt, 10, STOP, adapter=name) for name, prompt in asked]
     found = {place: tokens for place, tokens, _ in engine(laid.network, laid).run(requests)}
@@ -87,16 +91,18 @@ def test_everybody_in_a_batch_answers_as_if_alone(folders: dict[str, Path]) -> N
     assert len({tuple(found[place]) for place in range(len(CONFIGS) + 1)}) > 2  # they do say different things
 
 
-def test_rows_are_scored_through_the_adapter_that_is_named(folders: dict[str, Path]) -> None:
-    laid = bank(folders)
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_are_scored_through_the_adapter_that_is_named(folders: dict[str, Path], packed: bool) -> None:
+    laid = bank(folders, packed=packed)
     rows = [Example(prompt, (0.0, *[1.0] * (len(prompt) - 1))) for prompt in PROMPTS]
     for name in (BASE, *CONFIGS):
         expected = engine(plain(folders.get(name))).score(rows)
         assert engine(laid.network, laid).score(rows, name) == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_is_removed_leaves_the_others_and_the_base_as_they_were(folders: dict[str, Path]) -> None:
-    laid, rows = bank(folders), [Example(PROMPTS[4], (0.0, *[1.0] * 11))]
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_removed_leaves_the_others_and_the_base_as_they_were(folders: dict[str, Path], packed: bool) -> None:
+    laid, rows = bank(folders, packed=packed), [Example(PROMPTS[4], (0.0, *[1.0] * 11))]
     made = engine(laid.network, laid)
     before = {name: made.score(rows, name) for name in (BASE, *CONFIGS)}
     laid.remove("small")

@@ -55,3 +55,43 @@ def test_what_is_more_than_a_linear_layer_stays() -> None:
     made = nn.Sequential(Own(4, 4), nn.Embedding(4, 4)).bfloat16()
     pack_weights(made)
     assert [type(each) for each in made] == [Own, nn.Embedding]
+
+
+class Attending(nn.Module):
+    def __init__(self, bias: bool, sizes: tuple[int, int, int] = (48, 16, 16)) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(40, each, bias=bias) for each in sizes)
+        self.o_proj = nn.Linear(40, 40)
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> list[torch.Tensor]:
+        return [self.q_proj(x), self.k_proj(other), self.v_proj(other), self.o_proj(x)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_layers_that_read_the_same_are_one_product_and_answer_the_same_to_the_bit(bias: bool) -> None:
+    torch.manual_seed(0)
+    made = Attending(bias).bfloat16().eval()
+    x, other = torch.randn(2, 5, 40).bfloat16(), torch.randn(2, 5, 40).bfloat16()
+    before = [made(x, each) for each in (x, other, x)]
+    pack_weights(made)
+    assert made.q_proj.product is made.k_proj.product is made.v_proj.product is not made.o_proj.product
+    products: list[None] = []
+    made.q_proj.product.register_forward_hook(lambda *_: products.append(None))
+    after = [made(x, each) for each in (x, other, x)]
+    assert all(
+        torch.equal(*pair) for one, two in zip(before, after, strict=True) for pair in zip(one, two, strict=True)
+    )
+    assert len(products) == 1 + 2 + 1
+    assert made.q_proj.product._said is None  # nothing of an input is kept
+
+
+@torch.no_grad()
+def test_layers_that_differ_in_format_or_are_not_all_there_are_products_of_their_own() -> None:
+    made = Attending(bias=False).bfloat16().eval()
+    made.v_proj = made.v_proj.float()
+    pack_weights(made)
+    assert len({id(each.product) for each in (made.q_proj, made.k_proj, made.v_proj)}) == 3
+    half = nn.ModuleDict({"gate_proj": nn.Linear(4, 4)}).bfloat16()
+    pack_weights(half)
+    assert type(half["gate_proj"]) is Packed
