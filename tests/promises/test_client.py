@@ -207,7 +207,10 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
     monkeypatch.setattr(jobs.child, "train", train)
     rows = b"".join(b'{"prompt": "what is %d?", "answer": "it is %d"}\n' % (n, n) for n in range(40))
     file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune")
-    running, waiting = (client.fine_tuning.jobs.create(model="base", training_file=file.id) for _ in range(2))
+    running, waiting = (
+        client.fine_tuning.jobs.create(model="base", training_file=file.id, suffix=each) for each in ("sums", "more")
+    )
+    assert (running.model_extra or {})["user_provided_suffix"] == "sums"  # by which the studio calls it
     until(lambda: client.fine_tuning.jobs.retrieve(running.id).status == "running")
     for job in (waiting, running):
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"

@@ -192,6 +192,12 @@ def test_no_address_in_a_request_is_followed(url: str) -> None:
             listening.accept()
 
 
+def test_a_run_that_is_not_there_is_told_as_it_was_asked_for(url: str) -> None:
+    told = requests.post(f"{url}/v1/load_lora_adapter", json={"run": "runs/nope"}, timeout=5).json()["error"]
+    assert "runs/nope: is no run" in told["message"]
+    assert "runs/runs" not in told["message"]
+
+
 @pytest.mark.slow
 def test_no_native_code_is_fetched(tmp_path: Path) -> None:
     """Though the package is there that would."""

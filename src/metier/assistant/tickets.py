@@ -21,6 +21,8 @@ _END, _TALK = 10_000, 100_000  # characters that are kept of a turn's ends, of a
 _EDGE = 64  # characters at a cut, where a number may be that is no more known for one
 _TRIED = 3
 _CODE = 4  # bytes
+_HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {id}-{code}."
+_TOLD = re.compile(re.escape(_HANDED).replace(r"\{id\}", r"(\d{1,18})").replace(r"\{code\}", "([0-9a-f]+)") + r"\s*$")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Ticket:
     closed: str
     note: str
     code: str
+
+    @property
+    def handed(self) -> str:
+        """What whom it is about is told."""
+        return _HANDED.format(id=self.id, code=self.code)
 
 
 class Tickets:
@@ -134,10 +141,23 @@ class Tickets:
             return _one(connection, number)
 
 
+def told_in(transcript: Sequence[Turn]) -> Told | None:
+    """The ticket that was told last in a conversation."""
+    for place in range(len(transcript) - 1, -1, -1):
+        if found := _handed(transcript[place]):
+            return Told(int(found[1]), found[2], place)
+    return None
+
+
+def _handed(turn: Turn) -> re.Match[str] | None:
+    return _TOLD.search(turn.content) if turn.role == "assistant" else None
+
+
 def summarise(transcript: Sequence[Turn]) -> str:
     """What was asked first and last, and what the answers began with: their own words, shortened."""
     asked = [turn.content for turn in transcript if turn.role == "user" and turn.content.strip()]
-    answers = [turn.content for turn in transcript if turn.role == "assistant" and turn.content.strip()]
+    said = [turn for turn in transcript if turn.role == "assistant" and turn.content.strip()]
+    answers = [turn.content for turn in said if not _handed(turn)]
     if not asked:
         return "Nothing was asked."
     first, last = _shortened(asked[0], _LONG), _shortened(asked[-1], _LONG)

@@ -244,6 +244,7 @@ class JobAnswer(Answer):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     error: JobFault | None
     trained_tokens: int | None
+    user_provided_suffix: str
     skip_faulty: bool
     method: Way
 

@@ -177,8 +177,8 @@ def _models(desk: Desk, home: Path) -> APIRouter:
 def _run(home: Path, name: str) -> Run:
     """Raises `Refusal` for what is no name, or lies elsewhere."""
     try:
-        folder = (home / name).resolve()
-        folder = folder if folder.is_dir() else (home / "runs" / name).resolve()
+        folder, inside = (home / name).resolve(), (home / "runs" / name).resolve()
+        folder = inside if inside.is_dir() and not folder.is_dir() else folder
     except (OSError, ValueError):  # longer than a name may be, or with a NUL
         raise Refusal(404, f"{name!r}: is no run's name", param="run") from None
     if not folder.is_relative_to(home.resolve()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -13,12 +12,10 @@ from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
 from metier.assistant.scope import Scope
 from metier.assistant.store import Turn
-from metier.assistant.tickets import Tickets, Told
+from metier.assistant.tickets import Tickets, told_in
 from metier.assistant.watch import Watch
 from metier.data.items import Message
 from metier.web.webhook import Webhook
-
-_HANDED = "I am handing this over to a colleague, who will read what was said here. Your ticket is number {id}-{code}."
 
 
 @dataclass(frozen=True)
@@ -50,20 +47,27 @@ class Care:
         (*others, said), before = waiting, turns[: -len(waiting)]
         answered = before[-1] if before else ""
         how: dict[str, Any] = {"among": among, "unanswered": others, "answered": answered}
-        if self.safety and (found := self.safety.before(said, *domains, **how)):
-            why = {"kind": found.kind, "rule": found.rule, "because": found.because}
-            return Said(found.text, {"safety": why})
-        heard = self.safety is None or self.safety.covers(said)
+        found = self.safety.before(said, *domains, **how) if self.safety else None
+        if found is None:
+            return self._handed(messages, domains)
+        why = {"safety": {"kind": found.kind, "rule": found.rule, "because": found.because}}
+        # Whoever sends a secret may want a person all the same.
+        handed = self._handed(messages, domains) if found.kind == "refusal" else None
+        return Said(f"{found.text}\n\n{handed.text}", {**why, **handed.notes}) if handed else Said(found.text, why)
+
+    def _handed(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:
+        """What is said where the mood calls for a person, who finds a ticket."""
+        turns = [each.content for each in messages if each.role == "user"]
+        heard = self.safety is None or self.safety.covers(turns[-1])
         mood = self.moods.of(turns) if self.moods and heard else None
         if mood is None or self.tickets is None:
             return None
         transcript = [Turn(each.role, each.content) for each in messages if each.role != "system"]
-        told = _told(transcript)
+        told = told_in(transcript)
         ticket = self.tickets.open(transcript, domains[0] if len(domains) == 1 else "", mood, told)
         if self.webhook and not (told and ticket.id == told.id):
             self.webhook.post(ticket)
-        handed = {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}
-        return Said(_HANDED.format(id=ticket.id, code=ticket.code), {"handover": handed})
+        return Said(ticket.handed, {"handover": {"ticket": ticket.id, "mood": mood.kind, "why": mood.why}})
 
     def declined(
         self, messages: Sequence[Message], domains: Sequence[str], scope: Scope | None, *, chosen: bool
@@ -83,16 +87,6 @@ class Care:
     def behind(self, domains: Sequence[str]) -> Watch:
         """Through which an answer passes that may belong to any of these."""
         return self.safety.behind(*domains) if self.safety else Watch()
-
-
-def _told(transcript: Sequence[Turn]) -> Told | None:
-    """The ticket that was told last in a conversation."""
-    pattern = re.escape(_HANDED).replace(r"\{id\}", r"(\d{1,18})").replace(r"\{code\}", "([0-9a-f]+)")
-    for place in range(len(transcript) - 1, -1, -1):
-        turn = transcript[place]
-        if turn.role == "assistant" and (found := re.fullmatch(pattern, turn.content.strip())):
-            return Told(int(found[1]), found[2], place)
-    return None
 
 
 def _unanswered(messages: Sequence[Message]) -> list[str]:

@@ -87,7 +87,8 @@ def _first(error: RequestValidationError) -> tuple[str | None, str]:
             return None, f"the body is not JSON: {detail['ctx']['error']}"
         if detail["type"] == "value_error":
             text = str(detail["ctx"]["error"])
-            place, _, problem = text.partition(": ")
+            own, _, problem = text.partition(": ")
+            place = f"{place}.{own}" if place else own
         else:
             problem = detail["msg"][:1].lower() + detail["msg"][1:]
         found.append((place, problem))

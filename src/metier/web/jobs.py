@@ -64,8 +64,9 @@ class Job:
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
         own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix", "base")}
-        method = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
-        return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own, "method": method}
+        own["user_provided_suffix"] = self.suffix
+        own["method"] = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
+        return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own}
 
 
 @dataclass

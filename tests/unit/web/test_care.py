@@ -94,3 +94,22 @@ def test_a_second_hand_over_of_one_conversation_opens_no_second_ticket(tmp_path:
     stranger = care.first([Message("user", "I want to speak to a person")], ("shop",))
     assert stranger
     assert stranger.notes["handover"]["ticket"] == 2
+
+
+def test_whoever_sends_a_secret_and_wants_a_person_gets_both(tmp_path: Path) -> None:
+    care = Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db"))
+    talk = [Message("user", "My card 4111 1111 1111 1111 was charged twice. I want to speak to a person")]
+    said = care.first(talk, ("shop",))
+    assert said
+    assert said.notes["safety"]["kind"] == "refusal"
+    assert said.notes["handover"] == {"ticket": 1, "mood": "person", "why": said.notes["handover"]["why"]}
+    assert "card number" in said.text
+    assert "Your ticket is number 1-" in said.text
+    talk += [Message("assistant", said.text), Message("user", "Put me through to a human agent now")]
+    again = care.first(talk, ("shop",))
+    assert again
+    assert again.notes["handover"]["ticket"] == 1
+    assert care.tickets
+    (ticket,) = care.tickets.listed()
+    assert "4111" not in str(ticket)
+    assert "Tried" not in ticket.summary  # handing over is no try

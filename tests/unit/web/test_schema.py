@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metier.web.schema import ChatBody, CompletionBody
+from metier.web.schema import ChatBody, CompletionBody, Said
 
 
 @pytest.mark.parametrize("wrap", [str, lambda stop: [stop]])
@@ -19,3 +19,12 @@ def test_stop_strings_are_short(wrap: Any) -> None:
 @pytest.mark.parametrize(("given", "most"), [({}, 16), ({"max_tokens": None}, 16), ({"max_tokens": 0}, 0)])
 def test_a_text_is_gone_on_with_by_sixteen_tokens_unless_a_number_is_given(given: dict[str, Any], most: int) -> None:
     assert CompletionBody.model_validate({"model": "m", "prompt": "so", **given}).most == most
+
+
+def test_parts_of_a_message_are_text_and_others_are_named() -> None:
+    said = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "b"}]
+    assert Said.model_validate({"role": "user", "content": said}).message.content == "ab"
+    image = {"type": "image_url", "image_url": {"url": "x"}}
+    for part, told in ((image, "type: 'image_url' is not read here"), ({"type": "text"}, "text: is missing")):
+        with pytest.raises(ValidationError, match=told):
+            Said.model_validate({"role": "user", "content": [part]})

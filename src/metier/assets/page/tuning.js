@@ -27,7 +27,7 @@ export async function listTunings() {
 
 function entry(job) {
   const told = [
-    el("b", {}, job.fine_tuned_model ?? `${job.model}, tuned`),
+    el("b", {}, title(job)),
     chip(job.status),
     el("span", { class: "soft small" }, moment(job.created_at * 1000)),
   ];
@@ -38,6 +38,7 @@ function entry(job) {
   return el("li", {}, el("button", { type: "button", onclick: look }, told));
 }
 
+const title = (job) => job.fine_tuned_model ?? `${job.user_provided_suffix}, on ${job.model}`;
 const chip = (status) => el("span", { class: `chip ${STATES[status]}` }, status);
 const ended = ({ status }) => !["queued", "running"].includes(status);
 const kept = (id) => `metier.forecast.${id}`;
@@ -96,7 +97,7 @@ async function changed(job, mine) {
 function draw(job, mine) {
   const points = mine.events.filter((each) => each.data.loss !== undefined);
   const parts = [
-    el("h2", {}, job.fine_tuned_model ?? `Tuning ${job.model}`),
+    el("h2", {}, title(job)),
     el("p", { class: "progress" }, chip(job.status), el("span", {}, ended(job) ? ending(job) : progress(mine))),
     points.length > 1
       ? drawCurve(
