@@ -59,6 +59,7 @@ def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float
     assert alarms <= most_alarms
 
 
+@pytest.mark.long
 def test_messages_that_nobody_looked_at() -> None:
     """Measured once, when the layer was done: 99.3 % and 2.0 %; then, for short ones, 99.0 and 2.0."""
     recall, alarms = shares("eighth.jsonl")

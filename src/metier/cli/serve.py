@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,10 +81,10 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     assert_free(address)
-    opened = [Run.open(each) for each in runs]
+    opened, elsewhere = [Run.open(each).finished() for each in runs], _elsewhere(plan)
     say("learning what emergencies and moods sound like: most of a minute the first time, kept from then on")
     rules, voices = Safety.open(safety), Voices(offline=offline, listen=Progress())
-    _add(voices, opened, plan)
+    _add(voices, opened, elsewhere)
     desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
     _introduce(desk, rules)
     say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
@@ -92,27 +92,15 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     run_server(desk, jobs, address, known, Path.cwd())
 
 
-def _add(voices: Voices, runs: Sequence[Run], plan: list[str] | None) -> None:
-    """Have runs answered by metier's own engine, or the one that is named."""
-    from metier.inference.voices import NATIVE
-
+def _elsewhere(plan: list[str] | None) -> Elsewhere | None:
+    """What opens runs on the engine that is named; None of metier's own. Raises `MetierError` for what is no choice."""
     chosen = overrides(plan)
-    engine = chosen.pop("engine", NATIVE)
+    engine = chosen.pop("engine", "native")
     if chosen:
         raise MetierError(f"--plan {next(iter(chosen))}: is no choice of serving", f"the one is engine = {_ENGINES}")
-    if engine == NATIVE:
-        for run in runs:
-            voices.add(run)
-        return
-    # What ends metier while the other engine starts ends that too; later the server sees to it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    voices.add_elsewhere({run.name: run for run in runs}, _elsewhere(engine))
-    say(f"note  {engine} answers: what is served is near what was measured, not equal to it")
-
-
-def _elsewhere(engine: Any) -> Elsewhere:
-    """What opens runs on another engine."""
     match engine:
+        case "native":
+            return None
         case "llamacpp":
             if find_spec("gguf") is None:
                 raise MetierError("engine = llamacpp needs gguf", "pip install 'metier[gguf]'")
@@ -124,6 +112,19 @@ def _elsewhere(engine: Any) -> Elsewhere:
 
             return open_vllm
     raise MetierError(f"--plan engine={engine}: there is no such engine", f"choose {_ENGINES}")
+
+
+def _add(voices: Voices, runs: Sequence[Run], elsewhere: Elsewhere | None) -> None:
+    """Have runs answered by metier's own engine, or by another one."""
+    if elsewhere is None:
+        for run in runs:
+            voices.add(run)
+        return
+    # What ends metier while the other engine starts ends that too; later the server sees to it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    voices.add_elsewhere({run.name: run for run in runs}, elsewhere)
+    engines = {ground.engine for ground in voices.grounds}
+    say(f"note  {' and '.join(engines)} answers: what is served is near what was measured, not equal to it")
 
 
 def _opened(voices: Voices, safety: Safety, routers: Path, *, offline: bool) -> tuple[Desk, Jobs]:

@@ -74,6 +74,7 @@ def test_a_run_stands_beside_its_base_on_every_shape(run: Run, folder: Path, mon
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own use of it
+@pytest.mark.long
 def test_a_tuned_run_answers_as_base_and_adapter_under_the_hf_backend(run: Run, tmp_path: Path) -> None:
     """And its base as the base alone."""
     path = local_tasks.write(tmp_path, "arc", local_tasks.invented("arc"))
