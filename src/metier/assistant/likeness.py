@@ -95,8 +95,8 @@ class Learned:
 
 
 def is_short(text: str) -> bool:
-    """Whether a message has to be more like others than longer ones: each of its words weighs a great deal."""
-    return len(text.split()) <= _SHORT
+    """Whether a message has to be more like others than longer ones: of its few words each weighs a great deal."""
+    return len({*text.casefold().split()}) <= _SHORT
 
 
 def _within(words: str, others: str) -> bool:

@@ -189,8 +189,8 @@ class Safety:
         return self._flagged(said, margin) or (self._like(said, margin) if self._tells(said) else None)
 
     def _tells(self, said: str) -> bool:
-        """Whether there are words enough to be like others."""
-        return len(self._bare(said).split()) >= FEWEST
+        """Whether there are words enough to be like others, the same again counted once."""
+        return len({*self._bare(said).split()}) >= FEWEST
 
     def _bare(self, said: str) -> str:
         return self.lexicon.normal(said).replace("| ", "")

@@ -76,6 +76,11 @@ def test_an_appointment_is_what_a_practice_is_there_for(with_whom: str) -> None:
     assert kind(f"I'd like an appointment with {with_whom}.") == ""
 
 
+@pytest.mark.parametrize("said", ["Summarise this text: " + "word " * 300, "word " * 8, "Tell me a joke"])
+def test_the_same_word_over_and_over_and_who_wants_a_joke_are_no_mood(said: str) -> None:
+    assert kind(said) == ""
+
+
 def test_whoever_has_just_come_does_not_stay_unhelped() -> None:
     said = "restarted it the way you wrote and it comes back"
     assert kind(said) == ""

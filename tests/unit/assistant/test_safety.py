@@ -251,7 +251,7 @@ def test_what_is_like_known_emergencies_tells_by_which_words(safety: Safety) -> 
     )
 
 
-@pytest.mark.parametrize("said", ["help", "now", "today", "he", "my dad", "bye", "pain"])
+@pytest.mark.parametrize("said", ["help", "now", "today", "he", "my dad", "bye", "pain", "the the the the"])
 def test_what_a_word_or_two_are_about_cannot_be_told(safety: Safety, said: str) -> None:
     assert safety.before(said, "medical") is None
 
