@@ -36,9 +36,11 @@ class Care:
     feedback: Feedback | None = None
     webhook: Webhook | None = None
 
-    def first(self, messages: Sequence[Message], domains: Sequence[str], among: Sequence[str] = ()) -> Said | None:
+    def first(
+        self, messages: Sequence[Message], domains: Sequence[str], among: Sequence[str] = (), *, talks: bool = True
+    ) -> Said | None:
         """What comes before any model that answers in any of these domains: an emergency, a secret that must not be
-        sent, also not where it was chosen `among` others, a person who is wanted.
+        sent, also not where it was chosen `among` others, and where somebody `talks` a person who is wanted.
         """
         turns = [each.content for each in messages if each.role == "user"]
         waiting = _unanswered(messages)
@@ -49,10 +51,10 @@ class Care:
         how: dict[str, Any] = {"among": among, "unanswered": others, "answered": answered}
         found = self.safety.before(said, *domains, **how) if self.safety else None
         if found is None:
-            return self._handed(messages, domains)
+            return self._handed(messages, domains) if talks else None
         why = {"safety": {"kind": found.kind, "rule": found.rule, "because": found.because}}
         # Whoever sends a secret may want a person all the same.
-        handed = self._handed(messages, domains) if found.kind == "refusal" else None
+        handed = self._handed(messages, domains) if talks and found.kind == "refusal" else None
         return Said(f"{found.text}\n\n{handed.text}", {**why, **handed.notes}) if handed else Said(found.text, why)
 
     def _handed(self, messages: Sequence[Message], domains: Sequence[str]) -> Said | None:

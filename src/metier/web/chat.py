@@ -92,9 +92,15 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], d
     chosen = body.model != AUTO
     among = () if chosen else lesson.topics
     topics = (target.topics if target else ()) or among
-    said = desk.care.first(messages, topics, among)
+    said = desk.care.first(messages, topics, among, talks=_talks(body, target))
     said = said or desk.care.declined(messages, topics, lesson.scope, chosen=chosen)
     return target, topics, notes, said or (None if target else Said(desk.asks_back(topics)))
+
+
+def _talks(body: ChatBody, target: Target | None) -> bool:
+    """Whether somebody talks here, who may be upset: whoever wants JSON, or names what sorts texts, hands in texts."""
+    sorts = body.model != AUTO and target is not None and target.voice.questions.closed(target.domain)
+    return not sorts and isinstance(body.response_format, AsText | None)
 
 
 def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:

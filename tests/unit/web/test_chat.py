@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
+from metier.assistant.tickets import Tickets
+from metier.inference.questions import Questions
 from metier.web.care import Care
 from metier.web.chat import _assert_watchable, _before
 from metier.web.desk import Desk, Target
@@ -63,9 +67,38 @@ def test_a_request_goes_by_one_lesson_though_another_is_learned_meanwhile(
 
     lessons.now = Lesson(cast(Any, SimpleNamespace(router=SimpleNamespace(domains=("help", "mood")), send=send)))
     desk = Desk(cast(Any, None), lessons, Care(Safety.open()))
-    target = None if learned is None else Target(cast(Any, SimpleNamespace(learned=learned)))
+    voice: Any = SimpleNamespace(learned=learned, questions=Questions({}, {}))
+    target = None if learned is None else Target(voice)
     desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
     desk.send = lambda text, lesson: (target, lesson.dispatch.send(text))  # type: ignore[method-assign, union-attr]
     found = _before(desk, ChatBody.model_validate({"model": model, "messages": [{"role": "user", "content": "how?"}]}))
     assert found[:2] == (target, topics)
     assert (found[3] is not None and "help and mood" in found[3].text) == (target is None)
+
+
+@pytest.mark.parametrize(
+    ("closed", "more", "handed"),
+    [
+        (False, {}, True),
+        (False, {"response_format": {"type": "text"}}, True),
+        (False, {"response_format": {"type": "json_object"}}, False),
+        (True, {}, False),
+        (True, {"model": "auto"}, True),
+    ],
+)
+def test_who_wants_json_or_a_label_hands_in_texts_and_is_not_handed_over(
+    tmp_path: Path, closed: bool, more: dict[str, Any], handed: bool
+) -> None:
+    """An emergency is one in any text."""
+    target = SimpleNamespace(topics=("reviews",), domain="reviews", voice=SimpleNamespace())
+    target.voice.questions = SimpleNamespace(closed=lambda _: closed)
+    desk = Desk(SimpleNamespace(), None, Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db")))  # type: ignore[arg-type]
+    desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
+    desk.send = lambda *_: (target, Routed("reviews", 0.9))  # type: ignore[assignment, method-assign, return-value]
+
+    def answered(said: str) -> Any:
+        body = {"model": "m", "messages": [{"role": "user", "content": said}], **more}
+        return _before(desk, ChatBody.model_validate(body))[-1]
+
+    assert bool(answered("worst service ever, I hate this company")) == handed
+    assert answered("my dad is not breathing")
