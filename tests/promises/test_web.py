@@ -382,6 +382,18 @@ def test_an_emergency_is_answered_before_any_model(client: openai.OpenAI, desk: 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
+def test_a_text_that_is_ready_comes_as_often_as_it_was_asked_for(client: openai.OpenAI) -> None:
+    how: Any = {"model": "small/help", "messages": asked("he stopped breathing!!"), "n": 3}
+    choices = client.chat.completions.create(**how).choices
+    assert [each.index for each in choices] == [0, 1, 2]
+    assert len({each.message.content for each in choices}) == 1
+    heard = ["", "", ""]
+    for chunk in client.chat.completions.create(**how, stream=True):
+        for each in chunk.choices:
+            heard[each.index] += each.delta.content or ""
+    assert {*heard} == {choices[0].message.content}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_only_what_a_model_was_asked_for_is_timed(client: openai.OpenAI, url: str, stream: bool) -> None:
     """A label is scored before a word is said, which is its time all the same."""

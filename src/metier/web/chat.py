@@ -46,11 +46,12 @@ Closed = tuple[Item, list[Example]]
 
 @dataclass(frozen=True)
 class Turn:
-    """What is going to be answered: words that are there already, or requests, one an answer that was asked for."""
+    """What is going to be answered: words that are `ready`, as often as wanted, or requests, one an answer."""
 
     id: str
     model: str
     created: int
+    wanted: int = 1
     target: Target | None = None
     prompt_tokens: int = 0
     ready: str | None = None
@@ -62,7 +63,7 @@ class Turn:
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
-    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()))
+    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()), body.n or 1)
     target, topics, notes, said = await desk.aside(tenant, _before, desk, body)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
@@ -117,7 +118,7 @@ def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tu
         return replace(turn, notes=notes), (item, label_rows(target, item))
     most = (body.top_logprobs or 0) if body.logprobs else None
     request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
-    requests = [_own(request, target, body, number) for number in range(body.n or 1)]
+    requests = [_own(request, target, body, number) for number in range(turn.wanted)]
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
 
 
@@ -150,7 +151,7 @@ async def whole(turn: Turn) -> dict[str, Any]:
     answers = await together(collected(each) for each in heard)
     choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     if turn.ready is not None:
-        choices = [_choice(turn, 0, turn.ready, [], "stop")]
+        choices = [_choice(turn, number, turn.ready, [], "stop") for number in range(turn.wanted)]
     completion = sum(len(tokens) for _, tokens, _ in answers)
     return {
         **_head(turn, "chat.completion"),
@@ -174,10 +175,10 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
 
     said, begun, watches = 0, set[int](), [turn.watch() for _ in turn.requests]
     role = {"role": "assistant", "content": ""}
-    if turn.ready is not None:
-        yield {**chunk(0, role), **_notes(turn, [])}
-        yield chunk(0, {"content": turn.ready})
-        yield chunk(0, {}, "stop")
+    for number in range(turn.wanted if turn.ready is not None else 0):
+        yield {**chunk(number, role), **_notes(turn, [])}
+        yield chunk(number, {"content": turn.ready or ""})
+        yield chunk(number, {}, "stop")
     async with aclosing(_beside(turn, watches)) as pieces:
         async for number, piece in pieces:
             if number not in begun:
