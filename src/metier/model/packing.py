@@ -27,26 +27,31 @@ class Product(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        weight_OI = torch.cat([layer.weight.detach() for layer in layers])
-        self._laid: Tensor = _OPS._reorder_linear_weight(weight_OI)
-        self._sizes = [layer.out_features for layer in layers]
+        weights = [layer.weight.detach() for layer in layers]
+        self._laid: Tensor = _OPS._reorder_linear_weight(_beside(weights))
+        self._sizes = [*map(len, weights)]
         self._bias: Tensor | None = None
         if layers[0].bias is not None:
-            self._bias = torch.cat([layer.bias.detach() for layer in layers])
-        self._said: tuple[Tensor, Sequence[Tensor]] | None = None
+            self._bias = _beside([layer.bias.detach() for layer in layers])
+        self._said: tuple[Tensor, dict[int, Tensor]] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         output: Tensor = _OPS._linear_pointwise(input, self._laid, self._bias, "none", [], "")
         return output
 
     def of(self, input: Tensor, place: int) -> Tensor:
-        """The outputs of one of the layers. Whoever asks first has all computed; the last one lets go of them."""
-        if self._said is None or self._said[0] is not input:
-            self._said = input, self(input).split(self._sizes, dim=-1)
-        output: Tensor = self._said[1][place]
-        if place == len(self._sizes) - 1:
+        """The outputs of one of the layers, once: whoever asks first has all computed, the last one leaves nothing."""
+        if self._said is None or self._said[0] is not input or place not in self._said[1]:
+            self._said = input, dict(enumerate(self(input).split(self._sizes, dim=-1)))
+        output: Tensor = self._said[1].pop(place)
+        if not self._said[1]:
             self._said = None
         return output
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """One behind the other; one alone as it is, for a head's copy would be half a gigabyte."""
+    return torch.cat([*parts]) if len(parts) > 1 else parts[0].contiguous()
 
 
 class Packed(nn.Linear):
@@ -78,7 +83,7 @@ def pack_weights(network: nn.Module) -> None:
             product, begin = Product([*layers.values()]), 0
             for place, (name, layer) in enumerate(layers.items()):
                 parent.set_submodule(name, Packed(layer, product, place, begin))
-                begin += layer.out_features
+                begin += len(layer.weight)
 
 
 def _together(parent: nn.Module) -> Iterator[Mapping[str, nn.Linear]]:

@@ -112,9 +112,11 @@ class Likelihoods(Answer):
 
 
 class Words(Answer):
+    """A fixed text is a refusal where JSON was asked for."""
+
     role: Literal["assistant"]
-    content: str
-    refusal: None
+    content: str | None
+    refusal: str | None
 
 
 class ChatChoice(Answer):

@@ -46,12 +46,16 @@ Closed = tuple[Item, list[Example]]
 
 @dataclass(frozen=True)
 class Turn:
-    """What is going to be answered: words that are `ready`, as often as wanted, or requests, one an answer."""
+    """What is going to be answered: words that are `ready`, as often as wanted, or requests, one an answer.
+
+    Whoever wants JSON has it `parsed`, and is told other words as a refusal.
+    """
 
     id: str
     model: str
     created: int
     wanted: int = 1
+    parsed: bool = False
     target: Target | None = None
     prompt_tokens: int = 0
     ready: str | None = None
@@ -63,7 +67,8 @@ class Turn:
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
-    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()), body.n or 1)
+    parsed = not isinstance(body.response_format, AsText | None)
+    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()), body.n or 1, parsed)
     target, topics, notes, said = await desk.aside(tenant, _before, desk, body)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
@@ -84,13 +89,13 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], d
     """
     messages, notes, lesson = body.turns, dict[str, Any](), desk.lessons.now
     target: Target | None
-    if body.model == AUTO:
+    chosen = body.model != AUTO or bool(body.domain)
+    if chosen:
+        target = desk.target(body.model, body.domain, talks=True)
+    else:
         target, routed = desk.send(messages[-1].content, lesson)
         notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4)}
-    else:
-        target = desk.target(body.model, body.domain, talks=True)
     target = desk.untuned(target) if target and body.untuned else target
-    chosen = body.model != AUTO
     among = () if chosen else lesson.topics
     topics = (target.topics if target else ()) or among
     said = desk.care.first(messages, topics, among, talks=_talks(body, target))
@@ -177,7 +182,7 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
     role = {"role": "assistant", "content": ""}
     for number in range(turn.wanted if turn.ready is not None else 0):
         yield {**chunk(number, role), **_notes(turn, [])}
-        yield chunk(number, {"content": turn.ready or ""})
+        yield chunk(number, {"refusal" if turn.parsed else "content": turn.ready or ""})
         yield chunk(number, {}, "stop")
     async with aclosing(_beside(turn, watches)) as pieces:
         async for number, piece in pieces:
@@ -264,7 +269,9 @@ def _notes(turn: Turn, watches: Sequence[Watch]) -> dict[str, Any]:
 
 
 def _choice(turn: Turn, number: int, text: str, tokens: Sequence[Token], finish: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None}
+    refused = turn.parsed and turn.ready is not None
+    said = {"content": None, "refusal": text} if refused else {"content": text, "refusal": None}
+    message = {"role": "assistant", **said}
     return {"index": number, "message": message, "logprobs": _logprobs(turn, tokens), "finish_reason": finish}
 
 

@@ -133,10 +133,15 @@ class Desk:
         return [*([AUTO] if self.dispatch else []), *self.targets]
 
     def target(self, model: str, domain: str | None = None, *, talks: bool = False) -> Target:
-        """Where it `talks`, `auto` could have been named as well.
+        """Where it `talks`, `auto` could have been named as well, and is answered by whoever knows the domain.
 
         Raises `Refusal` for a model, or a domain of it, that is not served.
         """
+        if model == AUTO and talks and domain and self.dispatch:
+            if expert := self.expert(domain):
+                return expert
+            problem, names = f"domain: no served run learned {domain!r}", ", ".join(self.dispatch.router.domains)
+            raise Refusal(400, problem, f"choose from {names}, or leave it out", param="domain")
         targets = self.targets
         if model not in targets:
             raise self._unserved(model, talks=talks)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 from traceback import format_tb
 from typing import Any
 
@@ -16,6 +17,8 @@ from starlette.exceptions import HTTPException
 from metier.errors import MetierError
 from metier.inference.worker import FullError, StoppedError
 
+_OWN = re.compile(r"([\w.]+): (.*)", re.DOTALL)  # a key that a fault names itself
+_NO_OBJECT = ("model_attributes_type", "missing", "dict_type")  # of a body as a whole
 _log = logging.getLogger("metier")
 _AGAIN = {"Retry-After": "1"}
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -82,13 +85,16 @@ def _first(error: RequestValidationError) -> tuple[str | None, str]:
     """Which key is at fault, and all that is said."""
     found = []
     for detail in _likeliest(error.errors()):
-        place = ".".join(str(part) for part in detail["loc"][1:] if not _is_branch(part))
+        parts = (str(part) for part in detail["loc"][1:] if not _is_branch(part))
+        place = ".".join(part for part, _ in groupby(parts))  # a union's tag that is also the name of its key
         if detail["type"] == "json_invalid":
             return None, f"the body is not JSON: {detail['ctx']['error']}"
+        if not place and detail["type"] in _NO_OBJECT:
+            return None, "the body is no JSON object; send one, with Content-Type: application/json"
         if detail["type"] == "value_error":
             text = str(detail["ctx"]["error"])
-            own, _, problem = text.partition(": ")
-            place = f"{place}.{own}" if place else own
+            own, problem = named.groups() if (named := _OWN.fullmatch(text)) else ("", text)
+            place = ".".join(filter(None, (place, own)))
         else:
             problem = detail["msg"][:1].lower() + detail["msg"][1:]
         found.append((place, problem))
@@ -103,7 +109,7 @@ def _likeliest(faults: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
     """
 
     def unlike(own: Sequence[Mapping[str, Any]]) -> tuple[bool, int, int]:
-        strange = any(each["type"].endswith("_type") for each in own)
+        strange = any(each["type"].endswith(("_type", "literal_error")) for each in own)
         return strange, -max(len(each["loc"]) for each in own), len(own)
 
     fields: dict[tuple[Any, ...], dict[Any, list[Mapping[str, Any]]]] = {}
@@ -117,4 +123,4 @@ def _likeliest(faults: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
 
 def _is_branch(part: int | str) -> bool:
     """Whether a part of a place is pydantic's name for one branch of a union, and nobody's key."""
-    return isinstance(part, str) and part.startswith(("constrained-", "list["))
+    return isinstance(part, str) and part.startswith(("constrained-", "list[", "literal[", "[key"))

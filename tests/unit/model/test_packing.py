@@ -87,6 +87,19 @@ def test_layers_that_read_the_same_are_one_product_and_answer_the_same_to_the_bi
 
 
 @torch.no_grad()
+def test_outputs_are_handed_out_once_in_any_order() -> None:
+    """Whoever doubles them in place, and asks again, is not handed what was doubled."""
+    made, x = Attending(bias=False).bfloat16().eval(), torch.randn(2, 40).bfloat16()
+    expected = made(x, x)[:3]
+    pack_weights(made)
+    made.q_proj(x).mul_(2)
+    assert torch.equal(made.q_proj(x), expected[0])
+    assert torch.equal(made.v_proj(x), expected[2])
+    assert torch.equal(made.k_proj(x), expected[1])
+    assert made.q_proj.product._said is None
+
+
+@torch.no_grad()
 def test_layers_that_differ_in_format_or_are_not_all_there_are_products_of_their_own() -> None:
     made = Attending(bias=False).bfloat16().eval()
     made.v_proj = made.v_proj.float()
