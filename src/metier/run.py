@@ -124,6 +124,12 @@ class Run:
             raise RunError(f"{self.directory}: is not finished ({self.status})", hint)
         return self
 
+    def answering(self) -> Run:
+        """Itself; raises `RunError` where it is not finished, or nobody can talk with it."""
+        if self.finished().why_shut:
+            raise RunError(f"{self.directory}: cannot be served: {self.why_shut}", "choose a run from `metier runs`")
+        return self
+
     def locked(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """For one process to write in it; another one waits or is refused with a `RunError`."""
         return locked(self.directory / "lock", wait=wait)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.request import Request as UrlRequest
 from urllib.request import urlopen
 
 import openai
@@ -433,8 +434,47 @@ def test_who_wants_a_person_gets_a_ticket(client: openai.OpenAI) -> None:
     assert ticket["mood"] == "person"
     assert "jo@mail.org" not in json.dumps(ticket)
     client.post(f"/tickets/{number}/take", cast_to=object)
-    with pytest.raises(openai.BadRequestError, match="is taken already"):
+    with pytest.raises(openai.ConflictError, match="is taken already"):
         client.post(f"/tickets/{number}/take", cast_to=object)
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.post("/tickets/999999/take", cast_to=object)
+
+
+def test_a_fixed_text_is_a_refusal_to_whoever_parses_json(client: openai.OpenAI) -> None:
+    how: Any = {"model": "small/help", "messages": asked("my card is 4111 1111 1111 1111")}
+    schema = {"name": "x", "schema": {"type": "object"}}
+    how["response_format"] = {"type": "json_schema", "json_schema": schema}
+    said = client.chat.completions.create(**how).choices[0].message
+    assert said.content is None
+    assert "card number" in (said.refusal or "")
+    chunks = [*client.chat.completions.create(**how, stream=True)]
+    assert "".join(each.choices[0].delta.refusal or "" for each in chunks if each.choices) == said.refusal
+
+
+def test_auto_takes_a_domain_that_is_named(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="auto", messages=asked("how do I open it?"), max_tokens=2, extra_body={"domain": "help"}
+    )
+    assert notes(answer)["domain"] == "help"
+    assert "route" not in notes(answer)
+    with pytest.raises(openai.BadRequestError, match="no served run learned 'cooking'"):
+        client.chat.completions.create(model="auto", messages=asked("how?"), extra_body={"domain": "cooking"})
+
+
+def test_head_is_answered_as_get_without_a_body(url: str) -> None:
+    with urlopen(UrlRequest(f"{url}/health", method="HEAD")) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
+
+
+def test_bytes_of_tokens_are_those_of_the_text(client: openai.OpenAI) -> None:
+    text = "Größe ok 🙂"
+    found: Any = client.completions.create(model="base", prompt=text, echo=True, max_tokens=0, logprobs=3).choices[0]
+    assert found.logprobs.text_offset == sorted(found.logprobs.text_offset)
+    place = found.logprobs.tokens.index("e")
+    assert found.logprobs.text_offset[place] == text.index("e")
+    assert all(len(each) == 3 for each in found.logprobs.top_logprobs[1:])
+    streamed = [*client.completions.create(model="base", prompt=text, max_tokens=0, stream=True)]
+    assert [each.choices[0].finish_reason for each in streamed if each.choices] == ["length"]
 
 
 def test_a_correction_comes_back_as_a_row(client: openai.OpenAI, home: Path, runs: dict[str, Run]) -> None:

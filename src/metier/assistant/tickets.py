@@ -25,6 +25,14 @@ _HANDED = "I am handing this over to a colleague, who will read what was said he
 _TOLD = re.compile(re.escape(_HANDED).replace(r"\{id\}", r"(\d{1,18})").replace(r"\{code\}", "([0-9a-f]+)") + r"\s*$")
 
 
+class AbsentError(MetierError):
+    """There is no such ticket."""
+
+
+class MovedError(MetierError):
+    """Somebody was faster."""
+
+
 @dataclass(frozen=True)
 class Told:
     """A ticket that was told to whom it is about: its number, its code, and how many turns had been said before."""
@@ -116,16 +124,16 @@ class Tickets:
             return [_ticket(row) for row in rows]
 
     def one(self, number: int) -> Ticket:
-        """Raises `MetierError` where there is no such ticket."""
+        """Raises `AbsentError` where there is no such ticket."""
         with self._store.connected() as connection:
             return _one(connection, number)
 
     def take(self, number: int, by: str) -> Ticket:
-        """For one person: of two who take it at once, one gets a `MetierError` that names the other."""
+        """For one person: of two who take it at once, one gets a `MovedError` that names the other."""
         return self._move(number, ("open",), "taken", {"taken": utc_now(), "taken_by": by})
 
     def close(self, number: int, note: str = "") -> Ticket:
-        """Done with, taken or not. Raises `MetierError` where it is closed already."""
+        """Done with, taken or not. Raises `MovedError` where it is closed already."""
         note = self._store.masking(note)
         return self._move(number, ("open", "taken"), "closed", {"closed": utc_now(), "note": note})
 
@@ -134,7 +142,7 @@ class Tickets:
             ticket = _one(connection, number)
             if ticket.state not in of:
                 whose = f" by {ticket.taken_by}" if ticket.state == "taken" else ""
-                raise MetierError(f"ticket {number}: is {ticket.state} already{whose}", "choose another one")
+                raise MovedError(f"ticket {number}: is {ticket.state} already{whose}", "choose another one")
             columns = ", ".join(f"{name} = ?" for name in values)
             sql = f"UPDATE ticket SET state = ?, {columns} WHERE id = ?"
             connection.execute(sql, (to, *values.values(), number))
@@ -180,7 +188,7 @@ def _shortened(text: str, limit: int) -> str:
 def _one(connection: sqlite3.Connection, number: int) -> Ticket:
     row = connection.execute("SELECT * FROM ticket WHERE id = ?", (number,)).fetchone()
     if row is None:
-        raise MetierError(f"ticket {number}: does not exist", "list the tickets there are")
+        raise AbsentError(f"ticket {number}: does not exist", "list the tickets there are")
     return _ticket(row)
 
 

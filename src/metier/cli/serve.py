@@ -73,16 +73,17 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     if not runs:
         raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
     spin(20_000)  # longer than it takes to begin the next product; the engine yields to others
+    from metier.run import Run
+
+    opened, elsewhere = [Run.open(each).answering() for each in runs], _elsewhere(plan)
     from metier.assistant.safety import Safety
     from metier.inference.voices import Voices
-    from metier.run import Run
     from metier.web.serve import Address, assert_free, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_safe(address, known)
     assert_free(address)
-    opened, elsewhere = [Run.open(each).finished() for each in runs], _elsewhere(plan)
-    say("learning what emergencies and moods sound like: most of a minute the first time, kept from then on")
+    say("reading what emergencies and moods sound like; the first time it is learned, in most of a minute")
     rules, voices = Safety.open(safety), Voices(offline=offline, listen=Progress())
     _add(voices, opened, elsewhere)
     desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
@@ -159,7 +160,9 @@ def _care(safety: Safety) -> Care:
 def _introduce(desk: Desk, safety: Safety) -> None:
     """Say what safety covers, and who is served."""
     domains = dict.fromkeys(domain for voice in desk.voices.all.values() for domain in voice.learned)
-    medical = ", ".join(filter(safety.is_medical, domains)) or "none"
+    medical, banking = (", ".join(filter(each, domains)) or "none" for each in (safety.is_medical, safety.is_banking))
     say(f"safety knows {', '.join(safety.languages)} alone: emergencies in other languages are not recognised")
-    say(f"taken for medical by name: {medical}; a --safety file tells others under [domains]")
+    say(f"taken for medical: {medical}; for banking: {banking}; a --safety file tells others under [domains]")
+    if strange := [name for name in safety.rules.domains if name not in domains]:
+        say(f"warning: [domains] of your safety file names {', '.join(strange)}: no served run learned that")
     say(f"models: {', '.join(desk.names)}")

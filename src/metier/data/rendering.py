@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from metier.data.items import Item, Message
+from metier.data.pieces import Pieces
 from metier.errors import ModelError
 from metier.files import digest
 from metier.trees import Example
@@ -74,6 +75,7 @@ class Renderer:
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._backend.no_truncation()  # some tokenizers are saved so that they cut
         self._backend.no_padding()
+        self.written = Pieces(self._backend)
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         # phi-2 adds runs of spaces: what people write by chance controls nothing, unless, as ChatGLM's sop, the
         # template writes it too.

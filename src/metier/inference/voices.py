@@ -209,8 +209,7 @@ class Voices:
     def _assert_free(self, run: Run, name: str) -> None:
         if name in self._voices:
             raise MetierError(f"{name}: is served already", "give it another name, or unload that one first")
-        if run.finished().why_shut:
-            raise MetierError(f"{run.directory}: cannot be served: {run.why_shut}", "choose a run from `metier runs`")
+        run.answering()
 
     def _voice(self, run: Run, name: str, ground: Ground, adapter: str) -> Voice:
         voice = Voice(

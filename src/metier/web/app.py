@@ -216,7 +216,7 @@ def _tokens(target: Target, body: TokenizeBody) -> list[int]:
     renderer = target.voice.ground.renderer
     if body.prompt is None:
         return renderer.prompt_ids(read(target, [each.message for each in body.messages or ()]).asked)
-    assert_short(target, len(body.prompt))
+    assert_short(target, len(body.prompt), "prompt")
     return renderer.raw_ids(body.prompt)
 
 

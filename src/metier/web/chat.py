@@ -294,6 +294,14 @@ def _logprobs(turn: Turn, tokens: Sequence[Token | None]) -> dict[str, Any] | No
 
 
 def _likely(renderer: Renderer, token: int, logprob: float | None) -> dict[str, Any]:
-    (text,) = renderer.spelled([token])
+    written = renderer.written(token)
     known = logprob if logprob is not None and math.isfinite(logprob) else -9999.0  # as OpenAI has it
-    return {"token": text, "logprob": known, "bytes": [*text.encode()]}
+    return {"token": spelled(written), "logprob": known, "bytes": [*written]}
+
+
+def spelled(written: bytes) -> str:
+    """A token as OpenAI spells it: one that is a part of a character by its bytes."""
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in written)

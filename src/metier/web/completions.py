@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +14,13 @@ from typing import Any
 from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
-from metier.web.chat import usage
+from metier.web.chat import spelled, usage
 from metier.web.desk import Target, Token, apart, assert_short, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
+
+Spoken = tuple[str, list[Token], str]
+"""A text, its tokens, and why it ended, "" where it goes on."""
 
 _TAIL = 8  # tokens that decide how the next one is written
 
@@ -41,7 +45,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     if count > most:  # said before any of them is read
         raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     prompts = _prompts(target, several)
-    how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs}
+    how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs, "param": "prompt"}
     requests = [
         apart(request_of(target, prompt, body.most or 1, **how), number)
         for prompt in prompts
@@ -58,7 +62,7 @@ async def whole(asked: Continued) -> dict[str, Any]:
     given = await _given(asked)
     answers = await together(_collected(asked, request) for request in asked.requests)
     count = len(asked.requests) // len(asked.prompts)
-    choices = [_choice(asked, place, given[place // count], *answer) for place, answer in enumerate(answers)]
+    choices = [_choice(asked, place, given[place // count], answer) for place, answer in enumerate(answers)]
     said = sum(len(tokens) for _, tokens, _ in answers)
     return {**_head(asked), "choices": choices, "usage": usage(sum(map(len, asked.prompts)), said)}
 
@@ -69,20 +73,20 @@ async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
     for place, request in enumerate(asked.requests):
         front = given[place // count]
         if asked.body.max_tokens == 0:
-            if front:
-                yield {**_head(asked), "choices": [_choice(asked, place, front, "", [], None)]}
+            yield {**_head(asked), "choices": [_choice(asked, place, front, ("", [], "length"))]}
             continue
+        told = 0
         async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
             said += piece.token is not None
             if front or piece.text or piece.finish:
                 tokens = [piece.token] if piece.token else []
-                choice = _choice(asked, place, front, piece.text, tokens, piece.finish or None)
+                choice = _choice(asked, place, front, (piece.text, tokens, piece.finish), told)
                 yield {**_head(asked), "choices": [choice]}
-                front = []
+                front, told = [], told + len(choice["text"])
     yield {**_head(asked), "choices": [], "usage": usage(sum(map(len, asked.prompts)), said)}
 
 
-async def _collected(asked: Continued, request: Request) -> tuple[str, list[Token], str]:
+async def _collected(asked: Continued, request: Request) -> Spoken:
     if asked.body.max_tokens == 0:
         return "", [], "length"
     return await collected(speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)))
@@ -91,7 +95,7 @@ async def _collected(asked: Continued, request: Request) -> tuple[str, list[Toke
 def _spoken(asked: Continued, prompt: Sequence[int]) -> Decode:
     """Text that goes on where the prompt ended: some tokenizers drop a space that nothing stands in front of."""
     spoken, tail = partial(asked.target.voice.ground.renderer.spoken, shown=False), prompt[-_TAIL:]
-    front = len(spoken(tail))
+    front = len(spoken(tail).rstrip("\ufffd"))  # a character that the prompt began is said whole
     return lambda tokens: spoken([*tail, *tokens])[front:]
 
 
@@ -110,7 +114,7 @@ def _prompts(target: Target, several: Sequence[Any]) -> list[tuple[int, ...]]:
     """Of texts, or lists of ids. Text never becomes a control token; ids are taken as they are."""
     renderer, size = target.voice.ground.renderer, target.voice.ground.vocabulary
     for each in several:
-        assert_short(target, len(each))
+        assert_short(target, len(each), "prompt")
     prompts = [tuple(renderer.raw_ids(each)) if isinstance(each, str) else tuple(each) for each in several]
     for prompt in prompts:
         if not prompt:
@@ -124,26 +128,27 @@ def _head(asked: Continued) -> dict[str, Any]:
     return {"id": asked.id, "object": "text_completion", "created": asked.created, "model": asked.body.model}
 
 
-def _choice(
-    asked: Continued, place: int, given: Sequence[Read], text: str, tokens: Sequence[Token], finish: str | None
-) -> dict[str, Any]:
-    """`given` are the prompt's tokens where they are told too."""
-    renderer = asked.target.voice.ground.renderer
-    said = [Read(each.id, each.logprob, tuple(each.top)) for each in tokens]
-    logprobs = None if asked.body.logprobs is None else _logprobs(renderer, [*given, *said])
+def _choice(asked: Continued, place: int, given: Sequence[Read], said: Spoken, begin: int = 0) -> dict[str, Any]:
+    """`given` are the prompt's tokens where they are told too; `begin` characters were told before."""
+    renderer, (text, tokens, finish) = asked.target.voice.ground.renderer, said
+    reads = [*given, *(Read(each.id, each.logprob, tuple(each.top)) for each in tokens)]
+    logprobs = None if asked.body.logprobs is None else _logprobs(renderer, reads, begin)
     front = renderer.spoken([each.token for each in given])
-    return {"index": place, "text": front + text, "logprobs": logprobs, "finish_reason": finish}
+    return {"index": place, "text": front + text, "logprobs": logprobs, "finish_reason": finish or None}
 
 
-def _logprobs(renderer: Renderer, tokens: Sequence[Read]) -> dict[str, Any]:
-    """OpenAI's older form: four lists side by side."""
-    spelled = [renderer.spelled([each.token])[0] for each in tokens]
-    ends = [0]
-    for text in spelled:
-        ends.append(ends[-1] + len(text))
+def _logprobs(renderer: Renderer, tokens: Sequence[Read], begin: int) -> dict[str, Any]:
+    """OpenAI's older form: four lists side by side; the text so far has `begin` characters."""
+    text, offsets = getincrementaldecoder("utf-8")("replace"), [begin]
+    for each in tokens:
+        offsets.append(offsets[-1] + len(text.decode(renderer.written(each.token))))
     top = [
-        None if each.logprob is None else {renderer.spelled([token])[0]: value for token, value in each.top}
+        None if each.logprob is None else {spelled(renderer.written(token)): value for token, value in each.top}
         for each in tokens
     ]
-    logprobs = [each.logprob for each in tokens]
-    return {"tokens": spelled, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": ends[:-1]}
+    return {
+        "tokens": [spelled(renderer.written(each.token)) for each in tokens],
+        "token_logprobs": [each.logprob for each in tokens],
+        "top_logprobs": top,
+        "text_offset": offsets[:-1],
+    }

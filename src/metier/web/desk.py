@@ -214,16 +214,17 @@ def read(target: Target, messages: Sequence[Message]) -> Item:
     return target.voice.shown(item)
 
 
-def assert_short(target: Target, characters: int) -> None:
+def assert_short(target: Target, characters: int, param: str = "messages") -> None:
     """Raises `Refusal` for what has more tokens than are read, however long each is, before they are counted."""
     ground = target.voice.ground
     if characters > ground.context * ground.renderer.longest:
-        raise _too_long(target, f"more than {ground.context}")
+        raise _too_long(target, f"more than {ground.context}", param)
 
 
-def _too_long(target: Target, tokens: str) -> Refusal:
-    problem = f"the conversation has {tokens} tokens; {target.voice.name} reads {target.voice.ground.context}"
-    return Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
+def _too_long(target: Target, tokens: str, param: str) -> Refusal:
+    what = "the conversation" if param == "messages" else "the prompt"
+    problem = f"{what} has {tokens} tokens; {target.voice.name} reads {target.voice.ground.context}"
+    return Refusal(400, problem, "shorten it", param=param, code="context_length_exceeded")
 
 
 def shown(target: Target, item: Item) -> dict[str, Any]:
@@ -235,7 +236,14 @@ def shown(target: Target, item: Item) -> dict[str, Any]:
 
 
 def request_of(
-    target: Target, prompt: Sequence[int], most: int | None, *, tenant: str, sampling: Sampling, **how: Any
+    target: Target,
+    prompt: Sequence[int],
+    most: int | None,
+    *,
+    tenant: str,
+    sampling: Sampling,
+    param: str = "messages",
+    **how: Any,
 ) -> Request:
     """Raises `Refusal` where nothing fits behind the prompt, or a rule names no token."""
     voice, ground = target.voice, target.voice.ground
@@ -244,7 +252,7 @@ def request_of(
         raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
     room = ground.context - len(prompt)
     if room < 1:
-        raise _too_long(target, str(len(prompt)))
+        raise _too_long(target, str(len(prompt)), param)
     length = min(most or voice.max_new_tokens, room, max(ground.longest - len(prompt), voice.max_new_tokens))
     own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
     return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from metier.assistant.tickets import AbsentError, MovedError
 from metier.errors import MetierError
 from metier.inference.worker import FullError, StoppedError
 
@@ -45,6 +46,10 @@ def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
             return error.status, error_object(error.status, whole(error), error.param, error.code), headers
         case FullError() | StoppedError():
             return 503, error_object(503, whole(error), code="overloaded"), _AGAIN
+        case AbsentError():
+            return 404, error_object(404, whole(error), "number"), {}
+        case MovedError():
+            return 409, error_object(409, whole(error), "number"), {}
         case MetierError():
             return 400, error_object(400, whole(error)), {}
     # Where it was raised, and of what kind; not its text, in which may stand what somebody asked.

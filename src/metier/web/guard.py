@@ -71,8 +71,11 @@ class Guard:
         key = bearer(scope["headers"])
         caller = self._keys.caller(key)
         if caller is None and not _public(scope):
-            await _answer(send, 401, _STRANGE_KEY if key else _NO_KEY, {"WWW-Authenticate": "Bearer"})
+            told, code = (_STRANGE_KEY, "invalid_api_key") if key else (_NO_KEY, None)
+            await _answer(send, 401, told, {"WWW-Authenticate": "Bearer"}, code)
             return
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _headed(send)
         await self._limited(caller or Caller("", "user"), scope, receive, send)
 
     def _refused(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, Mapping[str, str]] | None:
@@ -163,6 +166,16 @@ class _TooMuchError(HTTPException):
         super().__init__(status, problem, {"Connection": "close"} if status == 408 else None)
 
 
+def _headed(send: Send) -> Send:
+    """What GET would be answered, without its body."""
+
+    async def headed(message: Message) -> None:
+        bare = {"body": b""} if message["type"] == "http.response.body" else {}
+        await send({**message, **bare})
+
+    return headed
+
+
 def _allowed(headers: Mapping[str, str]) -> Mapping[str, str]:
     """What a page that may ask is told beforehand: clients have headers of their own, such as x-stainless-os."""
     asked = headers.get("access-control-request-headers", _ASKED)
@@ -175,8 +188,8 @@ def _public(scope: Scope) -> bool:
     return path in ("/", "/health") or path.startswith("/page/")
 
 
-async def _answer(send: Send, status: int, problem: str, headers: Mapping[str, str]) -> None:
-    body: Any = b"" if status == 204 else json.dumps(error_object(status, problem)).encode()
+async def _answer(send: Send, status: int, problem: str, headers: Mapping[str, str], code: str | None = None) -> None:
+    body: Any = b"" if status == 204 else json.dumps(error_object(status, problem, code=code)).encode()
     kind = [] if status == 204 else [(b"content-type", b"application/json")]
     told = [*kind, (b"content-length", str(len(body)).encode())]
     told += [(name.lower().encode(), value.encode()) for name, value in headers.items()]

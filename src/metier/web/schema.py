@@ -102,7 +102,7 @@ class Rules(Body):
     model: Name
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Share | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=-1, description="0 or -1: any token")] | None = None
     min_p: Share | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
@@ -124,6 +124,8 @@ class Rules(Body):
             for name in Sampling.__dataclass_fields__
             if name != "bias" and (value := getattr(self, name)) is not None
         }
+        if given.get("top_k") == -1:  # vLLM's word for none
+            del given["top_k"]
         return Sampling(**given, bias={int(token): more for token, more in (self.logit_bias or {}).items()})
 
     @property
@@ -145,13 +147,14 @@ class ChatBody(Rules):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = None
+    tool_choice: Any = None
     functions: list[Any] | None = None
     domain: Annotated[str, Field(max_length=100)] | None = Field(None, description="of a model that has several")
     untuned: bool | None = Field(False, description="by the model's base, asked as the model is")
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> ChatBody:
-        if self.tools or self.functions:
+        if (self.tools and self.tool_choice != "none") or self.functions:
             raise ValueError("tools: calls of tools are not answered here; leave tools out")
         if self.messages[-1].role != "user":
             raise ValueError(f"messages: the last one is the {self.messages[-1].role}'s own; end with a user's")
@@ -217,11 +220,18 @@ class TokenizeBody(Body):
 class LoadBody(Body):
     """A run to be served from now on."""
 
-    run: Name
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    run: Annotated[Name, Field(validation_alias=AliasChoices("run", "lora_path"), description="also as lora_path")]
+    name: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            validation_alias=AliasChoices("name", "lora_name"),
+            description="also as lora_name",
+        ),
+    ] = None
 
 
 class UnloadBody(Body):
     """A run that is served no more."""
 
-    name: Name
+    name: Annotated[Name, Field(validation_alias=AliasChoices("name", "lora_name"), description="also as lora_name")]

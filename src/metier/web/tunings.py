@@ -15,6 +15,7 @@ from metier.web import answers
 from metier.web.answers import told
 from metier.web.callers import Admin
 from metier.web.desk import Desk
+from metier.web.failures import Refusal
 from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
 from metier.web.keys import Caller
@@ -170,6 +171,8 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
 
 def _page(found: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
     names = [each["id"] for each in found]
-    first = names.index(after) + 1 if after in names else 0
+    if after is not None and after not in names:
+        raise Refusal(400, f"after: there is no {after!r} here", "leave it out to begin", param="after")
+    first = names.index(after) + 1 if after is not None else 0
     page = found[first : first + limit]
     return {"object": "list", "data": page, "has_more": first + limit < len(found)}

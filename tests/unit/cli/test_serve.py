@@ -16,7 +16,7 @@ def test_it_is_told_which_domains_are_taken_for_medical(capsys: pytest.CaptureFi
     voices: Any = SimpleNamespace(all={"care": SimpleNamespace(learned=("my-clinic", "selfcare"))})
     served = SimpleNamespace(voices=voices, names=["care"])
     _introduce(cast(Desk, served), Safety.open())
-    assert "taken for medical by name: my-clinic;" in capsys.readouterr().err
+    assert "taken for medical: my-clinic; for banking: none;" in capsys.readouterr().err
 
 
 def test_what_is_tuned_is_learned_of_as_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
