@@ -343,3 +343,13 @@ def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_se
     found = told(safety, f"{before} my dad is not breathing", "banking", unanswered=[before] * 50, answered=before)
     assert found.kind == "emergency"
     assert time.perf_counter() - begun < 3
+
+
+@pytest.mark.parametrize("said", ["i can't get the wheel off", "my password is Blue42sky and i can't get in"])
+def test_what_will_not_come_off_or_open_is_no_emergency(safety: Safety, said: str) -> None:
+    assert safety.before(said, "shop") is None
+
+
+@pytest.mark.parametrize("said", ["gas smell in my house", "it smells like gas in the kitchen"])
+def test_gas_in_a_house_is_one(safety: Safety, said: str) -> None:
+    assert told(safety, said, "shop").kind == "emergency"
