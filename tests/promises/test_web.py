@@ -282,7 +282,7 @@ def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.O
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "text": ""}]}]},
             openai.BadRequestError,
-            r" - messages\.0\.content\.0\.type: 'image_url' is not read here, text alone; leave",
+            r" - messages\.0\.content\.0\.type: 'image_url' is not read here, 'text', 'refusal' alone",
         ),
         (
             {"messages": [*asked("so?"), {"role": "tool", "tool_call_id": "1", "content": "x"}, *asked("and?")]},

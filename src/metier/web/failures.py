@@ -100,6 +100,9 @@ def _first(error: RequestValidationError) -> tuple[str | None, str]:
             text = str(detail["ctx"]["error"])
             own, problem = named.groups() if (named := _OWN.fullmatch(text)) else ("", text)
             place = ".".join(filter(None, (place, own)))
+        elif detail["type"].startswith("union_tag_"):
+            known, tag = detail["ctx"].get("expected_tags", ""), detail["ctx"].get("tag")
+            place, problem = f"{place}.type", f"{tag!r} is not read here, {known} alone" if tag else "field required"
         else:
             problem = detail["msg"][:1].lower() + detail["msg"][1:]
         found.append((place, problem))

@@ -26,24 +26,29 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
 
 
-class Part(Body):
+class TextPart(Body):
     """A piece of a message's content."""
 
-    type: Annotated[str, Field(max_length=100, json_schema_extra={"enum": ["text", "refusal"]})]
-    text: Text | None = None
-    refusal: Text | None = None
-
-    @model_validator(mode="after")
-    def _is_text(self) -> Part:
-        if self.type not in ("text", "refusal"):
-            raise ValueError(f"type: {self.type!r} is not read here, text alone; leave this part out")
-        if self.said is None:
-            raise ValueError(f"{self.type}: is missing; give the part's text")
-        return self
+    type: Literal["text"]
+    text: Text
 
     @property
-    def said(self) -> str | None:
-        return self.text if self.type == "text" else self.refusal
+    def said(self) -> str:
+        return self.text
+
+
+class RefusalPart(Body):
+    """An assistant's, where that is what it said."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+    @property
+    def said(self) -> str:
+        return self.refusal
+
+
+Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
 class Said(Body):
@@ -57,7 +62,7 @@ class Said(Body):
     def message(self) -> Message:
         refused = self.refusal if self.role == "assistant" else None
         said = (refused or "") if self.content is None else self.content
-        text = said if isinstance(said, str) else "".join(part.said or "" for part in said)
+        text = said if isinstance(said, str) else "".join(part.said for part in said)
         return Message("system" if self.role == "developer" else self.role, text)
 
 
