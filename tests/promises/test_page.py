@@ -148,7 +148,7 @@ def test_each_domain_answers_and_says_what_that_rests_on(tab: Tab, domain: str) 
     tab.choose("#model", domain)
     assert ask(tab, QUESTIONS[domain])
     told = basis(tab)
-    for each in (domain, "care", "held-out question", "base"):
+    for each in (domain, "care", "held-out question", "its base", "the classical baseline ("):
         assert each in told
     assert ("no diagnosis" in tab.text(".notice")) == (domain == "medical")
     shares = tab.run("[...document.querySelectorAll('.shares b')].map(each => parseInt(each.innerText))")
@@ -161,6 +161,24 @@ def test_auto_says_which_domain_it_chose(tab: Tab) -> None:
     for domain in ("banking", "finance"):
         ask(tab, QUESTIONS[domain])
         assert f"auto chose {domain}" in tab.text(".turn:last-child summary")
+
+
+def test_a_card_tells_how_a_run_did_beside_its_base_and_the_classical_baseline(tab: Tab) -> None:
+    cards = tab.run("[...document.querySelectorAll('#served button')].map(each => each.innerText)")
+    assert len(cards) == len(QUESTIONS)
+    for each in cards:
+        assert "its base" in each
+        assert "the classical baseline (" in each
+
+
+def test_where_auto_was_not_sure_the_base_that_answers_is_not_called_tuned(tab: Tab) -> None:
+    """The run that learned all domains answers here, so the page is told that it is the base."""
+    told = """import('/page/answer.js').then(({ Answer }) => {
+      const answer = new Answer({ model: 'auto', messages: [] });
+      answer.take({ metier: { run: 'nano', route: { domain: null, share: 0.2 } }, choices: [] });
+      return [answer.name.textContent, answer.node.classList.contains('tuned')];
+    })"""
+    assert tab.run(told) == ["Untuned base (auto was not sure)", False]
 
 
 def test_the_untuned_base_answers_beside_the_run(tab: Tab) -> None:
@@ -210,7 +228,6 @@ def test_a_corrected_answer_comes_back_as_a_training_row(tab: Tab, home: Path) -
     tab.choose("#model", "banking")
     said = ask(tab, QUESTIONS["banking"])
     tab.click(".thumb[aria-label='Bad answer']")
-    tab.run("document.querySelector('.correction textarea').select()")
     tab.type("I have blocked the card; a new one is on its way.")
     tab.click(".correction .main")
     tab.wait("document.querySelector('.opinion').innerText.includes('Kept')")

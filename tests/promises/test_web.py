@@ -21,6 +21,7 @@ from metier.assistant.feedback import Feedback
 from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
+from metier.figures import with_unit
 from metier.inference.voices import Limits, Voices
 from metier.run import Run
 from metier.web.care import Care
@@ -142,6 +143,12 @@ def test_models_tell_what_was_measured(client: openai.OpenAI, runs: dict[str, Ru
     assert score["verdict"] in ("better", "worse", "no difference shown")
     assert score["said"].startswith("accuracy ")
     assert [each["domain"] for each in models["small"]["scores"]] == ["mood", "help"]
+    classical = runs["small"].scores()["against"]["classical"]
+    for each, record in zip(models["small"]["scores"], classical["domains"], strict=True):
+        assert each["baseline"]["verdict"] == record["differences"][0]["verdict"]
+        theirs = Run(runs["small"].directory.parent / classical["run"]).scores()["domains"]
+        value = next(known["scores"][0]["value"] for known in theirs if known["domain"] == each["domain"])
+        assert each["baseline"]["said"].endswith(f"the classical baseline ({with_unit(each['metric'], value)})")
     assert models["small"]["untuned"] is True
     assert "scores" not in models["base"]
 

@@ -45,8 +45,18 @@ class Heldout(Answer):
     abstained: int
 
 
+class Baseline(Answer):
+    """The paired test's verdict against the classical baseline, and the same in words with the baseline's score."""
+
+    verdict: Literal["better", "worse", "no difference shown"]
+    said: str
+
+
 class Standing(Answer):
-    """A run's primary metric in one domain with its 95 % interval; verdict and difference are against its base."""
+    """A run's primary metric in one domain with its 95 % interval; verdict and difference are against its base.
+
+    `baseline` is null where the run was not compared with the classical baseline.
+    """
 
     domain: str
     metric: str
@@ -57,6 +67,7 @@ class Standing(Answer):
     said: str
     verdict: str | None
     difference: str | None
+    baseline: Baseline | None
 
 
 class Model(Answer):

@@ -2,6 +2,7 @@
 
 import { basis } from "./basis.js";
 import { el, share } from "./dom.js";
+import { isBase, model } from "./models.js";
 import { opinion } from "./opinion.js";
 
 const KINDS = { emergency: "Emergency", refusal: "Not passed on", language: "Language", declined: "Declined" };
@@ -39,11 +40,21 @@ export class Answer {
 
   take(event) {
     this.notes = { ...this.notes, ...event.metier };
+    this.head();
     const delta = event.choices[0]?.delta.content;
     if (event.choices[0]?.finish_reason === "length") this.long = true;
     if (!delta) return;
     this.text += delta;
     this.words.textContent = this.text.trimStart();
+  }
+
+  /** Where `auto` was not sure, the base itself answers, and nothing tuned. */
+  head() {
+    const { run, route } = this.notes;
+    const who = model(run);
+    if (this.asked.untuned || !who || !isBase(who)) return;
+    this.node.classList.replace("tuned", "untuned");
+    this.name.textContent = route && !route.domain ? "Untuned base (auto was not sure)" : "Untuned base";
   }
 
   /** All has come, or somebody stopped it. */

@@ -3,13 +3,21 @@
 import { el, facts, plural, share } from "./dom.js";
 import { model, scoreOf } from "./models.js";
 
-const WORDS = { better: "better than its base", worse: "worse than its base" };
+const WORDS = {
+  better: "better than its base",
+  worse: "worse than its base",
+  "no difference shown": "no difference shown to its base",
+};
+const KINDS = { better: "good", worse: "bad", "no difference shown": "even" };
 
 /** Whether a score is better than the base's, in the paired test's words. */
 export function verdict(score) {
-  if (!score.verdict) return null;
-  const kind = { better: "good", worse: "bad" }[score.verdict] ?? "even";
-  return el("span", { class: `chip ${kind}` }, WORDS[score.verdict] ?? "no difference to its base shown");
+  return score.verdict ? el("span", { class: `chip ${KINDS[score.verdict]}` }, WORDS[score.verdict]) : null;
+}
+
+/** Whether it is better than the classical baseline's: a run may beat its base and still be worse than that. */
+export function besideBaseline({ baseline }) {
+  return baseline ? el("span", { class: `chip ${KINDS[baseline.verdict]}` }, baseline.said) : null;
 }
 
 /** One line that is always seen, with all of it behind. */
@@ -23,7 +31,7 @@ export function basis({ notes, asked }) {
 /** How the run did in this domain, in a few words. */
 function standing({ run, domain }, { untuned }) {
   const score = untuned ? null : scoreOf(run, domain);
-  return score ? [score.said, WORDS[score.verdict]].filter(Boolean).join(", ") : null;
+  return score ? [score.said, WORDS[score.verdict], score.baseline?.said].filter(Boolean).join(", ") : null;
 }
 
 function origin(notes, asked) {
@@ -40,7 +48,8 @@ function origin(notes, asked) {
             {},
             `${score.said}, ${plural(score.n, "held-out question")} `,
             verdict(score),
-            score.difference ? ` ${score.difference}` : null,
+            score.difference ? ` ${score.difference} ` : null,
+            besideBaseline(score),
           )
         : null,
     ],

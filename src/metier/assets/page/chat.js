@@ -4,7 +4,7 @@ import { Answer } from "./answer.js";
 import { Refused, stream } from "./api.js";
 import { el, find, speak } from "./dom.js";
 import { AUTO, all, choices, hasUntuned, isRun, model, readModels } from "./models.js";
-import { verdict } from "./basis.js";
+import { besideBaseline, verdict } from "./basis.js";
 
 let said = []; // the conversation so far, as the API takes it
 let stopping = null; // ends what is being answered
@@ -86,6 +86,7 @@ function served(run, score) {
     el("span", { class: "soft" }, run.id),
     el("span", {}, score.said),
     verdict(score),
+    besideBaseline(score),
   ];
   return el("li", {}, el("button", { type: "button", onclick: take }, told));
 }

@@ -21,7 +21,9 @@ export function opinion(answer) {
   down.addEventListener("click", () => {
     form.hidden = !form.hidden;
     down.setAttribute("aria-expanded", String(!form.hidden));
-    if (!form.hidden) form.elements[0].focus();
+    if (form.hidden) return;
+    form.elements[0].focus();
+    form.elements[0].select?.(); // what is typed takes the wrong answer's place; a list of labels has no text
   });
   place.append(up, down, form);
   return place;
