@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metier.web.schema import ChatBody, CompletionBody, Said
+from metier.web.schema import ChatBody, CompletionBody, LoadBody, Said
 
 
 @pytest.mark.parametrize("wrap", [str, lambda stop: [stop]])
@@ -28,3 +28,13 @@ def test_parts_of_a_message_are_text_and_others_are_named() -> None:
     for part, told in ((image, "'image_url'"), ({"type": "text"}, "Field required")):
         with pytest.raises(ValidationError, match=told):
             Said.model_validate({"role": "user", "content": [part]})
+
+
+def test_words_of_other_servers_mean_the_same() -> None:
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}
+    said = ChatBody.model_validate({**body, "tool_choice": "none", "top_k": -1})
+    assert said.sampling == ChatBody.model_validate({**body, "tools": None}).sampling
+    with pytest.raises(ValidationError, match="tools"):
+        ChatBody.model_validate(body)
+    loaded = LoadBody.model_validate({"lora_name": "shop", "lora_path": "runs/lora-1"})
+    assert (loaded.name, loaded.run) == ("shop", "runs/lora-1")
