@@ -209,8 +209,10 @@ def test_a_plan_tells_faults_rows_means_and_time(client: openai.OpenAI, home: Pa
 
 def test_every_name_stands_on_its_base(client: openai.OpenAI) -> None:
     models = {model.id: model.model_extra or {} for model in client.models.list().data}
-    names = {"auto", "base", "small", "shown", *(f"{run}/{name}" for run in RUNS for name in ("mood", "help"))}
+    domains = ("mood", "help")
+    names = {"auto", "base", *RUNS, *domains, *(f"{run}/{name}" for run in RUNS for name in domains)}
     assert models.keys() == names
+    assert {models[name]["root"] for name in domains} == {"small"}  # which was served first
     assert {each["parent"] for name, each in models.items() if name not in ("auto", "base")} == {"base"}
     assert client.models.retrieve("small/help").id == "small/help"
     with pytest.raises(openai.NotFoundError, match="choose from"):

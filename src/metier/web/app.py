@@ -51,7 +51,7 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     app = FastAPI(title="metier", docs_url=None, redoc_url=None, lifespan=lifespan, responses=REFUSED)
     answer_failures(app)
     app.include_router(_answering(desk, meters))
-    app.include_router(_models(desk, home))
+    app.include_router(_models(desk, jobs, home))
     app.include_router(_state(desk, meters))
     app.include_router(people_routes(desk))
     app.include_router(page_routes(desk))
@@ -139,7 +139,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _models(desk: Desk, home: Path) -> APIRouter:
+def _models(desk: Desk, jobs: Jobs, home: Path) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
     @routes.get("/models", responses=told(answers.Models))
@@ -161,13 +161,15 @@ def _models(desk: Desk, home: Path) -> APIRouter:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
         voice = await asyncio.to_thread(desk.add, run, body.name or "")
+        await asyncio.to_thread(jobs.remember, voice.name, run)
         return _model(voice.name, desk.target(voice.name))
 
     @routes.post("/unload_lora_adapter", responses=told(answers.Deleted))
     async def unload(body: UnloadBody, _: Admin) -> Any:
-        """Serve a run no more."""
+        """Serve a run no more, nor one that was tuned here when the server is started again."""
         if body.name not in desk.voices:
             raise Refusal(404, f"{body.name}: no run of this name is served", param="name", code="model_not_found")
+        await asyncio.to_thread(jobs.remember, body.name)
         await asyncio.to_thread(desk.remove, body.name)
         return {"id": body.name, "object": "model", "deleted": True}
 

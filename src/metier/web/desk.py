@@ -61,7 +61,10 @@ class Piece:
 
 
 class Desk:
-    """The names under which runs are asked: their own, RUN/DOMAIN, a domain's where it is only one's, the bases'."""
+    """The names under which runs are asked: their own, RUN/DOMAIN, a domain's, the bases'.
+
+    A domain's name is that of the run that had it first: who asks by it goes on asking the same one.
+    """
 
     def __init__(self, voices: Voices, lessons: Lessons | None = None, care: Care | None = None) -> None:
         self.voices = voices
@@ -110,7 +113,6 @@ class Desk:
     @property
     def targets(self) -> dict[str, Target]:
         found: dict[str, Target] = {}
-        shared: set[str] = set()
         for ground in self.voices.grounds:
             if ground.shared:
                 found[ground.model] = Target(Voice(ground.model, ground))
@@ -122,10 +124,8 @@ class Desk:
             found |= {path: target for path, target in inside.items() if path not in voices}  # a run's name is its own
         for voice in voices.values():
             for domain in voice.questions.domains:
-                if domain in found:
-                    shared.add(domain)
                 found.setdefault(domain, Target(voice, domain))
-        return {name: target for name, target in found.items() if name not in shared or name in voices}
+        return found
 
     @property
     def names(self) -> list[str]:
@@ -185,16 +185,13 @@ class Desk:
         return next(shared, next(bases, None)), routed
 
     def expert(self, domain: str) -> Target | None:
-        """The run that learned least beside this domain; None once those that did are unloaded."""
+        """The run that learned least beside this domain, of equals the first; None once those that did are unloaded."""
         known = [voice for voice in self.voices.all.values() if domain in voice.learned]
         return Target(min(known, key=lambda voice: len(voice.learned)), domain) if known else None
 
     def _unserved(self, model: str, *, talks: bool) -> Refusal:
         """Why nobody answers under this name, and who does."""
         problem, names = f"the model {model!r} is not served", self.names if talks else [*self.targets]
-        several = [name for name, voice in self.voices.all.items() if model in voice.questions.domains]
-        if len(several) > 1:
-            problem, names = f"{model!r} is a domain of {len(several)} runs", [f"{name}/{model}" for name in several]
         if model == AUTO:
             alone = f"{AUTO!r} answers conversations alone"
             problem, names = f"no model is chosen by itself: {self.lessons.why}" if talks else alone, [*self.targets]

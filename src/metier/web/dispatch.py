@@ -80,6 +80,23 @@ def typed(
     return sides
 
 
+def distinct(sides: Typed) -> tuple[Typed, dict[str, str]]:
+    """Without domains that repeat an earlier one's rows, and whose rows each of those repeats.
+
+    As where a file was tuned again, corrected, under another name: whoever chooses between two of which half the texts
+    are the same is sure of neither.
+    """
+    kept, repeats = dict[str, set[str]](), dict[str, str]()
+    for name, texts in sides["train"].items():
+        own = {*texts}
+        first = next((other for other, theirs in kept.items() if own and 2 * len(own & theirs) >= len(own)), None)
+        if first is None:
+            kept[name] = own
+        else:
+            repeats[name] = first
+    return {side: {name: texts[name] for name in kept} for side, texts in sides.items()}, repeats
+
+
 def _known(job: Job) -> list[DomainData]:
     """Domains that the run was tuned on, or is asked in where it tunes nothing."""
     return [each for each in job.data.domains if each.domain.trained and each.heldout[0].kind != "passage"]

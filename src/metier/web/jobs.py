@@ -32,6 +32,7 @@ Way = Literal["auto", "supervised", "dpo"]
 """How it is tuned; auto: as its file is."""
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
+_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
@@ -41,7 +42,9 @@ _log = logging.getLogger("metier")
 
 @dataclass(frozen=True)
 class Job:
-    """One tuning of `base`, which clients call `model`; `fine_tuned_model` is the name by which its run is served."""
+    """One tuning of `base`, which clients call `model`; `fine_tuned_model` is the name by which its run is served,
+    until it is `unloaded`. `trained_tokens` counts what was read to learn from, a beginning that rows share once.
+    """
 
     id: str
     created_at: int
@@ -60,10 +63,11 @@ class Job:
     fine_tuned_model: str | None = None
     error: Mapping[str, Any] | None = None
     trained_tokens: int | None = None
+    unloaded: bool = False
 
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("owner", "suffix", "base")}
+        own = {key: value for key, value in asdict(self).items() if key not in _OWN}
         own["user_provided_suffix"] = self.suffix
         own["method"] = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
         return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own}
@@ -73,9 +77,9 @@ class Job:
 class Jobs:
     """A folder with a recipe, events and state for each; `serve` takes the run of one that succeeded.
 
-    When a server is started again, runs of those that succeeded are served as before, and what waited, or ran, when it
-    was stopped is taken up again. Where another server is at work in the folder,
-    tunings are that one's, and are read only here.
+    When a server is started again, runs of those that succeeded and were not unloaded are served as before, and what
+    waited, or ran, when it was stopped is taken up again. Where another server is at work in the folder, tunings are
+    that one's, and are read only here.
     """
 
     folder: Path
@@ -90,8 +94,8 @@ class Jobs:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = [self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json"))]
-        self._serve_again(job for job in found if job.status == "succeeded")
+        found = self._found()
+        self._serve_again(job for job in found if job.status == "succeeded" and not job.unloaded)
         self._held, self._thread = ExitStack(), threading.Thread(target=self._work, name="jobs", daemon=True)
         try:
             self._held.enter_context(locked(self.folder / "lock", wait=False))
@@ -107,9 +111,23 @@ class Jobs:
         for job in jobs:
             name = job.fine_tuned_model or ""
             try:
-                self.serve(Run.open(self.folder / job.id / "runs" / name.removeprefix(f"{job.suffix}-")), name)
+                self.serve(Run.open(self._made_by(job)), name)
             except Exception as error:  # its folder is gone, its base has changed; the others are served all the same
                 _log.warning("%s: is not served again: %s", name, _why(error))
+
+    def remember(self, name: str, loaded: Run | None = None) -> None:
+        """That a run which was tuned here is served no more under its name, or again; so it is at the next start, too.
+
+        Where tunings are another server's, that one serves what it did.
+        """
+        if self._others:
+            return
+        with self._news:
+            for job in self._found():
+                if job.fine_tuned_model != name or job.unloaded == (loaded is None):
+                    continue
+                if loaded is None or loaded.directory.resolve() == self._made_by(job).resolve():
+                    self._keep(replace(job, unloaded=loaded is None))
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
         """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
@@ -137,8 +155,7 @@ class Jobs:
 
     def all(self, owner: str) -> list[Job]:
         """Newest first."""
-        found = [Job(**read_json(path)) for path in self.folder.glob("ftjob-*/job.json")]
-        return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
+        return [each for each in reversed(self._found()) if each.owner == owner]
 
     def get(self, id: str, owner: str) -> Job:
         """Raises `Refusal` where there is none of this key's."""
@@ -239,7 +256,7 @@ class Jobs:
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
             name = f"{job.suffix}-{run.name}"
             self.serve(run, name)
-            ended, status = replace(job, fine_tuned_model=name), "succeeded"
+            ended, status = replace(job, fine_tuned_model=name, trained_tokens=_tokens(run)), "succeeded"
         except KeyboardInterrupt:
             ended, status = job, "queued"
         except Exception as error:  # the others are tuned all the same
@@ -285,6 +302,14 @@ class Jobs:
     def _keep(self, job: Job) -> None:
         write_json(self.folder / job.id / "job.json", asdict(job))
 
+    def _found(self) -> list[Job]:
+        """Oldest first."""
+        return [self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json"))]
+
+    def _made_by(self, job: Job) -> Path:
+        """The folder of its run."""
+        return self.folder / job.id / "runs" / str(job.fine_tuned_model).removeprefix(f"{job.suffix}-")
+
     def _read(self, id: str) -> Job:
         return Job(**read_json(self.folder / id / "job.json"))
 
@@ -292,6 +317,12 @@ class Jobs:
         event = {"object": "fine_tuning.job.event", "id": f"ftevent-{uuid.uuid4().hex}", "created_at": int(time.time())}
         event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
         append_line(self.folder / id / "events.jsonl", json.dumps(event, ensure_ascii=False))
+
+
+def _tokens(run: Run) -> int | None:
+    """How many it was trained on, over all steps; None where its events do not tell."""
+    steps = [each["values"] for each in run.events() if each["phase"] == "train"]
+    return int(sum(each.get("tokens", 0) for each in steps)) or None
 
 
 def _assert_fits(method: Way, domain: Domain) -> None:

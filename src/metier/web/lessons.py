@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
@@ -77,18 +77,23 @@ class Course:
 
     def learned(self, listen: Listener = silent) -> Lesson:
         """What the runs' rows teach, or why they teach nothing."""
-        from metier.web.dispatch import open_dispatch, typed
+        from metier.web.dispatch import distinct, open_dispatch, typed
 
         lost = list[str]()
         sides = typed(self.runs, lost, offline=self.offline, listen=listen)
         scope, told = self._scope(sides)
-        told = [*(f"note  nothing is learned from {_line(each)}" for each in lost), *told]
+        sides, repeats = distinct(sides)
+        told = [
+            *(f"note  nothing is learned from {_line(each)}" for each in lost),
+            *told,
+            *(f"note  auto leaves out {name}: its rows are {first}'s" for name, first in repeats.items()),
+        ]
         try:
             dispatch = open_dispatch(sides, self.routers)
             return Lesson(dispatch, "", scope, [*told, _chosen(dispatch.heldout)])
         except (MetierError, OSError) as error:
             note = f"note  no domain is chosen by itself: {_line(error)}"
-            return Lesson(None, _plain(error, lost), scope, [*told, note])
+            return Lesson(None, _plain(error, lost, repeats), scope, [*told, note])
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
@@ -218,10 +223,11 @@ def _safely(learn: Callable[[], Lesson]) -> Lesson:
         return _nothing(f"learning from the served runs failed ({type(error).__name__}); the log says more")
 
 
-def _plain(error: MetierError | OSError, lost: Sequence[str]) -> str:
+def _plain(error: MetierError | OSError, lost: Sequence[str], repeats: Mapping[str, str]) -> str:
     """Why there is no router, without the paths of the machine."""
     why = _line(error) if isinstance(error, MetierError) else "what was learned could not be kept"
-    return f"{why}; the data of a served run is not there any more" if lost else why
+    gone = ["the data of a served run is not there any more"] if lost else []
+    return "; ".join([why, *gone, *(f"{name}'s rows are {first}'s" for name, first in repeats.items())])
 
 
 def _nothing(why: str, known: str = "") -> Lesson:

@@ -145,12 +145,21 @@ def test_no_run_is_called_as_the_router_or_a_base_is(name: str) -> None:
     assert not served
 
 
-def test_a_domain_of_several_is_told_with_whose_it_is() -> None:
-    care = SimpleNamespace(questions=SimpleNamespace(domains={"help": None}))
-    voices: Any = SimpleNamespace(all={"care": care, "desk": care}, grounds=())
-    with pytest.raises(Refusal) as caught:
-        Desk(voices, NONE).target("help", talks=True)
-    assert whole(caught.value) == "'help' is a domain of 2 runs; choose from care/help, desk/help"
+def test_a_domain_s_name_stays_the_first_run_s_that_has_it() -> None:
+    def voice() -> Any:
+        return SimpleNamespace(questions=SimpleNamespace(domains={"help": None}), learned=("help",))
+
+    served = Served(care=voice(), desk=voice())
+    served.grounds = (SimpleNamespace(model="base", shared=True),)
+    desk = Desk(cast(Any, served), SURE)
+    assert desk.target("help") == Target(served["care"], "help") == desk.expert("help")
+    assert desk.target("desk/help") == Target(served["desk"], "help")
+    del served["care"]
+    assert desk.target("help") == Target(served["desk"], "help")
+    served["help"] = voice()  # a run's own name is its
+    assert desk.target("help").voice is served["help"]
+    served["odd"] = SimpleNamespace(questions=SimpleNamespace(domains={"base": None}))
+    assert desk.target("base").voice.run is None
 
 
 def test_a_run_is_asked_by_its_own_name_though_that_is_another_s_domain_too() -> None:

@@ -4,16 +4,26 @@ import errno
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fastapi.testclient import TestClient
 
 from metier.errors import MetierError
-from metier.web import jobs
+from metier.events import Event, silent
+from metier.files import write_json
+from metier.inference.voices import Voice, Voices
+from metier.run import Run
+from metier.web import app, jobs
+from metier.web.desk import Desk
 from metier.web.failures import Refusal
+from metier.web.guard import Rules
 from metier.web.jobs import Job, Jobs
+from metier.web.keys import Keys
 
 ROOM = OSError(errno.ENOSPC, "No space left on device")
 
@@ -128,3 +138,66 @@ def test_what_fails_while_the_server_stops_goes_on_at_the_next_start(
     assert second["message"].startswith("preparing: ")
     made.stop(5)
     assert made.get(job("a").id, "local").status == "queued"
+
+
+def tuned(recipe: Any, *_: Any, **__: Any) -> Run:
+    """A run of three steps."""
+    run = Run(recipe.directory / "runs" / "lora-1")
+    run.directory.mkdir(parents=True)
+    write_json(run.directory / "run.json", {"format": 1, "status": "finished"})
+    record = run.recorder(silent)
+    for step, tokens in enumerate((373, 357.0, 20), 1):
+        record(Event("train", step, 3, {"loss": 4.5, "tokens": tokens}))
+        record(Event("validation", step, 3, {"score": 0.5}))
+    return run
+
+
+def test_a_job_tells_how_many_tokens_it_trained_on(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    made.create(job("a"), rows, None)
+    until(lambda: made.get(job("a").id, "local").status == "succeeded")
+    made.stop(5)
+    told = made.get(job("a").id, "local").told()
+    assert (told["trained_tokens"], "unloaded" in told) == (750, False)
+
+
+def test_what_was_unloaded_stays_so_until_that_very_run_is_loaded_again(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the server is started."""
+
+    def add(voices: Voices, run: Run, name: str) -> Voice:
+        return voices._voices.setdefault(name, Voice(name, cast(Any, None), run))
+
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    monkeypatch.setattr(Voices, "add", add)
+    monkeypatch.setattr(Voices, "_forget", lambda *_: None)
+    monkeypatch.setattr(app, "_model", lambda name, _: name)
+    first, second = (replace(job(name), suffix=name) for name in "ab")
+
+    @contextmanager
+    def started(*served: str) -> Iterator[Callable[..., None]]:
+        desk = Desk(Voices(offline=True))
+        made = Jobs(tmp_path / "jobs", desk.add)
+        client = TestClient(app.make_app(desk, made, Rules(hosts=("testserver",)), Keys(), home=tmp_path))
+        if not made.all("local"):
+            for each in (first, second):
+                made.create(each, rows, None)
+        until(lambda: {each.status for each in made.all("local")} == {"succeeded"})
+        assert {*desk.voices.all} == {*served}
+
+        def post(way: str, **body: str) -> None:
+            assert client.post(f"/v1/{way}_lora_adapter", json=body).status_code == 200
+
+        yield post
+        made.stop(5)
+
+    with started("a-lora-1", "b-lora-1") as post:
+        post("unload", name="a-lora-1")
+    with started("b-lora-1") as post:
+        post("load", name="a-lora-1", run=f"jobs/{second.id}/runs/lora-1")  # another one, for a while
+    with started("b-lora-1") as post:
+        post("load", name="a-lora-1", run=f"jobs/{first.id}/runs/lora-1")
+    with started("a-lora-1", "b-lora-1"):
+        pass

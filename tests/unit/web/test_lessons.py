@@ -96,7 +96,7 @@ def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "prepare", prepared)
-    monkeypatch.setattr(dispatch, "typed_last", lambda *_: asked("banking")[:6])
+    monkeypatch.setattr(dispatch, "typed_last", lambda each, _: asked(each.domain.name)[:6])
     lesson = replace(course(tmp_path), runs=[run("telecom"), run("gone"), run("banking")]).learned()
     assert lesson.dispatch
     assert lesson.dispatch.router.domains == ("telecom", "banking")
@@ -104,6 +104,28 @@ def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
     assert lesson.told[-1].startswith(f"auto sends {lesson.dispatch.heldout.right} of 12 held-out questions where")
     with pytest.raises(MetierError, match="does not exist"):
         typed([run("gone")])
+
+
+def test_a_domain_with_another_s_rows_is_left_out_of_the_router(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a file is tuned again, corrected; half of the rows are as before."""
+    shop, new, other = asked("telecom")[:8], asked("telecom")[8:13], asked("banking")[:8]
+    rows = {"bikeshop": shop, "banking": other, "shop": shop[:4] + new[:4], "few": new + shop[4:8], "again": shop[:2]}
+    monkeypatch.setattr(dispatch, "prepare", prepared)
+    monkeypatch.setattr(dispatch, "typed_last", lambda each, _: rows[each.domain.name])
+    lesson = replace(course(tmp_path), runs=[*map(run, rows)]).learned()
+    assert lesson.dispatch
+    assert lesson.topics == lesson.dispatch.heldout.domains == ("bikeshop", "banking", "few")
+    assert lesson.dispatch.heldout.total == 8 + 8 + 9
+    assert [each for each in lesson.told if "leaves out" in each] == [
+        "note  auto leaves out shop: its rows are bikeshop's",
+        "note  auto leaves out again: its rows are bikeshop's",
+    ]
+    alone = replace(course(tmp_path), runs=[run("bikeshop"), run("shop")]).learned()
+    assert alone.why == (
+        "the served runs know the domain bikeshop alone; there is nothing to choose between; shop's rows are bikeshop's"
+    )
 
 
 def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) -> None:

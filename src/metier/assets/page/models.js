@@ -40,7 +40,7 @@ export function choices() {
 function ofRun(run) {
   const [, ...more] = run.domains;
   if (!more.length) return [option(run.id, run.domains[0] ?? run.id)];
-  const named = run.domains.filter((domain) => !model(domain)).map((domain) => option(`${run.id}/${domain}`, domain));
+  const named = run.domains.filter((domain) => model(domain)?.root !== run.id).map((domain) => option(`${run.id}/${domain}`, domain));
   return [...named, option(run.id, "as it is typed, in no domain")];
 }
 
