@@ -160,11 +160,10 @@ class _Signs:
         return cls(lexicon.phrases(signs.says), whole, [lexicon.group(name) for name in signs.unless])
 
     def why(self, normal: str) -> str:
-        """The phrase that speaks, or ""."""
+        """The words that speak, or ""."""
         if normal.replace("| ", "") in self.alone:
             return normal.replace("| ", "").strip()
-        spoken = self.says.within(normal)
-        return "" if self.denied(normal) else spoken
+        return "" if self.denied(normal) else self.says.said(normal)
 
     def denied(self, normal: str) -> bool:
         """Whether one of the lists speaks against it."""

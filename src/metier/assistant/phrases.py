@@ -135,6 +135,10 @@ class Phrase:
         """Whether each part occurs somewhere, not only where `denied` matches what stands in front of it."""
         return all(any(_counts(normal, m.start(), denied) for m in each.finditer(normal)) for each in self.patterns)
 
+    def said(self, normal: str) -> str:
+        """The words that it is, of a text in which it occurs."""
+        return " … ".join(found[0].replace("|", "").strip() for each in self.patterns if (found := each.search(normal)))
+
 
 def _counts(normal: str, at: int, denied: re.Pattern[str] | None) -> bool:
     return denied is None or not denied.search(normal, max(0, at - _FAR), at)  # for which the text ends there
@@ -149,6 +153,10 @@ class Phrases:
     def within(self, normal: str, denied: re.Pattern[str] | None = None) -> str:
         """The first that occurs, as it is written, or ""."""
         return next((each.written for each in self.listed if each.within(normal, denied)), "")
+
+    def said(self, normal: str) -> str:
+        """The words that the first is which occurs, or ""."""
+        return next((each.said(normal) for each in self.listed if each.within(normal)), "")
 
 
 def ends(text: str) -> str:
