@@ -38,7 +38,7 @@ from metier.web.desk import (
     together,
 )
 from metier.web.failures import Refusal, told
-from metier.web.schema import AsObject, AsSchema, AsText, ChatBody
+from metier.web.schema import AsObject, AsSchema, ChatBody
 
 Closed = tuple[Item, list[Example]]
 """A question with a closed set of replies, and a row for each of these."""
@@ -67,8 +67,7 @@ class Turn:
 
 async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     """Raises `MetierError` for what cannot be asked, before anything is answered."""
-    parsed = not isinstance(body.response_format, AsText | None)
-    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()), body.n or 1, parsed)
+    turn = Turn(f"chatcmpl-{uuid.uuid4().hex}", body.model, int(time.time()), body.n or 1, body.wants_json)
     target, topics, notes, said = await desk.aside(tenant, _before, desk, body)
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
@@ -106,7 +105,7 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], d
 def _talks(body: ChatBody, target: Target | None) -> bool:
     """Whether somebody talks here, who may be upset: whoever wants JSON, or names what sorts texts, hands in texts."""
     sorts = body.model != AUTO and target is not None and target.voice.questions.closed(target.domain)
-    return not sorts and isinstance(body.response_format, AsText | None)
+    return not (sorts or body.wants_json)
 
 
 def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
@@ -130,7 +129,7 @@ def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tu
 def _assert_watchable(body: ChatBody, topics: Sequence[str]) -> None:
     """Raises `Refusal` for what goes past those who watch over an answer."""
     answers = f"answers of {', '.join(topics)}"
-    if body.response_format and not isinstance(body.response_format, AsText):
+    if body.wants_json:
         problem = f"response_format: {answers} carry a notice, for which JSON has no place"
         raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")
     if body.logprobs:

@@ -9,6 +9,7 @@ from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from metier.data.rendering import Renderer
@@ -139,16 +140,15 @@ def _choice(asked: Continued, place: int, given: Sequence[Read], said: Spoken, b
 
 def _logprobs(renderer: Renderer, tokens: Sequence[Read], begin: int) -> dict[str, Any]:
     """OpenAI's older form: four lists side by side; the text so far has `begin` characters."""
-    text, offsets = getincrementaldecoder("utf-8")("replace"), [begin]
-    for each in tokens:
-        offsets.append(offsets[-1] + len(text.decode(renderer.written(each.token))))
+    text, written = getincrementaldecoder("utf-8")("replace"), [renderer.written(each.token) for each in tokens]
+    ends = [*accumulate((len(text.decode(each)) for each in written), initial=begin)]
     top = [
         None if each.logprob is None else {spelled(renderer.written(token)): value for token, value in each.top}
         for each in tokens
     ]
     return {
-        "tokens": [spelled(renderer.written(each.token)) for each in tokens],
+        "tokens": [*map(spelled, written)],
         "token_logprobs": [each.logprob for each in tokens],
         "top_logprobs": top,
-        "text_offset": offsets[:-1],
+        "text_offset": ends[:-1],
     }

@@ -175,6 +175,10 @@ class ChatBody(Rules):
     def most(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def wants_json(self) -> bool:
+        return not isinstance(self.response_format, AsText | None)
+
 
 class CompletionBody(Rules):
     """A text, or tokens, to be gone on with; several are answered one by one."""

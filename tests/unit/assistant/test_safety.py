@@ -23,10 +23,12 @@ def told(safety: Safety, said: str, domain: str = "medical", **before: Any) -> I
         ("I want to kill myself", "crisis"),
         ("she took 30 paracetamol", "poison"),
         ("he has got a knife", "danger"),
+        ("gas smell in my house", "emergency"),
+        ("it smells like gas in the kitchen", "emergency"),
     ],
 )
 def test_a_red_flag_has_the_answer_of_its_kind_in_any_domain(safety: Safety, said: str, answer: str) -> None:
-    for domain in ("medical", "banking", "telecom", ""):
+    for domain in ("medical", "banking", "telecom", "shop", ""):
         assert told(safety, said, domain).kind == "emergency"
         assert told(safety, said, domain).text == getattr(safety.rules.answers, answer).strip()
         assert told(safety, said, domain).because
@@ -41,12 +43,14 @@ def test_a_red_flag_has_the_answer_of_its_kind_in_any_domain(safety: Safety, sai
         "my laptop has stopped breathing, so to speak",
         "how do I renew my prescription",
         "this bill is killing me",
+        "i can't get the wheel off",
         "",
         "🙂",
     ],
 )
 def test_harmless_words_go_to_the_model(safety: Safety, said: str) -> None:
-    assert safety.before(said, "medical") is None
+    for domain in ("medical", "shop"):
+        assert safety.before(said, domain) is None
 
 
 def test_what_was_said_before_may_complete_a_red_flag_but_is_answered_once(safety: Safety) -> None:
@@ -105,10 +109,12 @@ def test_secrets_are_refused_in_banking_and_blotted_out_anywhere(safety: Safety,
         "I paid with card, order number 1002003004005",
         "What is the number on the back of my router: 4512?",
         "the security number on the label is 123",
+        "my password is Blue42sky and i can't get in",
     ],
 )
 def test_other_numbers_are_asked_about_where_no_bank_is(safety: Safety, said: str) -> None:
-    assert safety.before(said, "telecom") is None
+    for domain in ("telecom", "shop"):
+        assert safety.before(said, domain) is None
 
 
 def test_whoever_has_done_something_to_die_hears_both_texts(safety: Safety) -> None:
@@ -343,13 +349,3 @@ def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_se
     found = told(safety, f"{before} my dad is not breathing", "banking", unanswered=[before] * 50, answered=before)
     assert found.kind == "emergency"
     assert time.perf_counter() - begun < 3
-
-
-@pytest.mark.parametrize("said", ["i can't get the wheel off", "my password is Blue42sky and i can't get in"])
-def test_what_will_not_come_off_or_open_is_no_emergency(safety: Safety, said: str) -> None:
-    assert safety.before(said, "shop") is None
-
-
-@pytest.mark.parametrize("said", ["gas smell in my house", "it smells like gas in the kitchen"])
-def test_gas_in_a_house_is_one(safety: Safety, said: str) -> None:
-    assert told(safety, said, "shop").kind == "emergency"

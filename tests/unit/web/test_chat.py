@@ -90,11 +90,14 @@ def test_who_wants_json_or_a_label_hands_in_texts_and_is_not_handed_over(
     tmp_path: Path, closed: bool, more: dict[str, Any], handed: bool
 ) -> None:
     """An emergency is one in any text."""
-    target = SimpleNamespace(topics=("reviews",), domain="reviews", voice=SimpleNamespace())
-    target.voice.questions = SimpleNamespace(closed=lambda _: closed)
-    desk = Desk(SimpleNamespace(), None, Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db")))  # type: ignore[arg-type]
-    desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
-    desk.send = lambda *_: (target, Routed("reviews", 0.9))  # type: ignore[assignment, method-assign, return-value]
+    voice = SimpleNamespace(questions=SimpleNamespace(closed=lambda _: closed))
+    target = SimpleNamespace(topics=("reviews",), domain="reviews", voice=voice)
+    desk: Any = SimpleNamespace(
+        lessons=Lessons(),
+        care=Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db")),
+        target=lambda *_, **__: target,
+        send=lambda *_: (target, Routed("reviews", 0.9)),
+    )
 
     def answered(said: str) -> Any:
         body = {"model": "m", "messages": [{"role": "user", "content": said}], **more}

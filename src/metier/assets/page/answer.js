@@ -39,8 +39,10 @@ export class Answer {
   }
 
   take(event) {
-    this.notes = { ...this.notes, ...event.metier };
-    this.head();
+    if (event.metier) {
+      this.notes = { ...this.notes, ...event.metier };
+      this.head();
+    }
     const delta = event.choices[0]?.delta.content;
     if (event.choices[0]?.finish_reason === "length") this.long = true;
     if (!delta) return;
