@@ -27,8 +27,10 @@ class RowFault(Fault):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?` where one of `names` is near, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    swapped = (each for each in close if sorted(each) == sorted(name))  # the commonest slip
+    meant = next(swapped, next(iter(close), ""))
+    return f"; did you mean `{meant}`?" if meant else ""
 
 
 class MetierError(Exception):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from metier import bases
-from metier.errors import ModelError
+from metier.errors import ModelError, nearest
 from metier.events import Listener, silent
 from metier.figures import disk
 from metier.files import digest, file_digest, read_json
@@ -95,7 +95,8 @@ def assert_named(name: str, anchor: Path) -> None:
     if name.startswith("runs/"):
         raise ModelError(f"model: {name}: there is no such run", "`metier runs` lists those that there are")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"model: {name}: does not exist; give a directory, a hub name such as owner/name, or nano")
+        problem = f"model: {name}: does not exist{nearest(name, EMBEDDED)}"
+        raise ModelError(problem, "give a directory, a hub name such as owner/name, or nano")
 
 
 def _folder(name: str, anchor: Path) -> Path | None:

@@ -196,6 +196,14 @@ def test_files_are_listed_read_and_removed(client: openai.OpenAI) -> None:
         client.files.retrieve(sent.id)
 
 
+def test_files_come_in_pages(client: openai.OpenAI) -> None:
+    sent = [client.files.create(file=b"a,b\n", purpose="paged").id for _ in range(5)]  # type: ignore[arg-type]
+    first = client.files.list(purpose="paged", limit=2)
+    assert [[each.id for each in first.data], first.has_more] == [sent[:2:-1], True]
+    assert [each.id for each in first] == sent[::-1]  # the client turns the pages
+    assert [each.id for each in client.files.list(purpose="paged", order="asc", after=sent[3])] == sent[4:]
+
+
 def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     asked_to_stop = threading.Event()
 
@@ -208,9 +216,11 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
     rows = b"".join(b'{"prompt": "what is %d?", "answer": "it is %d"}\n' % (n, n) for n in range(40))
     file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune")
     running, waiting = (
-        client.fine_tuning.jobs.create(model="base", training_file=file.id, suffix=each) for each in ("sums", "more")
+        client.fine_tuning.jobs.create(model="base", training_file=file.id, metadata={"team": "a"}, **named)
+        for named in ({"suffix": "Our Sums, 2nd"}, dict[str, Any]())
     )
-    assert (running.model_extra or {})["user_provided_suffix"] == "sums"  # by which the studio calls it
+    suffixes = [(each.model_extra or {})["user_provided_suffix"] for each in (running, waiting)]
+    assert [running.metadata, *suffixes] == [{"team": "a"}, "Our Sums, 2nd", None]
     until(lambda: client.fine_tuning.jobs.retrieve(running.id).status == "running")
     for job in (waiting, running):
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"

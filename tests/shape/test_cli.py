@@ -61,6 +61,11 @@ def test_it_tells_its_version() -> None:
     assert (result.exit_code, result.output.strip()) == (0, version("metier"))
 
 
+def test_python_runs_it_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "metier", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, version("metier"))
+
+
 def test_no_verb_s_summary_is_cut() -> None:
     lines = CliRunner().invoke(app, ["--help"]).output.splitlines()
     assert not [line for line in lines if line.startswith("  ") and line.endswith("...")]

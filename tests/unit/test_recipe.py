@@ -57,6 +57,10 @@ def test_every_fault_is_listed_at_once_with_the_nearest_name() -> None:
     assert "is 'fast'" in found["train.learning_rate"]
 
 
+def test_letters_that_changed_places_are_told_first() -> None:
+    assert "did you mean `lora`?" in faults({**GOOD, "strategy": {"method": "lroa"}})["strategy.method"]
+
+
 @pytest.mark.parametrize(
     ("raw", "place", "says"),
     [

@@ -81,16 +81,17 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     from metier.web.serve import Address, assert_free, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
-    assert_safe(address, known)
     assert_free(address)
+    assert_safe(address, known)
     say("reading what emergencies and moods sound like; the first time it is learned, in most of a minute")
     rules, voices = Safety.open(safety), Voices(offline=offline, listen=Progress())
     _add(voices, opened, elsewhere)
     desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
     _introduce(desk, rules)
-    say(f"answers at http://{host}:{port}/v1{'' if known.known else ', without a key, to this machine alone'}")
-    say(f"the page: http://{host}:{port}/")
+    say(f"answers at {address.url}/v1{'' if known.known else ', without a key, to this machine alone'}")
+    say(f"the page: {address.url}/")
     run_server(desk, jobs, address, known, Path.cwd())
+    say("ended")
 
 
 def _elsewhere(plan: list[str] | None) -> Elsewhere | None:

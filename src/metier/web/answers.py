@@ -257,7 +257,8 @@ class JobAnswer(Answer):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     error: JobFault | None
     trained_tokens: int | None
-    user_provided_suffix: str
+    user_provided_suffix: str | None
+    metadata: dict[str, str] | None
     skip_faulty: bool
     method: Way
 

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from metier.data.items import Item, Message
+from metier.errors import MetierError
 from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
 from metier.inference.sampling import Sampling
@@ -282,9 +283,12 @@ async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]
 
 
 def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
-    """Raises `MetierError` for a schema that cannot be followed."""
+    """Raises `Refusal` for a schema that cannot be followed."""
     ground = target.voice.ground
-    return JsonGrammar(ground.renderer, ground.vocabulary, schema)
+    try:
+        return JsonGrammar(ground.renderer, ground.vocabulary, schema)
+    except MetierError as error:
+        raise Refusal(400, str(error), error.hint, param="response_format") from None
 
 
 async def speak(

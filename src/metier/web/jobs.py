@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metier import child
-from metier.data.guessing import propose
+from metier.data.guessing import domain_name, propose
 from metier.domain import Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
@@ -27,12 +27,13 @@ from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.failures import Refusal, told
+from metier.web.lessons import UNNAMED
 
 Way = Literal["auto", "supervised", "dpo"]
 """How it is tuned; auto: as its file is."""
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
-_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody
+_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody under this name
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
@@ -54,7 +55,7 @@ class Job:
     training_file: str
     validation_file: str | None
     hyperparameters: Mapping[str, Any]
-    suffix: str
+    suffix: str | None
     seed: int
     skip_faulty: bool = False
     method: Way = "supervised"
@@ -64,6 +65,12 @@ class Job:
     error: Mapping[str, Any] | None = None
     trained_tokens: int | None = None
     unloaded: bool = False
+    metadata: Mapping[str, str] | None = None
+
+    @property
+    def domain(self) -> str:
+        """What it is tuned for, as clients called it."""
+        return domain_name(self.suffix) if self.suffix else UNNAMED
 
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
@@ -215,7 +222,7 @@ class Jobs:
         proposed = propose(training, [] if job.skip_faulty else None)
         _assert_fits(job.method, proposed)
         domain = proposed.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        domain |= {"name": job.suffix, "data": str(training.resolve())}
+        domain |= {"name": job.domain, "data": str(training.resolve())}
         domain |= {"skip_faulty": True} if job.skip_faulty else {}
         if validation:
             domain["validation"] = str(validation.resolve())
@@ -254,7 +261,7 @@ class Jobs:
             recipe = Recipe.load(self.folder / job.id / "recipe.toml")
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
-            name = f"{job.suffix}-{run.name}"
+            name = f"{job.domain}-{run.name}"
             self.serve(run, name)
             ended, status = replace(job, fine_tuned_model=name, trained_tokens=_tokens(run)), "succeeded"
         except KeyboardInterrupt:
@@ -308,7 +315,7 @@ class Jobs:
 
     def _made_by(self, job: Job) -> Path:
         """The folder of its run."""
-        return self.folder / job.id / "runs" / str(job.fine_tuned_model).removeprefix(f"{job.suffix}-")
+        return self.folder / job.id / "runs" / str(job.fine_tuned_model).removeprefix(f"{job.domain}-")
 
     def _read(self, id: str) -> Job:
         return Job(**read_json(self.folder / id / "job.json"))

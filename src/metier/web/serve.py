@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -44,6 +45,12 @@ class Address:
         return all(_loops(each) for each in (self.host, *(str(urlsplit(each).hostname) for each in self.origins)))
 
     @property
+    def url(self) -> str:
+        """Where this machine's own programs find it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
     def names(self) -> frozenset[str]:
         """What it may be called in a request, so that no page elsewhere reaches it by a name of its own."""
         own = {str(urlsplit(each).hostname) for each in self.origins}
@@ -77,7 +84,8 @@ def assert_free(address: Address) -> None:
             tried.bind((address.host, address.port))
         except OSError as error:
             problem = f"{address.host}:{address.port}: {error.strerror or error}"
-            raise MetierError(problem, "choose another --port, or --host") from None
+            elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            raise MetierError(problem, f"choose another --{'host' if elsewhere else 'port'}") from None
 
 
 class Server(uvicorn.Server):

@@ -19,8 +19,11 @@ from metier.web.failures import Refusal
 from metier.web.files import Files, new_id
 from metier.web.jobs import Job, Jobs
 from metier.web.keys import Caller
-from metier.web.lessons import UNNAMED
 from metier.web.schema import Auto, Body, Name
+
+Key = Annotated[str, Field(max_length=64)]
+Note = Annotated[str, Field(max_length=512)]
+Limit = Annotated[int, Field(ge=1, le=100)]
 
 
 class Hyperparameters(Body):
@@ -68,8 +71,9 @@ class JobBody(Body):
     validation_file: Name | None = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
-    suffix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")] | None = None
+    suffix: Annotated[str | None, Field(max_length=64, description="what it is for: the name of its domain")] = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    metadata: Annotated[dict[Key, Note], Field(max_length=16)] | None = None
     skip_faulty: bool | None = Field(False, description="leave out rows that have a fault of their own")
 
 
@@ -83,10 +87,16 @@ def file_routes(files: Files) -> APIRouter:
         return (await asyncio.to_thread(files.keep, file.filename or "", purpose, content, caller.name)).told()
 
     @routes.get("/files", responses=told(answers.FileList))
-    def listed(caller: Admin, purpose: str | None = None) -> Any:
-        """The key's files, newest first."""
+    def listed(
+        caller: Admin,
+        purpose: str | None = None,
+        limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> Any:
+        """The key's files, newest first unless told otherwise."""
         found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
-        return {"object": "list", "data": found, "has_more": False}
+        return _page(found if order == "desc" else found[::-1], limit, after)
 
     @routes.get("/files/{file_id}", responses=told(answers.FileAnswer))
     def one(file_id: str, caller: Admin) -> Any:
@@ -126,7 +136,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         return {"object": "plan", **jobs.foresee(*begun(body, caller))}
 
     @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
-    def all_jobs(caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None) -> Any:
+    def all_jobs(caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
         """The key's jobs, newest first."""
         found = [each.told() for each in jobs.all(caller.name)]
         return _page(found, limit, after)
@@ -137,9 +147,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         return jobs.get(job_id, caller.name).told()
 
     @routes.get("/fine_tuning/jobs/{job_id}/events", responses=told(answers.EventList))
-    def events(
-        job_id: str, caller: Admin, limit: Annotated[int, Field(ge=1, le=100)] = 20, after: str | None = None
-    ) -> Any:
+    def events(job_id: str, caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
         """What it told, newest first."""
         return _page(jobs.events(jobs.get(job_id, caller.name)), limit, after)
 
@@ -163,9 +171,10 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
         validation_file=body.validation_file,
         method=body.method.type if body.method else "auto",
         hyperparameters=own.model_dump(),
-        suffix=body.suffix or UNNAMED,
+        suffix=body.suffix,
         seed=body.seed or 0,
         skip_faulty=bool(body.skip_faulty),
+        metadata=body.metadata,
     )
 
 

@@ -37,3 +37,23 @@ def test_a_port_that_is_taken_is_told_before_anything_loads() -> None:
         with pytest.raises(MetierError, match=f"127.0.0.1:{taken.port}: Address already in use"):
             assert_free(taken)
     assert_free(taken)
+
+
+def test_an_address_that_is_not_this_machine_s_is_told() -> None:
+    for host in ("300.1.1.1", "203.0.113.7"):
+        with pytest.raises(MetierError, match=host) as caught:
+            assert_free(Address(host, 0))
+        assert caught.value.hint == "choose another --host"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("help.example.com", "http://help.example.com:80"),
+    ],
+)
+def test_a_url_can_be_opened(host: str, url: str) -> None:
+    assert Address(host, 80).url == url
