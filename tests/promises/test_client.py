@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ from typing import Any, Literal
 
 import openai
 import pytest
+import requests
 from pydantic import BaseModel
 
 from metier.errors import MetierError
@@ -155,6 +158,27 @@ def test_what_cannot_be_answered_is_refused(member: openai.OpenAI, change: Any, 
     with pytest.raises(openai.APIStatusError, match=told) as caught:
         member.completions.create(**{**SIMPLE, **change})
     assert caught.value.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/v1/embeddings", 404), ("POST", "/chat/completions", 404), ("DELETE", "/v1/models/base", 405)],
+)
+def test_what_is_not_answered_at_all_is_named(url: str, method: str, path: str, status: int) -> None:
+    answer = requests.request(method, url.removesuffix("/v1") + path, json={"model": "base"}, timeout=5)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"] == f"{method} {path} is not answered here; /openapi.json lists what is"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [gzip.compress(b"{}"), '{"model": "é"}'.encode("latin-1"), b"[" * 100_000],
+    ids=("compressed", "Latin-1", "deep"),
+)
+def test_a_body_that_cannot_be_read_is_told_why(url: str, body: bytes) -> None:
+    answer = requests.post(f"{url}/completions", body, headers={"Content-Type": "application/json"}, timeout=5)
+    assert answer.status_code == 400
+    assert re.match("the body cannot be read: .*(decode|recursion)", answer.json()["error"]["message"])
 
 
 def test_who_may_not_is_told_so(member: openai.OpenAI) -> None:

@@ -80,6 +80,16 @@ def test_a_body_that_comes_slowly_is_not_waited_for(url: str) -> None:
     assert b"connection: close" in answer.lower()
 
 
+def test_an_offer_of_http_2_is_passed_over_in_silence(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As Java's own client makes with every request."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
+    asked = {"model": "base", "prompt": "x"}
+    with caplog.at_level("WARNING", "uvicorn.error"), requests.Session() as session:
+        answers = [session.post(f"{url}/tokenize", json=asked, headers=offer, timeout=5) for _ in range(2)]
+    assert [each.status_code for each in answers] == [200, 200]
+    assert not caplog.messages
+
+
 def test_an_answered_connection_is_not_kept_by_what_still_comes(url: str) -> None:
     refused = HEAD + b"Content-Length: 9999\r\n\r\n"
     answer, seconds = sent(url, refused, *[b"x"] * 20)

@@ -282,7 +282,16 @@ def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.O
         ({"temperature": 3}, openai.BadRequestError, "temperature: "),
         ({"messages": []}, openai.BadRequestError, "messages: "),
         ({"messages": [{"role": "user", "content": " "}]}, openai.BadRequestError, "nothing is asked"),
-        ({"messages": [{"role": "user", "content": "box " * 5000}]}, openai.BadRequestError, "shorten it"),
+        (
+            {"messages": [{"role": "user", "content": "box " * 5000}]},
+            openai.BadRequestError,
+            r"this model's maximum context length is \d+ tokens; the conversation has .*; shorten it",
+        ),
+        (
+            {"model": "small/mood", "messages": [{"role": "user", "content": "box " * 500}]},
+            openai.BadRequestError,
+            "this model's maximum context length is ",
+        ),
         ({"tools": [{}]}, openai.BadRequestError, "calls of tools are not answered here"),
         ({"logit_bias": {"99999": 1}}, openai.BadRequestError, "99999 is no token"),
         ({"top_logprobs": 3}, openai.BadRequestError, "needs logprobs = true"),

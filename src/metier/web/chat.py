@@ -234,7 +234,7 @@ async def events(first: dict[str, Any] | None, chunks: AsyncGenerator[dict[str, 
 
 
 def _event(chunk: dict[str, Any]) -> str:
-    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(chunk)}\n\n"  # in ASCII: some clients end a line wherever Unicode has one
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:

@@ -221,7 +221,8 @@ def assert_short(target: Target, characters: int, param: str = "messages") -> No
 
 def _too_long(target: Target, tokens: str, param: str) -> Refusal:
     what = "the conversation" if param == "messages" else "the prompt"
-    problem = f"{what} has {tokens} tokens; {target.voice.name} reads {target.voice.ground.context}"
+    # OpenAI's words: some clients know it by these, not by its code.
+    problem = f"this model's maximum context length is {target.voice.ground.context} tokens; {what} has {tokens}"
     return Refusal(400, problem, "shorten it", param=param, code="context_length_exceeded")
 
 
@@ -360,9 +361,8 @@ def label_rows(target: Target, item: Item) -> list[Example]:
     """A closed set's replies behind their question. Raises `Refusal` where they are too long."""
     ground = target.voice.ground
     rows = ground.renderer.label_rows(item)
-    if max(len(row.tokens) for row in rows) > ground.context:
-        problem = f"the question is longer than {target.voice.name} reads ({ground.context} tokens)"
-        raise Refusal(400, problem, "shorten it", param="messages", code="context_length_exceeded")
+    if (longest := max(len(row.tokens) for row in rows)) > ground.context:
+        raise _too_long(target, str(longest), "messages")
     return rows
 
 

@@ -69,10 +69,14 @@ def answer_failures(app: FastAPI) -> None:
         param, message = _first(error)
         return JSONResponse(error_object(400, message, param), 400)
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        said = {404: "there is no such page; /openapi.json lists all", 405: "this page is not asked so"}
-        message = said.get(error.status_code, str(error.detail))
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            asked = f"{request.method} {request.scope['path']}"
+            message = f"{asked} is not answered here; /openapi.json lists what is"
+        elif error.status_code == 400 and error.__cause__:  # FastAPI's, which does not say why
+            message = f"the body cannot be read: {error.__cause__}; send JSON in UTF-8, not compressed"
         return JSONResponse(error_object(error.status_code, message), error.status_code, dict(error.headers or {}))
 
     app.add_exception_handler(MetierError, failed)

@@ -27,6 +27,9 @@ class Protocol(H11Protocol):
         self._rest()
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: Java's own client offers HTTP/2 with every request, and is answered without."""
+
     def _watch(self) -> None:
         """Until there is a request to be answered; its body is the guard's concern."""
         if self.cycle is not None and not self.cycle.response_complete:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +14,7 @@ from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.inference.questions import Questions
 from metier.web.care import Care
-from metier.web.chat import _assert_watchable, _before
+from metier.web.chat import _assert_watchable, _before, events
 from metier.web.desk import Desk, Target
 from metier.web.dispatch import Routed
 from metier.web.failures import Refusal
@@ -105,3 +108,17 @@ def test_who_wants_json_or_a_label_hands_in_texts_and_is_not_handed_over(
 
     assert bool(answered("worst service ever, I hate this company")) == handed
     assert answered("my dad is not breathing")
+
+
+def test_no_line_of_a_stream_ends_within_a_text() -> None:
+    """Some clients, as httpx, requests and LiteLLM, end a line wherever Unicode does."""
+    said = {"said": "one\u2028two\u2029three\x85four"}
+
+    async def chunks() -> AsyncGenerator[dict[str, Any]]:
+        yield said
+
+    async def sent() -> str:
+        return "".join([each async for each in events(None, chunks())])
+
+    line, *_ = asyncio.run(sent()).splitlines()
+    assert json.loads(line.removeprefix("data: ")) == said
