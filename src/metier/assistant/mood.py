@@ -17,6 +17,7 @@ from metier.domain import Strict
 from metier.files import digest
 
 _LEARNED = "mood"  # folder of the texts that the second layer learns from
+_SOME = 2  # words; of one alone nobody knows what is meant, but the rules
 _FEWEST = 3  # words that carry meaning; two questions of fewer are alike by chance
 
 Kind = Literal["person", "upset", "unhelped"]
@@ -108,6 +109,8 @@ class Moods:
         """The mood by whose threshold the margin is the furthest beyond; whoever has just come cannot stay unhelped."""
         *before, said = turns
         normal, like = self.lexicon.normal(said), self.rules.likeness
+        if len(said.split()) < _SOME:
+            return None
         more = like.short if is_short(said) else 0.0
         beyond = {
             kind: each.margin(said) - getattr(like, kind) - more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,9 @@ from metier.errors import MetierError
 
 _COMPACT: Any = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
 _LONGEST = 20_000  # characters of a schema; the time that it takes grows with their square
+_MAPS = ("properties", "$defs", "definitions")
+_SOME = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "if", "then", "else", "not", "additionalProperties")
+_BY_OTHERS = ("allOf", "patternProperties", "unevaluatedProperties", "dependentSchemas")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
@@ -31,10 +34,10 @@ class JsonGrammar:
         tokenizer = _tokenizer(renderer, vocabulary)
         self.schema = schema or _ANY_OBJECT
         try:
-            written = json.dumps(self.schema)
-            if len(written) > _LONGEST:
-                raise ValueError(f"it has {len(written):,} characters, and may have {_LONGEST:,}")
-            grammar = LLMatcher.grammar_from_json_schema(written, _COMPACT)
+            if (length := len(json.dumps(self.schema))) > _LONGEST:
+                raise ValueError(f"it has {length:,} characters, and may have {_LONGEST:,}")
+            self.schema = _closed(self.schema)
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(self.schema), _COMPACT)
             faulty = LLMatcher.validate_grammar(grammar, tokenizer)
         except (ValueError, RecursionError) as error:  # of what is too long, or nested too deeply for either library
             faulty = str(error)
@@ -51,6 +54,48 @@ class JsonGrammar:
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
+
+
+def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With objects of the keys alone that it names, where it does not say what others they may have.
+
+    A small model would think of more and more keys. Where several schemas make up one object each may name some of its
+    keys, and it stays as it is.
+    """
+    if any(map(_composes, _inside(schema))):
+        return schema
+    copied: Mapping[str, Any] = json.loads(json.dumps(schema))
+    for each in _inside(copied):
+        if _names_all(each):
+            each.setdefault("additionalProperties", False)
+    return copied
+
+
+def _names_all(schema: Mapping[str, Any]) -> bool:
+    """Whether it names the keys of an object, and needs no others."""
+    named, needed = schema.get("properties"), schema.get("required", [])
+    return isinstance(named, dict) and isinstance(needed, list) and all(str(each) in named for each in needed)
+
+
+def _composes(schema: Mapping[str, Any]) -> bool:
+    """Whether an object's keys may stand in more than one place."""
+    several = not schema.keys().isdisjoint(("anyOf", "oneOf", "$ref", "if", "not"))
+    return not schema.keys().isdisjoint(_BY_OTHERS) or ("properties" in schema and several)
+
+
+def _inside(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all that stand within it."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for key in _MAPS:
+        if isinstance(named := schema.get(key), dict):
+            for each in named.values():
+                yield from _inside(each)
+    for key in _SOME:
+        several = schema.get(key)
+        for each in several if isinstance(several, list) else [several]:
+            yield from _inside(each)
 
 
 @lru_cache(maxsize=8)

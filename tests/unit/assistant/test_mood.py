@@ -123,3 +123,8 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         Moods.open(path)
     assert len(told.value.faults) == 3
     assert "did you mean `elsewhere`" in str(told.value)
+
+
+@pytest.mark.parametrize("said", ["more", "more!", "again", "enough"])
+def test_of_a_word_alone_nobody_knows_what_is_meant(said: str) -> None:
+    assert not kind("tell me of your bicycles", said)
