@@ -109,7 +109,10 @@ def test_a_json_schema_is_handed_on(client: openai.OpenAI, voices: Voices, home:
     question: Any = [{"role": "user", "content": "how?"}]
     client.chat.completions.create(model="small/help", messages=question, response_format=wanted, max_tokens=2)
     asked = notes(voices, home)[-1]
-    assert {**schema, "additionalProperties": False} in (asked.get("json_schema"), asked.get("structured_outputs", {}).get("json"))
+    assert {**schema, "additionalProperties": False} in (
+        asked.get("json_schema"),
+        asked.get("structured_outputs", {}).get("json"),
+    )
 
 
 def test_a_run_is_unloaded_and_others_stay(runs: dict[str, Run], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
