@@ -27,9 +27,9 @@ class RowFault(Fault):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean …?` where one of `names` is near, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
-    swapped = (each for each in close if sorted(each) == sorted(name))  # the commonest slip
-    meant = next(swapped, next(iter(close), ""))
+    listed = [*names]
+    swapped = [each for each in listed if sorted(each) == sorted(name)]  # the commonest slip
+    meant = next(iter(swapped or difflib.get_close_matches(name, listed, n=1, cutoff=0.6)), "")
     return f"; did you mean `{meant}`?" if meant else ""
 
 

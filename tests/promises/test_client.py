@@ -226,6 +226,9 @@ def test_files_come_in_pages(client: openai.OpenAI) -> None:
     assert [[each.id for each in first.data], first.has_more] == [sent[:2:-1], True]
     assert [each.id for each in first] == sent[::-1]  # the client turns the pages
     assert [each.id for each in client.files.list(purpose="paged", order="asc", after=sent[3])] == sent[4:]
+    for each in client.files.list(purpose="paged", limit=2):
+        client.files.delete(each.id)
+    assert not [*client.files.list(purpose="paged")]
 
 
 def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +255,8 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
     told = [each.message for each in client.fine_tuning.jobs.list_events(running.id)]
     assert told[0] == "the job has cancelled"
     assert [each.id for each in client.fine_tuning.jobs.list(limit=2)] == [waiting.id, running.id]
+    assert running.id in [each.id for each in client.fine_tuning.jobs.list(metadata={"team": "a"})]
+    assert not [*client.fine_tuning.jobs.list(metadata={"team": "b"})]
     with pytest.raises(openai.BadRequestError, match="file"):
         client.fine_tuning.jobs.create(
             model="base", training_file=client.files.create(file=b"{", purpose="fine-tune").id

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metier.errors import RecipeError
+from metier.errors import RecipeError, nearest
 from metier.keys import parse_override
 from metier.recipe import Recipe
 
@@ -59,6 +59,7 @@ def test_every_fault_is_listed_at_once_with_the_nearest_name() -> None:
 
 def test_letters_that_changed_places_are_told_first() -> None:
     assert "did you mean `lora`?" in faults({**GOOD, "strategy": {"method": "lroa"}})["strategy.method"]
+    assert nearest("nona", ["nano"]) == "; did you mean `nano`?"
 
 
 @pytest.mark.parametrize(

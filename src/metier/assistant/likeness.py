@@ -65,7 +65,7 @@ class Learned:
     def fit_each(cls, kinds: Mapping[K, Sequence[str]], keeps: Sequence[str], lexicon: Lexicon) -> dict[K, Self]:
         """Of each kind what tells its texts from those of the others and of none, over the same terms.
 
-        It is kept on this machine, for fitting takes seconds.
+        It is kept on this machine, for fitting takes most of a minute.
         """
         numbers = [_FORMAT, _LONGEST, sorted(_COMMON), _C, _ALPHA, _BAYES]
         key = digest(
@@ -136,11 +136,11 @@ def _weights(found: Floats, truth: Sequence[bool]) -> tuple[Floats, float]:
 
 
 def _vectors(**more: Any) -> TfidfVectorizer:
-    return TfidfVectorizer(analyzer=_terms, sublinear_tf=True, **more)
+    return TfidfVectorizer(analyzer=_analysed, sublinear_tf=True, **more)
 
 
-def _terms(normal: str) -> Iterator[str]:
-    """Up to three words in a row, but the commonest ones by themselves."""
+def _analysed(normal: str) -> Iterator[str]:
+    """Up to three words in a row, none of the commonest by itself."""
     words = _WORD.findall(normal)
     for length in range(1, _LONGEST + 1):
         for begin in range(len(words) - length + 1):

@@ -250,7 +250,9 @@ class Safety:
         return Intervention("language", "languages", language, text)
 
     def _kinds(self, domain: str) -> Iterator[str]:
-        yield from self.rules.domains.get(domain, ())
+        if domain in self.rules.domains:
+            yield from self.rules.domains[domain]
+            return
         for kind, patterns in self.rules.kinds.items():
             if any(fnmatchcase(domain.casefold(), pattern) for pattern in patterns):
                 yield kind

@@ -170,10 +170,10 @@ def _describes(value: Any) -> bool:
     return bool(found) and isinstance(found, list | dict)
 
 
-def domain_name(stem: str) -> str:
-    """A domain's name from a file's."""
+def domain_name(stem: str, otherwise: str = "data") -> str:
+    """A domain's name from a file's, or from what somebody calls it; `otherwise` where no letter of it may."""
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_") or "data"
+    return re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_") or otherwise
 
 
 def _message_columns(rows: Sequence[Row]) -> str | tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 _MACHINES = {"x86_64", "AMD64"}
 _OPS: Any = torch.ops.mkldnn
-_FEWEST = 5  # tokens: of fewer the weights are read more slowly, by a tenth to two fifths
+_FEW, _PADDED = 4, 5  # tokens: for fewer the weights are read more slowly than for five (docs/log.md, 2026-11-22)
 # Layers of one parent that most networks ask one behind the other about the same input.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -39,10 +39,10 @@ class Product(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         x_NI = input.reshape(-1, input.shape[-1])
-        if (tokens := len(x_NI)) < _FEWEST:
-            x_NI = functional.pad(x_NI, (0, 0, 0, _FEWEST - tokens))
+        if (tokens := len(x_NI)) < _FEW:
+            x_NI = functional.pad(x_NI, (0, 0, 0, _PADDED - tokens))
         output_NO: Tensor = _OPS._linear_pointwise(x_NI, self._laid, self._bias, "none", [], "")
-        return output_NO[:tokens].view(*input.shape[:-1], -1)
+        return output_NO[:tokens].view(*input.shape[:-1], output_NO.shape[-1])
 
     def of(self, input: Tensor, place: int) -> Tensor:
         """The outputs of one of the layers, once: whoever asks first has all computed, the last one leaves nothing."""

@@ -118,7 +118,7 @@ def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tu
     prompt = renderer.prompt_ids(item.asked)
     notes = {**turn.notes, "domain": target.domain, "run": target.voice.name, **shown(target, item)}
     turn = replace(turn, prompt_tokens=len(prompt))
-    if item.kind in ("label", "choice") and body.response_format is None:
+    if item.kind in ("label", "choice") and not body.wants_json:
         return replace(turn, notes=notes), (item, label_rows(target, item))
     most = (body.top_logprobs or 0) if body.logprobs else None
     request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)

@@ -33,7 +33,8 @@ Way = Literal["auto", "supervised", "dpo"]
 """How it is tuned; auto: as its file is."""
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
-_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody under this name
+_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody, or by another name
+_DOMAIN, _LONGEST = re.compile(r"[a-z0-9][a-z0-9_-]*"), 64
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
@@ -69,8 +70,9 @@ class Job:
 
     @property
     def domain(self) -> str:
-        """What it is tuned for, as clients called it."""
-        return domain_name(self.suffix) if self.suffix else UNNAMED
+        """What it is tuned for: what clients call it, as far as a domain may be called so."""
+        suffix = self.suffix or ""
+        return suffix if _DOMAIN.fullmatch(suffix) else domain_name(suffix, UNNAMED)[:_LONGEST]
 
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""

@@ -47,7 +47,7 @@ class Address:
     @property
     def url(self) -> str:
         """Where this machine's own programs find it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = "localhost" if _anywhere(self.host) else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
@@ -60,6 +60,14 @@ class Address:
 def _loops(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _anywhere(host: str) -> bool:
+    """Whether it is every address of this machine."""
+    try:
+        return not host or ip_address(host).is_unspecified
     except ValueError:
         return False
 
@@ -82,10 +90,10 @@ def assert_free(address: Address) -> None:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind((address.host, address.port))
-        except OSError as error:
-            problem = f"{address.host}:{address.port}: {error.strerror or error}"
-            elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-            raise MetierError(problem, f"choose another --{'host' if elsewhere else 'port'}") from None
+        except (OSError, UnicodeError, TypeError) as error:  # the latter two of names that are none
+            told, number = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+            other = "port" if number in (errno.EADDRINUSE, errno.EACCES) else "host"
+            raise MetierError(f"{address.host}:{address.port}: {told}", f"choose another --{other}") from None
 
 
 class Server(uvicorn.Server):

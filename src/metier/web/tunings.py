@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import Field
 
@@ -23,6 +24,7 @@ from metier.web.schema import Auto, Body, Name
 
 Key = Annotated[str, Field(max_length=64)]
 Note = Annotated[str, Field(max_length=512)]
+_METADATA = re.compile(r"metadata\[.*\]")
 Limit = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -96,7 +98,10 @@ def file_routes(files: Files) -> APIRouter:
     ) -> Any:
         """The key's files, newest first unless told otherwise."""
         found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
-        return _page(found if order == "desc" else found[::-1], limit, after)
+        found = found if order == "desc" else found[::-1]
+        if after is not None:  # it may be gone: who cleans up deletes page by page
+            found = [each for each in found if each["id"] != after and (each["id"] < after) == (order == "desc")]
+        return _page(found, limit)
 
     @routes.get("/files/{file_id}", responses=told(answers.FileAnswer))
     def one(file_id: str, caller: Admin) -> Any:
@@ -136,10 +141,11 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         return {"object": "plan", **jobs.foresee(*begun(body, caller))}
 
     @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
-    def all_jobs(caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
-        """The key's jobs, newest first."""
-        found = [each.told() for each in jobs.all(caller.name)]
-        return _page(found, limit, after)
+    def all_jobs(request: Request, caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
+        """The key's jobs, newest first; with `metadata[KEY]=VALUE` those that have it."""
+        wanted = {key[9:-1]: value for key, value in request.query_params.items() if _METADATA.fullmatch(key)}
+        found = [each for each in jobs.all(caller.name) if wanted.items() <= (each.metadata or {}).items()]
+        return _page([each.told() for each in found], limit, after)
 
     @routes.get("/fine_tuning/jobs/{job_id}", responses=told(answers.JobAnswer))
     def job(job_id: str, caller: Admin) -> Any:
@@ -178,7 +184,7 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
     )
 
 
-def _page(found: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+def _page(found: list[dict[str, Any]], limit: int, after: str | None = None) -> dict[str, Any]:
     names = [each["id"] for each in found]
     if after is not None and after not in names:
         raise Refusal(400, f"after: there is no {after!r} here", "leave it out to begin", param="after")

@@ -195,7 +195,7 @@ def test_english_is_known_however_short_or_broken(safety: Safety, said: str) -> 
 def test_a_domain_s_kind_is_known_by_its_name(safety: Safety) -> None:
     for name in ("medical", "health-advice", "my-clinic", "Medicine", "medquad", "physio-therapy"):
         assert safety.is_medical(name)
-    for name in ("telecom", "banking", "cardiology-of-engines", "media", ""):
+    for name in ("telecom", "banking", "cardiology-of-engines", "media", "plant-disease", "car-diagnostics", ""):
         assert not safety.is_medical(name)
     assert safety.is_banking("retail-banking")
     assert not safety.is_banking("cardiology")

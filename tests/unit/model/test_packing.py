@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metier.model import packing
-from metier.model.packing import Packed, pack_weights
+from metier.model.packing import Packed, Product, pack_weights
 
 
 def network(dtype: torch.dtype = torch.bfloat16) -> nn.Module:
@@ -108,3 +108,11 @@ def test_layers_that_differ_in_format_or_are_not_all_there_are_products_of_their
     half = nn.ModuleDict({"gate_proj": nn.Linear(4, 4)}).bfloat16()
     pack_weights(half)
     assert type(half["gate_proj"]) is Packed
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8), (1, 8), (1, 3, 8), (1, 4, 8), (2, 3, 8)])
+def test_a_product_has_the_shape_of_its_input(shape: tuple[int, ...]) -> None:
+    layer, x = nn.Linear(8, 6), torch.randn(shape)
+    with torch.inference_mode():
+        assert torch.allclose(Product([layer])(x), layer(x), atol=1e-6)
+        assert Product([layer])(x).shape == layer(x).shape

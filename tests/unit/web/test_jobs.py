@@ -201,3 +201,19 @@ def test_what_was_unloaded_stays_so_until_that_very_run_is_loaded_again(
         post("load", name="a-lora-1", run=f"jobs/{first.id}/runs/lora-1")
     with started("a-lora-1", "b-lora-1"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("suffix", "domain"),
+    [
+        ("sums", "sums"),
+        ("sums_", "sums_"),  # as it was taken before any text was
+        ("Our Sums, 2nd", "our-sums-2nd"),
+        ("日本語", "tuned"),
+        (" ", "tuned"),
+        (None, "tuned"),
+        ("Ⅷ" * 64, "viii" * 16),
+    ],
+)
+def test_a_domain_is_called_as_clients_call_it_as_far_as_may_be(suffix: str | None, domain: str) -> None:
+    assert replace(job("a"), suffix=suffix).domain == domain

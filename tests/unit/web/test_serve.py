@@ -40,7 +40,7 @@ def test_a_port_that_is_taken_is_told_before_anything_loads() -> None:
 
 
 def test_an_address_that_is_not_this_machine_s_is_told() -> None:
-    for host in ("300.1.1.1", "203.0.113.7"):
+    for host in ("300.1.1.1", "203.0.113.7", "é" * 70):
         with pytest.raises(MetierError, match=host) as caught:
             assert_free(Address(host, 0))
         assert caught.value.hint == "choose another --host"
@@ -50,8 +50,10 @@ def test_an_address_that_is_not_this_machine_s_is_told() -> None:
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),
-        ("::", "http://[::1]:80"),
+        ("0.0.0.0", "http://localhost:80"),
+        ("::", "http://localhost:80"),
+        ("", "http://localhost:80"),
+        ("fd00::1", "http://[fd00::1]:80"),
         ("help.example.com", "http://help.example.com:80"),
     ],
 )

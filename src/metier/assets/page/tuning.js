@@ -38,7 +38,7 @@ function entry(job) {
   return el("li", {}, el("button", { type: "button", onclick: look }, told));
 }
 
-const title = (job) => job.fine_tuned_model ?? `${job.user_provided_suffix}, on ${job.model}`;
+const title = (job) => job.fine_tuned_model ?? `${job.user_provided_suffix || "tuned"}, on ${job.model}`;
 const chip = (status) => el("span", { class: `chip ${STATES[status]}` }, status);
 const ended = ({ status }) => !["queued", "running"].includes(status);
 const kept = (id) => `metier.forecast.${id}`;
