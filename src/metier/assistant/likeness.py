@@ -19,15 +19,15 @@ from metier.assistant.phrases import Lexicon
 from metier.classical import Floats
 from metier.files import digest, kept_directory, read_json, write_atomic, write_json
 
-_FORMAT = 2  # of what is kept; another one, or other numbers below, is fitted anew
+_FORMAT = 3  # of what is kept; another one, or other numbers below, is fitted anew
 _LONGEST = 3  # words of a term
 _WORD = re.compile(r"\w+")
-# They tell how somebody writes, and not what about, where they stand alone.
+# They tell how somebody writes, and not what about: one or two alone are no term.
 _COMMON = frozenset(
     _WORD.findall("""
     a an the and or but so if then that this these those it its as there here
     i me my mine we us our you your he him his she her hers they them their
-    is was are were be been am do does did have has had not no yes too very really just also now
+    is was are were be been am do does did have has had yes too very really just also now
     of to in on at for with from by up out about into over what which who when how all some any one two
     """)
 )
@@ -140,13 +140,13 @@ def _vectors(**more: Any) -> TfidfVectorizer:
 
 
 def _analysed(normal: str) -> Iterator[str]:
-    """Up to three words in a row, none of the commonest by itself."""
+    """Up to three words in a row; of the commonest ones alone three."""
     words = _WORD.findall(normal)
     for length in range(1, _LONGEST + 1):
         for begin in range(len(words) - length + 1):
-            term = " ".join(words[begin : begin + length])
-            if term not in _COMMON:
-                yield term
+            row = words[begin : begin + length]
+            if length == _LONGEST or not _COMMON.issuperset(row):
+                yield " ".join(row)
 
 
 def lines(path: Path) -> list[str]:

@@ -44,6 +44,8 @@ def test_a_red_flag_has_the_answer_of_its_kind_in_any_domain(safety: Safety, sai
         "how do I renew my prescription",
         "this bill is killing me",
         "i can't get the wheel off",
+        "the tyre blew and now i'm walking home",
+        "my bike broke down and now I can't get home",
         "",
         "🙂",
     ],
