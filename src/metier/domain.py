@@ -85,10 +85,13 @@ class Versions(Strict):
     favourable: str = Field(description="the label that is good to get, of which rates and impact ratio are")
 
 
+DOMAIN_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+
 class Domain(Strict):
     """One domain: where its rows are, and how a row becomes a conversation with its answer."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="lower case, no spaces")
+    name: Annotated[str, Field(pattern=DOMAIN_NAME)] = Field(description="lower case, no spaces")
     data: Name = Field(
         description="csv, tsv, jsonl, json, parquet or text file, sample:NAME, or hub:owner/name[/config][@rev][:split]"
     )

@@ -221,14 +221,16 @@ def test_files_are_listed_read_and_removed(client: openai.OpenAI) -> None:
 
 
 def test_files_come_in_pages(client: openai.OpenAI) -> None:
-    sent = [client.files.create(file=b"a,b\n", purpose="paged").id for _ in range(5)]  # type: ignore[arg-type]
-    first = client.files.list(purpose="paged", limit=2)
+    sent = [client.files.create(file=b"a,b\n", purpose="evals").id for _ in range(5)]
+    first = client.files.list(purpose="evals", limit=2)
     assert [[each.id for each in first.data], first.has_more] == [sent[:2:-1], True]
     assert [each.id for each in first] == sent[::-1]  # the client turns the pages
-    assert [each.id for each in client.files.list(purpose="paged", order="asc", after=sent[3])] == sent[4:]
-    for each in client.files.list(purpose="paged", limit=2):
+    assert [each.id for each in client.files.list(purpose="evals", order="asc", after=sent[3])] == sent[4:]
+    with pytest.raises(openai.BadRequestError, match="there is no 'first' here"):
+        client.files.list(purpose="evals", after="first")
+    for each in client.files.list(purpose="evals", limit=2):
         client.files.delete(each.id)
-    assert not [*client.files.list(purpose="paged")]
+    assert not [*client.files.list(purpose="evals")]
 
 
 def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:

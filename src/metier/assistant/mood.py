@@ -108,9 +108,9 @@ class Moods:
     def _like(self, turns: Sequence[str]) -> Mood | None:
         """The mood by whose threshold the margin is the furthest beyond; whoever has just come cannot stay unhelped."""
         *before, said = turns
-        normal, like = self.lexicon.normal(said), self.rules.likeness
         if len(said.split()) < _SOME:
             return None
+        normal, like = self.lexicon.normal(said), self.rules.likeness
         more = like.short if is_short(said) else 0.0
         beyond = {
             kind: each.margin(said) - getattr(like, kind) - more

@@ -25,7 +25,7 @@ _HANDED = "I am handing this over to a colleague, who will read what was said he
 _TOLD = re.compile(re.escape(_HANDED).replace(r"\{id\}", r"(\d{1,18})").replace(r"\{code\}", "([0-9a-f]+)") + r"\s*$")
 
 
-class AbsentError(MetierError):
+class NoTicketError(MetierError):
     """There is no such ticket."""
 
 
@@ -124,7 +124,7 @@ class Tickets:
             return [_ticket(row) for row in rows]
 
     def one(self, number: int) -> Ticket:
-        """Raises `AbsentError` where there is no such ticket."""
+        """Raises `NoTicketError` where there is no such ticket."""
         with self._store.connected() as connection:
             return _one(connection, number)
 
@@ -188,7 +188,7 @@ def _shortened(text: str, limit: int) -> str:
 def _one(connection: sqlite3.Connection, number: int) -> Ticket:
     row = connection.execute("SELECT * FROM ticket WHERE id = ?", (number,)).fetchone()
     if row is None:
-        raise AbsentError(f"ticket {number}: does not exist", "list the tickets there are")
+        raise NoTicketError(f"ticket {number}: does not exist", "list the tickets there are")
     return _ticket(row)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -64,7 +65,7 @@ def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if any(map(_composes, _inside(schema))):
         return schema
-    copied: Mapping[str, Any] = json.loads(json.dumps(schema))
+    copied = deepcopy(schema)
     for each in _inside(copied):
         if _names_all(each):
             each.setdefault("additionalProperties", False)

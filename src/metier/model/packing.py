@@ -38,11 +38,15 @@ class Product(nn.Module):
         self._said: tuple[Tensor, dict[int, Tensor]] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        x_NI = input.reshape(-1, input.shape[-1])
-        if (tokens := len(x_NI)) < _FEW:
-            x_NI = functional.pad(x_NI, (0, 0, 0, _PADDED - tokens))
-        output_NO: Tensor = _OPS._linear_pointwise(x_NI, self._laid, self._bias, "none", [], "")
+        if (tokens := input.shape[:-1].numel()) >= _FEW:
+            return self._times(input)
+        x_NI = input.reshape(tokens, input.shape[-1])
+        output_NO = self._times(functional.pad(x_NI, (0, 0, 0, _PADDED - tokens)))
         return output_NO[:tokens].view(*input.shape[:-1], output_NO.shape[-1])
+
+    def _times(self, input: Tensor) -> Tensor:
+        output: Tensor = _OPS._linear_pointwise(input, self._laid, self._bias, "none", [], "")
+        return output
 
     def of(self, input: Tensor, place: int) -> Tensor:
         """The outputs of one of the layers, once: whoever asks first has all computed, the last one leaves nothing."""

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from metier.assistant.tickets import AbsentError, MovedError
+from metier.assistant.tickets import MovedError, NoTicketError
 from metier.errors import MetierError
 from metier.inference.worker import FullError, StoppedError
 
@@ -46,7 +46,7 @@ def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
             return error.status, error_object(error.status, whole(error), error.param, error.code), headers
         case FullError() | StoppedError():
             return 503, error_object(503, whole(error), code="overloaded"), _AGAIN
-        case AbsentError():
+        case NoTicketError():
             return 404, error_object(404, whole(error), "number"), {}
         case MovedError():
             return 409, error_object(409, whole(error), "number"), {}

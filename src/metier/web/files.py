@@ -62,7 +62,7 @@ class Files:
     def get(self, id: str, owner: str) -> Kept:
         """Raises `Refusal` where there is none of this key's."""
         path = self.folder / id / _FACTS
-        kept = Kept(**read_json(path)) if _ID.fullmatch(id) and path.exists() else None
+        kept = Kept(**read_json(path)) if is_id(id) and path.exists() else None
         if kept is None or kept.owner != owner:
             raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param="file_id")
         return kept
@@ -72,6 +72,11 @@ class Files:
 
     def remove(self, kept: Kept) -> None:
         shutil.rmtree(self.folder / kept.id)
+
+
+def is_id(text: str) -> bool:
+    """Whether it is what a file may be called, be it there or not."""
+    return bool(_ID.fullmatch(text))
 
 
 def new_id(kind: str) -> str:

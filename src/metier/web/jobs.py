@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from metier import child
 from metier.data.guessing import domain_name, propose
-from metier.domain import Domain
+from metier.domain import DOMAIN_NAME, Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
 from metier.files import append_line, locked, read_json, write_atomic, write_json
@@ -34,7 +34,7 @@ Way = Literal["auto", "supervised", "dpo"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
 _OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody, or by another name
-_DOMAIN, _LONGEST = re.compile(r"[a-z0-9][a-z0-9_-]*"), 64
+_LONGEST = 64  # characters of a domain that clients name
 _ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
@@ -72,7 +72,7 @@ class Job:
     def domain(self) -> str:
         """What it is tuned for: what clients call it, as far as a domain may be called so."""
         suffix = self.suffix or ""
-        return suffix if _DOMAIN.fullmatch(suffix) else domain_name(suffix, UNNAMED)[:_LONGEST]
+        return suffix if re.fullmatch(DOMAIN_NAME, suffix) else domain_name(suffix, UNNAMED)[:_LONGEST]
 
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""

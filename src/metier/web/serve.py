@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -47,7 +47,8 @@ class Address:
     @property
     def url(self) -> str:
         """Where this machine's own programs find it."""
-        host = "localhost" if _anywhere(self.host) else self.host
+        address = _ip(self.host)
+        host = "localhost" if not self.host or (address and address.is_unspecified) else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
@@ -58,18 +59,16 @@ class Address:
 
 
 def _loops(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _ip(host)
+    return host == "localhost" or bool(address and address.is_loopback)
 
 
-def _anywhere(host: str) -> bool:
-    """Whether it is every address of this machine."""
+def _ip(host: str) -> IPv4Address | IPv6Address | None:
+    """None of a name."""
     try:
-        return not host or ip_address(host).is_unspecified
+        return ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 def assert_safe(address: Address, keys: Keys) -> None:

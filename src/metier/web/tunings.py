@@ -17,15 +17,15 @@ from metier.web.answers import told
 from metier.web.callers import Admin
 from metier.web.desk import Desk
 from metier.web.failures import Refusal
-from metier.web.files import Files, new_id
+from metier.web.files import Files, is_id, new_id
 from metier.web.jobs import Job, Jobs
 from metier.web.keys import Caller
 from metier.web.schema import Auto, Body, Name
 
 Key = Annotated[str, Field(max_length=64)]
 Note = Annotated[str, Field(max_length=512)]
-_METADATA = re.compile(r"metadata\[.*\]")
 Limit = Annotated[int, Field(ge=1, le=100)]
+_METADATA = re.compile(r"metadata\[(.*)\]")
 
 
 class Hyperparameters(Body):
@@ -100,6 +100,8 @@ def file_routes(files: Files) -> APIRouter:
         found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
         found = found if order == "desc" else found[::-1]
         if after is not None:  # it may be gone: who cleans up deletes page by page
+            if not is_id(after):
+                raise _unknown(after)
             found = [each for each in found if each["id"] != after and (each["id"] < after) == (order == "desc")]
         return _page(found, limit)
 
@@ -143,7 +145,8 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
     @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
     def all_jobs(request: Request, caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
         """The key's jobs, newest first; with `metadata[KEY]=VALUE` those that have it."""
-        wanted = {key[9:-1]: value for key, value in request.query_params.items() if _METADATA.fullmatch(key)}
+        given = request.query_params.items()
+        wanted = {key[1]: value for name, value in given if (key := _METADATA.fullmatch(name))}
         found = [each for each in jobs.all(caller.name) if wanted.items() <= (each.metadata or {}).items()]
         return _page([each.told() for each in found], limit, after)
 
@@ -184,10 +187,14 @@ def _job(body: JobBody, base: str, caller: Caller) -> Job:
     )
 
 
+def _unknown(after: str) -> Refusal:
+    return Refusal(400, f"after: there is no {after!r} here", "leave it out to begin", param="after")
+
+
 def _page(found: list[dict[str, Any]], limit: int, after: str | None = None) -> dict[str, Any]:
     names = [each["id"] for each in found]
     if after is not None and after not in names:
-        raise Refusal(400, f"after: there is no {after!r} here", "leave it out to begin", param="after")
+        raise _unknown(after)
     first = names.index(after) + 1 if after is not None else 0
     page = found[first : first + limit]
     return {"object": "list", "data": page, "has_more": first + limit < len(found)}
