@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _BROKEN = "\ufffd"  # what a character looks like of which tokens are still missing
+_LATEST = 16  # tokens that are decoded anew with every one, and as many again before some are settled
 
 
 Decode = Callable[[Sequence[int]], str]
@@ -21,6 +22,8 @@ class Speech:
         self._decode = decode
         self._stop = [each for each in stop if each]
         self._tokens: list[int] = []
+        self._latest: list[int] = []
+        self._settled = ""  # the text of those before the latest
         self.text = ""
         self._said = 0
         self.stopped = False
@@ -28,7 +31,11 @@ class Speech:
     def push(self, token: int) -> str:
         """What may be said once this token is there."""
         self._tokens.append(token)
-        whole = self._decode(self._tokens)
+        self._latest.append(token)
+        text = self._decode(self._latest)
+        whole = self._settled + text
+        if len(self._latest) >= 2 * _LATEST:
+            self._settle(text)
         if whole.endswith(_BROKEN):
             return ""
         return self._release(whole, held=True)
@@ -36,6 +43,13 @@ class Speech:
     def end(self) -> str:
         """What was held back, for nothing comes any more."""
         return "" if self.stopped else self._release(self._decode(self._tokens), held=False)
+
+    def _settle(self, text: str) -> None:
+        """Decode the older half of the latest no more, where the others read the same without it."""
+        rest = self._decode(self._latest[-_LATEST:])
+        if rest and text.endswith(rest):
+            self._settled += text.removesuffix(rest)
+            del self._latest[:-_LATEST]
 
     def _release(self, whole: str, *, held: bool) -> str:
         found = [place for each in self._stop if (place := whole.find(each)) >= 0]

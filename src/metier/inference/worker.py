@@ -20,6 +20,7 @@ from metier.inference.fair import Fair
 from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
+_SOON = 0.002  # seconds within which requests come that were sent at the same moment
 _LAST = 10.0  # seconds that a step may take which is not waited for any more
 _SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
 
@@ -250,6 +251,7 @@ class Worker:
     def _turn(self) -> None:
         with self._news:
             self._news.wait_for(lambda: self._draining or self._work or self._pending)
+            self._gather()
             self._ended = self._draining and not (self._work or self._pending)
             work = [*self._work]
             self._work.clear()
@@ -260,6 +262,13 @@ class Worker:
         self._before()
         self._look()
         self._step()
+
+    def _gather(self) -> None:
+        """Where nobody decodes yet, those who come at the same moment: one by one they take half as long again."""
+        before, waiting = 0, self.load[1]
+        while not self._speaking and before < waiting < _AHEAD:
+            self._news.wait(_SOON)
+            before, waiting = waiting, self.load[1]
 
     def _give_up(self, error: Exception) -> None:
         """Tell all who wait and all who are being answered."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from metier.inference.speech import Speech
+from metier.inference.speech import Decode, Speech
 
 
 def decode(tokens: Sequence[int]) -> str:
@@ -15,7 +15,7 @@ def decode(tokens: Sequence[int]) -> str:
     return bytes(tokens).decode("utf-8", errors="replace")
 
 
-def pieces(text: str, stop: Sequence[str] = ()) -> list[str]:
+def pieces(text: str, stop: Sequence[str] = (), decode: Decode = decode) -> list[str]:
     speech = Speech(decode, stop)
     said = []
     for token in text.encode():
@@ -28,6 +28,24 @@ def pieces(text: str, stop: Sequence[str] = ()) -> list[str]:
 @given(some.text(max_size=40))
 def test_the_pieces_are_the_text(text: str) -> None:
     assert "".join(pieces(text)) == text
+
+
+@given(some.text(alphabet="a \né€", max_size=300))
+def test_the_pieces_of_a_long_text_are_the_text_without_its_ends(text: str) -> None:
+    assert "".join(pieces(text, decode=lambda tokens: decode(tokens).strip())) == text.strip()
+
+
+def test_of_a_long_answer_the_latest_tokens_are_decoded_alone() -> None:
+    taken = list[int]()
+
+    def counted(tokens: Sequence[int]) -> str:
+        taken.append(len(tokens))
+        return decode(tokens)
+
+    text = "Naïve cafés cost 3 € more. " * 40
+    assert "".join(pieces(text, decode=counted)) == text
+    *said, end = taken
+    assert [end, max(said) < 40] == [len(text.encode()), True]
 
 
 @given(

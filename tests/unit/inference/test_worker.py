@@ -228,6 +228,20 @@ def test_what_an_engine_has_no_room_for_waits_where_tenants_take_turns() -> None
     assert order.index("modest") < 20
 
 
+def test_those_who_come_at_the_same_moment_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metier.inference.worker._SOON", 60.0)  # which ends when nobody more can be read at once
+    several, read = engine(64), list[int]()
+    step = several.step
+    monkeypatch.setattr(several, "step", lambda: (read.append(several.queued), step())[1])
+    worker = Worker(several, sequences=64, capacity=100)
+    ears = [asked(worker, Request(PROMPTS[0], 2, frozenset()))]
+    time.sleep(0.05)
+    ears += [asked(worker, Request(PROMPTS[0], 2, frozenset())) for _ in range(15)]
+    assert {len(ear.tokens()) for ear in ears} == {2}
+    assert read[0] == 16
+    worker.stop(10)
+
+
 def test_an_adapter_that_is_gone_is_no_base() -> None:
     laid = Bank(network("llama", ATTENTION))
     made = Engine(Forward(laid.network, forks=True), Capacity(64, 2), boundary=None, bank=laid)
