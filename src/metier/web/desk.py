@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+from metier.data.classes import HeadRenderer
 from metier.data.items import Item, Message
 from metier.errors import MetierError
-from metier.inference.engine import Delta, Request
+from metier.inference.engine import Delta, Read, Request
 from metier.inference.grammars import JsonGrammar
 from metier.inference.sampling import Sampling
 from metier.inference.speech import Decode, Speech
@@ -370,3 +371,19 @@ async def choose(target: Target, item: Item, rows: Sequence[Example], tenant: st
     """The replies with their log-probabilities, likeliest first, scored as evaluation does."""
     scores = await asyncio.wrap_future(target.voice.ground.worker.score(rows, target.voice.adapter, tenant))
     return sorted(zip(item.replies, scores, strict=True), key=lambda each: -each[1])
+
+
+async def reply_tokens(target: Target, row: Example, top: int | None, tenant: str) -> list[Token]:
+    """What a closed set's reply is written with, in its row; with `top` how likely each token was, and so many others.
+
+    A head's replies are not written.
+    """
+    ground = target.voice.ground
+    if isinstance(ground.renderer, HeadRenderer):
+        return []
+    ends = ground.renderer.stop_ids
+    reads = [Read(token, None) for token in row.tokens]
+    if top is not None:
+        (reads,) = await asyncio.wrap_future(ground.worker.read([row.tokens], top, target.voice.adapter, tenant))
+    told = zip(reads, row.weights, strict=True)
+    return [Token(read.token, read.logprob, read.top) for read, weight in told if weight and read.token not in ends]

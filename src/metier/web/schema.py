@@ -176,6 +176,11 @@ class ChatBody(Rules):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def likeliest(self) -> int | None:
+        """Of how many tokens it is told how likely they were, besides those that are said; None where of none."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
     def wants_json(self) -> bool:
         return not isinstance(self.response_format, AsText | None)
 
