@@ -103,6 +103,10 @@ class Safety:
         """Whether any of these is."""
         return any("banking" in self._kinds(domain) for domain in domains)
 
+    def knows(self, domain: str) -> bool:
+        """Whether its name, or a file of one's own, tells what a domain is about."""
+        return domain in self.rules.domains or any(self._kinds(domain))
+
     def before(
         self,
         said: str,

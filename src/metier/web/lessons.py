@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
@@ -56,24 +56,35 @@ class Lesson:
 @dataclass(frozen=True)
 class Course:
     """The runs that are learned from; routers are kept below `routers`, and messages on health belong to what is
-    `medical`."""
+    `medical`. What tunings without a name, and domains that are not `known`, are about is told by what is asked there.
+    """
 
     runs: Sequence[Run]
     routers: Path
     lexicon: Lexicon
     medical: bool = False
     offline: bool = False
+    unnamed: Sequence[Run] = ()
+    known: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, voices: Voices, safety: Safety, routers: Path, *, offline: bool = False) -> Self:
         """Of whoever is served at this moment, but no tuning without a name of its own: nobody said what that is for,
         and several are called alike.
         """
-        served = voices.all.values()
-        named = (voice.run for voice in served if voice.run and UNNAMED not in voice.learned)
-        runs = {run.directory: run for run in named}  # one may have several names
-        medical = safety.is_medical(*(domain for voice in served for domain in voice.learned))
-        return cls([*runs.values()], routers, safety.lexicon, medical, offline)
+        served = [voice for voice in voices.all.values() if voice.run]
+        runs = {voice.run.directory: voice.run for voice in served if voice.run}  # one may have several names
+        unnamed = {voice.run.directory for voice in served if voice.run and UNNAMED in voice.learned}
+        domains = [domain for voice in served for domain in voice.learned]
+        return cls(
+            [run for folder, run in runs.items() if folder not in unnamed],
+            routers,
+            safety.lexicon,
+            safety.is_medical(*domains),
+            offline,
+            [run for folder, run in runs.items() if folder in unnamed],
+            frozenset(filter(safety.knows, domains)),
+        )
 
     def learned(self, listen: Listener = silent) -> Lesson:
         """What the runs' rows teach, or why they teach nothing."""
@@ -86,6 +97,7 @@ class Course:
         told = [
             *(f"note  nothing is learned from {_line(each)}" for each in lost),
             *told,
+            *dict.fromkeys(self._sounding(sides["train"])),
             *(f"note  auto leaves out {name}: its rows are {first}'s" for name, first in repeats.items()),
         ]
         try:
@@ -94,6 +106,19 @@ class Course:
         except (MetierError, OSError) as error:
             note = f"note  no domain is chosen by itself: {_line(error)}"
             return Lesson(None, _plain(error, lost, repeats), scope, [*told, note])
+
+    def _sounding(self, asked: Mapping[str, list[str]]) -> Iterator[str]:
+        """Where questions sound as if more should be watched than the name of their domain says."""
+        from metier.assistant.trades import sounds
+        from metier.web.dispatch import typed
+
+        each = [*asked.items()]
+        for run in self.unnamed:
+            each += typed([run], [], offline=self.offline)["train"].items()
+        for name, texts in each:
+            if name not in self.known and (kind := sounds(texts, self.lexicon)):
+                fix = f'if it is, write {name} = ["{kind}"] under [domains] of a --safety file'
+                yield f"note  what is asked of {name} sounds {kind}, and is not watched as that; {fix}"
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""
