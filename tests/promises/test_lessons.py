@@ -142,14 +142,12 @@ def test_the_page_names_a_run_of_one_domain_once(client: openai.OpenAI, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
-def test_the_page_has_a_domain_of_two_runs_for_both(
-    served_runs: dict[str, Run], served_home: Path, tmp_path: Path
-) -> None:
+def test_the_page_has_a_domain_of_two_runs_for_both(served_runs: dict[str, Run], tmp_path: Path) -> None:
     """By its own name it is the first one's."""
     voices = Voices(offline=True)
     for name in ("small", "shown"):
         voices.add(served_runs[name], name)
-    with serving.served(Desk(voices), served_home) as url, browser(tmp_path) as tab:
+    with serving.served(Desk(voices), tmp_path / "home") as url, browser(tmp_path) as tab:
         tab.open(f"{url}/")
         tab.wait("document.querySelector('#model').value")
         named = tab.run("[...document.querySelectorAll('#model option')].map(each => each.value)")
