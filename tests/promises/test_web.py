@@ -72,14 +72,15 @@ def asked(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
 
 
-def test_answers_are_those_that_were_measured(client: openai.OpenAI, runs: dict[str, Run]) -> None:
+def test_answers_are_those_that_were_measured(client: openai.OpenAI, desk: Desk, runs: dict[str, Run]) -> None:
     for name, run in runs.items():
         for row in run.answers()[::5]:
             model, question = f"{name}/{row['domain']}", row["prompt"].rpartition("user: ")[2]
             answer = client.chat.completions.create(model=model, messages=asked(question))
             assert answer.choices[0].message.content == row["output"]
             assert answer.usage
-            assert answer.usage.completion_tokens == row.get("new_tokens", answer.usage.completion_tokens)
+            label = desk.voices.all[name].ground.renderer.raw_ids(row["output"])
+            assert answer.usage.completion_tokens == row.get("new_tokens", len(label))
             assert (answer.model_extra or {})["metier"]["run"] == name
 
 

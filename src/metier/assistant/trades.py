@@ -12,7 +12,7 @@ from metier.assistant.phrases import Lexicon
 from metier.assistant.rules import ASSETS, Kind
 
 _KINDS: tuple[Kind, ...] = ("medical", "banking")
-_FEWEST = 20  # questions
+_FEWEST, _MOST = 20, 1000  # questions
 # From this margin on a question sounds so, and so many of all have to. Of public sets of questions those on health and
 # on banking have 11 to 48 in 100, others at most 7 (docs/log.md, 2026-11-22).
 _MARGIN, _TENTH = -1.0, 0.1
@@ -22,6 +22,7 @@ def sounds(texts: Sequence[str], lexicon: Lexicon) -> Kind | None:
     """What these questions are about, where enough of them are like the questions of the samples that ship."""
     if len(texts) < _FEWEST:
         return None
+    texts = texts[:: -(-len(texts) // _MOST)]
     others = [ASSETS / "elsewhere" / "learned.txt", ASSETS / "mood" / "calm.txt"]
     keeps = [*_asked("telecom"), *(text for path in others for text in lines(path))]
     learned = Learned.fit_each({kind: _asked(kind) for kind in _KINDS}, keeps, lexicon)

@@ -63,8 +63,8 @@ class Dialect(Protocol):
         """The weighted log-probability of a row, in nats."""
         ...
 
-    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask) -> list[Read]:
-        """A row's tokens with their log-probabilities, and the likeliest ones with theirs."""
+    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask, begin: int) -> list[Read]:
+        """A row's tokens from `begin` on with their log-probabilities, and the likeliest ones with theirs."""
         ...
 
 
@@ -205,9 +205,9 @@ class Elsewhere:
         with ThreadPoolExecutor(self._sequences) as pool:
             return [*pool.map(lambda row: self._dialect.weigh(row, adapter, self._ask), rows)]
 
-    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> list[list[Read]]:
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", begin: int = 0) -> list[list[Read]]:
         with ThreadPoolExecutor(self._sequences) as pool:
-            return [*pool.map(lambda row: self._dialect.read(row, top, adapter, self._ask), rows)]
+            return [*pool.map(lambda row: self._dialect.read(row, top, adapter, self._ask, begin), rows)]
 
     def _ask(self, body: Json) -> Json:
         with self._child.asked(self._dialect.path, body) as (_, answer):

@@ -162,16 +162,18 @@ class Engine:
         return scores
 
     @torch.no_grad()
-    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = BASE) -> list[list[Read]]:
-        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place."""
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = BASE, begin: int = 0) -> list[list[Read]]:
+        """Each row's tokens from `begin` on with their log-probabilities, and those of the `top` likeliest there."""
         found: dict[int, list[Read]] = {}
         examples = [Example(tuple(row), (0.0,) * len(row)) for row in rows]
         for tree in pack(examples, self._capacity.tokens_per_batch, fork=self._forward.forks, boundary=self._boundary):
+            behind = [torch.as_tensor(tree.path(number))[max(begin - 1, 0) : -1] for number in range(len(tree.rows))]
+            asked = torch.unique(torch.cat([torch.zeros(1, dtype=torch.long), *behind]))  # the first, for one at least
             with self._passing(adapter):
-                logits_TV = self._forward.logits(tree, torch.arange(len(tree.tokens)))
-            for number, row in enumerate(tree.rows.tolist()):
-                behind = torch.as_tensor(tree.path(number))[:-1].to(logits_TV.device)
-                found[row] = _read(rows[row], logits_TV[behind], top)
+                logits_UV = self._forward.logits(tree, asked)
+            for nodes, row in zip(behind, tree.rows.tolist(), strict=True):
+                places = torch.searchsorted(asked, nodes).to(logits_UV.device)
+                found[row] = _read(rows[row], logits_UV[places], top, begin)
         return [found[row] for row in range(len(rows))]
 
     def submit(self, request: Request) -> int:
@@ -367,10 +369,11 @@ class Engine:
         self._active.pop()
 
 
-def _read(row: Sequence[int], logits_TV: Tensor, top: int) -> list[Read]:
-    """A row with the logits behind all but its last token."""
-    known = _likelihoods(row[1:], logits_TV, top)
-    return [Read(row[0], None), *(Read(token, *each) for token, each in zip(row[1:], known, strict=True))]
+def _read(row: Sequence[int], logits_TV: Tensor, top: int, begin: int) -> list[Read]:
+    """A row from `begin` on, with the logits that are in front of each of these tokens but the row's first."""
+    tokens = row[max(begin, 1) :]
+    known = zip(tokens, _likelihoods(tokens, logits_TV, top), strict=True)
+    return [*([] if begin else [Read(row[0], None)]), *(Read(token, *each) for token, each in known)]
 
 
 def _likelihoods(

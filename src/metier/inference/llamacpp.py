@@ -124,17 +124,21 @@ class LlamaCpp:
     def weigh(self, row: Example, adapter: str, ask: Ask) -> float:
         """Token by token, each forced: what is told of it is the model's own, before any rule."""
         places = [place for place, weight in enumerate(row.weights) if weight]
-        return sum(row.weights[place] * self._forced(row.tokens, place, adapter, ask) for place in places)
+        told = [self._forced(row.tokens, place, 1, adapter, ask).logprob or 0.0 for place in places]
+        return sum(row.weights[place] * each for place, each in zip(places, told, strict=True))
 
-    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask) -> list[Read]:
+    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask, begin: int) -> list[Read]:
+        if begin:
+            return [self._forced(row, place, top, adapter, ask) for place in range(begin, len(row))]
         problem = f"engine = {NAME}: it does not tell how likely a prompt's own tokens are"
         raise MetierError(problem, "leave echo out, or serve with metier's own engine")
 
-    def _forced(self, tokens: Sequence[int], place: int, adapter: str, ask: Ask) -> float:
-        wanted = {"n_predict": 1, "n_probs": 1, "temperature": 0, "logit_bias": [[tokens[place], _FORCED]]}
+    def _forced(self, tokens: Sequence[int], place: int, top: int, adapter: str, ask: Ask) -> Read:
+        wanted = {"n_predict": 1, "n_probs": max(1, top), "temperature": 0, "logit_bias": [[tokens[place], _FORCED]]}
         found = ask({**self._asked(tokens[:place], adapter), **wanted})["completion_probabilities"][0]
         assert found["id"] == tokens[place], "nothing outweighs the bias"
-        return float(found["logprob"])
+        likely = _likely(tokens[place], found)
+        return Read(tokens[place], likely.logprob, likely.top[:top])
 
     def _asked(self, prompt: Sequence[int], adapter: str) -> Json:
         scales = [{"id": place, "scale": float(name == adapter)} for place, name in enumerate(self._adapters)]

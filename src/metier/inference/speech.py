@@ -34,10 +34,10 @@ class Speech:
         self._latest.append(token)
         text = self._decode(self._latest)
         whole = self._settled + text
-        if len(self._latest) >= 2 * _LATEST:
-            self._settle(text)
         if whole.endswith(_BROKEN):
             return ""
+        if len(self._latest) >= 2 * _LATEST:
+            self._settle(text)
         return self._release(whole, held=True)
 
     def end(self) -> str:

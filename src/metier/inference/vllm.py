@@ -108,14 +108,15 @@ class Vllm:
                 yield Said(None, "length" if choice["finish_reason"] == "length" else "stop")
 
     def weigh(self, row: Example, adapter: str, ask: Ask) -> float:
-        read = self.read(row.tokens, 0, adapter, ask)
+        read = self.read(row.tokens, 0, adapter, ask, 0)
         return sum(weight * (each.logprob or 0.0) for weight, each in zip(row.weights, read, strict=True) if weight)
 
-    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask) -> list[Read]:
+    def read(self, row: Sequence[int], top: int, adapter: str, ask: Ask, begin: int) -> list[Read]:
         answer = ask({**_asked(row, adapter, ""), "max_tokens": 1, "temperature": 0, "prompt_logprobs": top})
         first, *behind = answer["choices"][0]["prompt_logprobs"]
         assert first is None, "nothing stands in front of the first token"
-        return [Read(row[0], None), *(_read(token, told, top) for token, told in zip(row[1:], behind, strict=True))]
+        reads = [Read(row[0], None), *(_read(token, told, top) for token, told in zip(row[1:], behind, strict=True))]
+        return reads[begin:]
 
 
 def _asked(prompt: Sequence[int], adapter: str, tenant: str) -> Json:

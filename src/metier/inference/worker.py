@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from metier.inference.fair import Fair
 from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
-_SOON = 0.002  # seconds within which requests come that were sent at the same moment
+_SOON, _MOMENT = 0.002, 0.008  # seconds within which the next one comes of those sent at the same moment, and all do
 _LAST = 10.0  # seconds that a step may take which is not waited for any more
 _SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
 
@@ -61,7 +62,7 @@ class Answering(Protocol):
         ...
 
     def score(self, rows: Sequence[Example], adapter: str = "") -> list[float]: ...
-    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "") -> list[list[Read]]: ...
+    def read(self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", begin: int = 0) -> list[list[Read]]: ...
 
 
 @dataclass
@@ -95,6 +96,7 @@ class _Reading:
     rows: Sequence[Sequence[int]]
     top: int
     adapter: str
+    begin: int
     result: Future[list[list[Read]]] = field(default_factory=Future)
 
     def fail(self, error: Exception) -> None:
@@ -151,13 +153,13 @@ class Worker:
         return asked.result
 
     def read(
-        self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", tenant: str = ""
+        self, rows: Sequence[Sequence[int]], top: int, adapter: str = "", tenant: str = "", begin: int = 0
     ) -> Future[list[list[Read]]]:
-        """Each row's tokens with their log-probabilities, and those of the `top` likeliest at each place.
+        """Each row's tokens from `begin` on with their log-probabilities, and those of the `top` likeliest there.
 
         Raises as `ask`.
         """
-        asked = _Reading(rows, top, adapter)
+        asked = _Reading(rows, top, adapter, begin)
         self._queue(self._rows, tenant, asked)
         return asked.result
 
@@ -250,8 +252,9 @@ class Worker:
 
     def _turn(self) -> None:
         with self._news:
-            self._news.wait_for(lambda: self._draining or self._work or self._pending)
-            self._gather()
+            if not (self._draining or self._work or self._pending):
+                self._news.wait_for(lambda: self._draining or self._work or self._pending)
+                self._gather()
             self._ended = self._draining and not (self._work or self._pending)
             work = [*self._work]
             self._work.clear()
@@ -264,11 +267,11 @@ class Worker:
         self._step()
 
     def _gather(self) -> None:
-        """Where nobody decodes yet, those who come at the same moment: one by one they take half as long again."""
-        before, waiting = 0, self.load[1]
-        while not self._speaking and before < waiting < _AHEAD:
+        """Those who come at the same moment as the first one: one by one they take half as long again."""
+        end, before = time.monotonic() + _MOMENT, 0
+        while before < (waiting := self.load[1]) < min(_AHEAD, self._sequences) and time.monotonic() < end:
             self._news.wait(_SOON)
-            before, waiting = waiting, self.load[1]
+            before = waiting
 
     def _give_up(self, error: Exception) -> None:
         """Tell all who wait and all who are being answered."""
@@ -295,7 +298,7 @@ class Worker:
             asked = self._rows.take(_together)
         for each in asked:
             if isinstance(each, _Reading):
-                fulfil(each.result, partial(self._engine.read, each.rows, each.top, each.adapter))
+                fulfil(each.result, partial(self._engine.read, each.rows, each.top, each.adapter, each.begin))
         if scored := [each for each in asked if isinstance(each, _Scoring)]:
             self._score(scored)
 

@@ -81,9 +81,9 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     item, rows = closed
     found = await choose(_target(turn), item, rows, tenant)
     shares, ready = softmax([score for _, score in found]), found[0][0]
-    told = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
+    named = {reply: round(share, 6) for (reply, _), share in zip(found, shares, strict=True)}
     tokens = await reply_tokens(_target(turn), rows[item.replies.index(ready)], body.likeliest, tenant)
-    return replace(turn, ready=ready, tokens=tokens, notes={**turn.notes, "shares": told})
+    return replace(turn, ready=ready, tokens=tokens, notes={**turn.notes, "shares": named})
 
 
 def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], dict[str, Any], Said | None]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from metier.data.classes import HeadRenderer
 from metier.data.items import Item, Message
 from metier.errors import MetierError
-from metier.inference.engine import Delta, Read, Request
+from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
 from metier.inference.sampling import Sampling
 from metier.inference.speech import Decode, Speech
@@ -245,8 +245,11 @@ def request_of(
     param: str = "messages",
     **how: Any,
 ) -> Request:
-    """Raises `Refusal` where nothing fits behind the prompt, or a rule names no token."""
+    """Raises `Refusal` where nothing fits behind the prompt, a rule names no token, or a head writes none."""
     voice, ground = target.voice, target.voice.ground
+    if isinstance(ground.renderer, HeadRenderer):
+        problem = f"{voice.name}: has a head that classifies, and writes nothing"
+        raise Refusal(400, problem, "ask it in a chat, for a label alone", param="model")
     if strange := [token for token in sampling.bias if token >= ground.vocabulary]:
         problem = f"logit_bias: {strange[0]} is no token of {ground.vocabulary}"
         raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
@@ -376,14 +379,15 @@ async def choose(target: Target, item: Item, rows: Sequence[Example], tenant: st
 async def reply_tokens(target: Target, row: Example, top: int | None, tenant: str) -> list[Token]:
     """What a closed set's reply is written with, in its row; with `top` how likely each token was, and so many others.
 
-    A head's replies are not written.
+    What ends the turn is not told, though it counts where one reply begins another. A head's replies are not written.
     """
-    ground = target.voice.ground
+    ground, adapter = target.voice.ground, target.voice.adapter
     if isinstance(ground.renderer, HeadRenderer):
         return []
-    ends = ground.renderer.stop_ids
-    reads = [Read(token, None) for token in row.tokens]
-    if top is not None:
-        (reads,) = await asyncio.wrap_future(ground.worker.read([row.tokens], top, target.voice.adapter, tenant))
-    told = zip(reads, row.weights, strict=True)
-    return [Token(read.token, read.logprob, read.top) for read, weight in told if weight and read.token not in ends]
+    told = [place for place, weight in enumerate(row.weights) if weight]
+    told = [place for place in told if row.tokens[place] not in ground.renderer.stop_ids]
+    if top is None or not told:
+        return [Token(row.tokens[place], None, ()) for place in told]
+    (reads,) = await asyncio.wrap_future(ground.worker.read([row.tokens], top, adapter, tenant, told[0]))
+    known = (reads[place - told[0]] for place in told)
+    return [Token(read.token, read.logprob, read.top) for read in known]

@@ -93,11 +93,12 @@ class Course:
         lost = list[str]()
         sides = typed(self.runs, lost, offline=self.offline, listen=listen)
         scope, told = self._scope(sides)
+        sounding = [*self._sounding(sides["train"])]
         sides, repeats = distinct(sides)
         told = [
             *(f"note  nothing is learned from {_line(each)}" for each in lost),
             *told,
-            *dict.fromkeys(self._sounding(sides["train"])),
+            *sounding,
             *(f"note  auto leaves out {name}: its rows are {first}'s" for name, first in repeats.items()),
         ]
         try:
@@ -112,13 +113,15 @@ class Course:
         from metier.assistant.trades import sounds
         from metier.web.dispatch import typed
 
-        each = [*asked.items()]
-        for run in self.unnamed:
-            each += typed([run], [], offline=self.offline)["train"].items()
-        for name, texts in each:
+        for name, texts in asked.items():
             if name not in self.known and (kind := sounds(texts, self.lexicon)):
                 fix = f'if it is, write {name} = ["{kind}"] under [domains] of a --safety file'
                 yield f"note  what is asked of {name} sounds {kind}, and is not watched as that; {fix}"
+        for run in self.unnamed if UNNAMED not in self.known else ():
+            texts = typed([run], [], offline=self.offline)["train"].get(UNNAMED, [])
+            if kind := sounds(texts, self.lexicon):
+                fix = "if it is, tune it with a suffix that says so"
+                yield f"note  what is asked of {run.name} sounds {kind}, and is not watched as that; {fix}"
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""

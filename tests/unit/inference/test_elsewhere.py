@@ -124,6 +124,7 @@ def test_given_tokens_are_read_or_refused(other: Other, name: str) -> None:
     if name == "llama-server":
         with pytest.raises(MetierError, match="does not tell how likely a prompt's own tokens are"):
             other.engine.read([(4, 11)], 2)
+        assert [each.token for each in other.engine.read([(4, 11)], 2, "one", 1)[0]] == [11]
         return
     ((first, second),) = other.engine.read([(4, 11)], 2, "one")
     assert (first.token, first.logprob) == (4, None)

@@ -281,6 +281,19 @@ def test_a_model_that_cannot_fork_decodes_alone() -> None:
     assert found == {index: alone(bloom, prompt, 8) for index, prompt in enumerate(PROMPTS)}
 
 
+@pytest.mark.parametrize("forks", [True, False])
+def test_of_rows_the_end_alone_is_read(forks: bool) -> None:
+    engine = Engine(
+        Forward(network("llama", ATTENTION if forks else "eager"), forks=forks), Capacity(64, 1), boundary=None
+    )
+    rows = [*PROMPTS[:3], PROMPTS[0][:1]]
+    whole = engine.read(rows, 2)
+    for begin in (1, 2):
+        for ends, reads in zip(engine.read(rows, 2, begin=begin), whole, strict=True):
+            assert [each.token for each in ends] == [each.token for each in reads[begin:]]
+            assert [each.logprob for each in ends] == pytest.approx([each.logprob for each in reads[begin:]], abs=1e-5)
+
+
 def test_a_prompt_longer_than_a_forward_is_read_nevertheless(tmp_path: Path) -> None:
     made = engine("llama", tokens=4)
     assert len(list(made.run([Request(prompt, 2, STOP) for prompt in PROMPTS]))) == len(PROMPTS)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from metier.inference.speech import Decode, Speech
@@ -33,6 +34,24 @@ def test_the_pieces_are_the_text(text: str) -> None:
 @given(some.text(alphabet="a \né€", max_size=300))
 def test_the_pieces_of_a_long_text_are_the_text_without_its_ends(text: str) -> None:
     assert "".join(pieces(text, decode=lambda tokens: decode(tokens).strip())) == text.strip()
+
+
+def fallen(tokens: Sequence[int]) -> str:
+    """Of a tokenizer of SentencePiece's: where a byte of a run is missing, all of the run's are broken."""
+    return "".join(_run(bytes(run)) for _, run in groupby(tokens, key=lambda token: token >= 0x80))
+
+
+def _run(run: bytes) -> str:
+    try:
+        return run.decode()
+    except UnicodeDecodeError:
+        return "\ufffd" * len(run)
+
+
+@given(some.text(alphabet="ab\u12a0\U0001f389", max_size=120))
+@example("Done! " + "\U0001f389\U0001f973" * 12 + " ok")
+def test_a_long_run_of_bytes_is_said_as_it_is(text: str) -> None:
+    assert "".join(pieces(text, decode=fallen)) == text
 
 
 def test_of_a_long_answer_the_latest_tokens_are_decoded_alone() -> None:

@@ -229,7 +229,8 @@ def test_what_an_engine_has_no_room_for_waits_where_tenants_take_turns() -> None
 
 
 def test_those_who_come_at_the_same_moment_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metier.inference.worker._SOON", 60.0)  # which ends when nobody more can be read at once
+    for name in ("_SOON", "_MOMENT"):  # it ends when nobody more can be read at once
+        monkeypatch.setattr(f"metier.inference.worker.{name}", 15.0)
     several, read = engine(64), list[int]()
     step = several.step
     monkeypatch.setattr(several, "step", lambda: (read.append(several.queued), step())[1])
@@ -239,6 +240,21 @@ def test_those_who_come_at_the_same_moment_are_read_at_once(monkeypatch: pytest.
     ears += [asked(worker, Request(PROMPTS[0], 2, frozenset())) for _ in range(15)]
     assert {len(ear.tokens()) for ear in ears} == {2}
     assert read[0] == 16
+    worker.stop(10)
+
+
+def test_those_who_wait_already_are_waited_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_SOON", "_MOMENT"):
+        monkeypatch.setattr(f"metier.inference.worker.{name}", 15.0)
+    worker, gate = Worker(engine(1), sequences=1, capacity=100), threading.Event()
+    worker.do(lambda: gate.wait(10))
+    ears = [asked(worker, Request(PROMPTS[0], 2, frozenset())) for _ in range(3)]
+    reads = [worker.read([PROMPTS[0]], 1) for _ in range(3)]
+    begun = time.monotonic()
+    gate.set()
+    assert {len(ear.tokens()) for ear in ears} == {2}
+    assert {len(read.result(10)[0]) for read in reads} == {len(PROMPTS[0])}
+    assert time.monotonic() - begun < 10
     worker.stop(10)
 
 

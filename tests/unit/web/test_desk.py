@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from metier.data.classes import HeadRenderer
 from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Voice, Voices
 from metier.web.desk import Desk, Target, request_of
@@ -120,6 +121,14 @@ class Served(dict[str, Any]):
         del self[name]
         if name == "stuck":
             raise RuntimeError(name)
+
+
+def test_a_head_that_classifies_writes_nothing() -> None:
+    """Neither JSON nor a text that goes on."""
+    head = HeadRenderer.__new__(HeadRenderer)
+    target = Target(Voice("sorter", cast(Ground, SimpleNamespace(renderer=head))))
+    with pytest.raises(Refusal, match="sorter: has a head that classifies, and writes nothing"):
+        request_of(target, [5], 1, tenant="", sampling=Sampling())
 
 
 def test_only_who_comes_or_goes_is_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,18 +145,19 @@ def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) ->
 
 
 def test_what_sounds_medical_and_is_called_otherwise_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {"helpdesk": asked("medical"), "phones": asked("telecom"), "few": asked("medical")[:9]}
-    rows |= {"ward": asked("medical"), UNNAMED: asked("banking")}
+    rows = {"ward": asked("medical"), "helpdesk": asked("medical"), "phones": asked("telecom")}
+    rows |= {"few": asked("medical")[:9], UNNAMED: asked("banking")}
     monkeypatch.setattr(dispatch, "prepare", prepared)
     monkeypatch.setattr(dispatch, "typed_last", lambda each, _: rows[each.domain.name])
     named = [run(name) for name in rows if name != UNNAMED]
-    known = frozenset({"ward"})
+    known = frozenset({"ward"})  # whose rows helpdesk has, which auto leaves out
     lesson = replace(course(tmp_path), runs=named, unnamed=[run(UNNAMED)] * 2, known=known).learned()
     assert [each.partition(";")[0] for each in lesson.told if "sounds" in each] == [
         "note  what is asked of helpdesk sounds medical, and is not watched as that",
-        "note  what is asked of tuned sounds banking, and is not watched as that",
+        *["note  what is asked of tuned sounds banking, and is not watched as that"] * 2,
     ]
-    assert f'write {UNNAMED} = ["banking"] under [domains] of a --safety file' in "".join(lesson.told)
+    assert 'write helpdesk = ["medical"] under [domains] of a --safety file' in "".join(lesson.told)
+    assert "tune it with a suffix that says so" in "".join(lesson.told)
 
 
 def test_what_was_known_holds_until_all_that_changed_is_learned_of() -> None:
