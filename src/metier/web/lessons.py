@@ -116,12 +116,12 @@ class Course:
         for name, texts in asked.items():
             if name not in self.known and (kind := sounds(texts, self.lexicon)):
                 fix = f'if it is, write {name} = ["{kind}"] under [domains] of a --safety file'
-                yield f"note  what is asked of {name} sounds {kind}, and is not watched as that; {fix}"
+                yield f"warning: what is asked of {name} sounds {kind}, and is not watched as that; {fix}"
         for run in self.unnamed if UNNAMED not in self.known else ():
             texts = typed([run], [], offline=self.offline)["train"].get(UNNAMED, [])
             if kind := sounds(texts, self.lexicon):
                 fix = "if it is, tune it with a suffix that says so"
-                yield f"note  what is asked of {run.name} sounds {kind}, and is not watched as that; {fix}"
+                yield f"warning: what is asked of {run.name} sounds {kind}, and is not watched as that; {fix}"
 
     def learned_apart(self) -> Lesson:
         """The same in a process of its own: in this one, answers would wait for each other's turn to be interpreted."""

@@ -153,8 +153,8 @@ def test_what_sounds_medical_and_is_called_otherwise_is_told(tmp_path: Path, mon
     known = frozenset({"ward"})  # whose rows helpdesk has, which auto leaves out
     lesson = replace(course(tmp_path), runs=named, unnamed=[run(UNNAMED)] * 2, known=known).learned()
     assert [each.partition(";")[0] for each in lesson.told if "sounds" in each] == [
-        "note  what is asked of helpdesk sounds medical, and is not watched as that",
-        *["note  what is asked of tuned sounds banking, and is not watched as that"] * 2,
+        "warning: what is asked of helpdesk sounds medical, and is not watched as that",
+        *["warning: what is asked of tuned sounds banking, and is not watched as that"] * 2,
     ]
     assert 'write helpdesk = ["medical"] under [domains] of a --safety file' in "".join(lesson.told)
     assert "tune it with a suffix that says so" in "".join(lesson.told)
