@@ -52,6 +52,7 @@ def emergency(said: str) -> bool:
         ("sixth.jsonl", 0.011, 0.008),
         ("seventh.jsonl", 0.008, 0.018),
         ("eighth.jsonl", 0.01, 0.024),
+        ("trades.jsonl", 0.009, 0.048),
     ],
 )
 def test_messages_that_were_looked_at_get_no_worse(name: str, most_missed: float, most_alarms: float) -> None:
