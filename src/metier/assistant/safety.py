@@ -19,6 +19,7 @@ from metier.assistant.likeness import FEWEST, Learned, is_short, lines
 from metier.assistant.mood import Kind as MoodKind
 from metier.assistant.phrases import Lexicon, Phrases, ends, latest
 from metier.assistant.rules import ALONE, ASSETS, Rules, Urgent, read_rules
+from metier.assistant.scope import other_business
 from metier.assistant.watch import Watch
 from metier.files import digest
 
@@ -72,9 +73,7 @@ class Safety:
         lexicon = rules.lexicon
         urgent = {kind: _lines(rules, kind) for kind in get_args(Urgent)}
         every = [text for listed in urgent.values() for text in listed]
-        # Whoever has some other business is in no danger, either.
-        others = [*lines(ASSETS / "mood" / "calm.txt"), *lines(ASSETS / "elsewhere" / "learned.txt")]
-        harmless = [*_lines(rules, "harmless"), *others]
+        harmless = [*_lines(rules, "harmless"), *other_business()]
         moods = [text for kind in get_args(MoodKind) for text in lines(ASSETS / "mood" / f"{kind}.txt")]
         return cls(
             rules,

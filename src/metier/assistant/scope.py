@@ -64,5 +64,10 @@ def elsewhere() -> tuple[list[str], list[str]]:
     return lines(_ELSEWHERE / "learned.txt"), lines(_ELSEWHERE / "kept.txt")
 
 
+def other_business() -> list[str]:
+    """From customers of all trades, and from people who talk about anything: none is in danger."""
+    return [*lines(ASSETS / "mood" / "calm.txt"), *elsewhere()[0]]
+
+
 def _health() -> list[str]:
     return [text for path in sorted(_HEALTH.glob("*.txt")) for text in lines(path)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from metier.assistant.likeness import Learned, lines
 from metier.assistant.phrases import Lexicon
 from metier.assistant.rules import ASSETS, Kind
+from metier.assistant.scope import other_business
 
 _KINDS: tuple[Kind, ...] = ("medical", "banking")
 _FEWEST, _MOST = 20, 1000  # questions
@@ -18,17 +21,25 @@ _FEWEST, _MOST = 20, 1000  # questions
 _MARGIN, _TENTH = -1.0, 0.1
 
 
-def sounds(texts: Sequence[str], lexicon: Lexicon) -> Kind | None:
-    """What these questions are about, where enough of them are like the questions of the samples that ship."""
-    if len(texts) < _FEWEST:
-        return None
-    texts = texts[:: -(-len(texts) // _MOST)]
-    others = [ASSETS / "elsewhere" / "learned.txt", ASSETS / "mood" / "calm.txt"]
-    keeps = [*_asked("telecom"), *(text for path in others for text in lines(path))]
-    learned = Learned.fit_each({kind: _asked(kind) for kind in _KINDS}, keeps, lexicon)
-    shares = {kind: float(np.mean(each.margins(texts) >= _MARGIN)) for kind, each in learned.items()}
-    likeliest = max(_KINDS, key=lambda kind: shares[kind])
-    return likeliest if shares[likeliest] >= _TENTH else None
+@dataclass(frozen=True)
+class Trades:
+    """How much like the questions of the samples that ship others are, by kind."""
+
+    learned: Mapping[Kind, Learned]
+
+    @classmethod
+    def open(cls, lexicon: Lexicon) -> Self:
+        kinds = {kind: _asked(kind) for kind in _KINDS}
+        return cls(Learned.fit_each(kinds, [*_asked("telecom"), *other_business()], lexicon))
+
+    def sound(self, texts: Sequence[str]) -> Kind | None:
+        """What these questions are about, where enough of them are like the samples' own."""
+        if len(texts) < _FEWEST:
+            return None
+        texts = texts[:: -(-len(texts) // _MOST)]
+        shares = {kind: float(np.mean(each.margins(texts) >= _MARGIN)) for kind, each in self.learned.items()}
+        likeliest = max(_KINDS, key=lambda kind: shares[kind])
+        return likeliest if shares[likeliest] >= _TENTH else None
 
 
 def _asked(sample: str) -> list[str]:

@@ -252,8 +252,8 @@ class Worker:
 
     def _turn(self) -> None:
         with self._news:
-            if not (self._draining or self._work or self._pending):
-                self._news.wait_for(lambda: self._draining or self._work or self._pending)
+            if not self._called:
+                self._news.wait_for(lambda: self._called)
                 self._gather()
             self._ended = self._draining and not (self._work or self._pending)
             work = [*self._work]
@@ -287,6 +287,11 @@ class Worker:
         for asked in told:
             with suppress(Exception):  # who hears it may be what broke
                 asked.fail(error)
+
+    @property
+    def _called(self) -> bool:
+        """Whether there is something to do, or to end."""
+        return bool(self._draining or self._work) or self._pending
 
     @property
     def _pending(self) -> bool:

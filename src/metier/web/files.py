@@ -14,7 +14,6 @@ from metier.files import MANIFEST, plain_name, read_json, write_directory, write
 from metier.web.failures import Refusal
 
 _FACTS = "file.json"
-_ID = re.compile(r"file-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Files:
     def get(self, id: str, owner: str) -> Kept:
         """Raises `Refusal` where there is none of this key's."""
         path = self.folder / id / _FACTS
-        kept = Kept(**read_json(path)) if is_id(id) and path.exists() else None
+        kept = Kept(**read_json(path)) if is_id("file", id) and path.exists() else None
         if kept is None or kept.owner != owner:
             raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param="file_id")
         return kept
@@ -74,9 +73,9 @@ class Files:
         shutil.rmtree(self.folder / kept.id)
 
 
-def is_id(text: str) -> bool:
-    """Whether it is what a file may be called, be it there or not."""
-    return bool(_ID.fullmatch(text))
+def is_id(kind: str, text: str) -> bool:
+    """Whether it is what something of this kind may be called, be it there or not."""
+    return bool(re.fullmatch(rf"{kind}-[0-9a-f]{{32}}", text))
 
 
 def new_id(kind: str) -> str:

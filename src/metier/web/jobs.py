@@ -27,6 +27,7 @@ from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.failures import Refusal, told
+from metier.web.files import is_id
 from metier.web.lessons import UNNAMED
 
 Way = Literal["auto", "supervised", "dpo"]
@@ -35,7 +36,6 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
 _OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody, or by another name
 _LONGEST = 64  # characters of a domain that clients name
-_ID = re.compile(r"ftjob-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
 _PREPARING = "preparing: a process of its own starts, reads the data and loads the model"
@@ -168,7 +168,7 @@ class Jobs:
 
     def get(self, id: str, owner: str) -> Job:
         """Raises `Refusal` where there is none of this key's."""
-        job = self._read(id) if _ID.fullmatch(id) and (self.folder / id / "job.json").exists() else None
+        job = self._read(id) if is_id("ftjob", id) and (self.folder / id / "job.json").exists() else None
         if job is None or job.owner != owner:
             raise Refusal(404, f"there is no job {id!r}", "GET /v1/fine_tuning/jobs lists yours", param="job_id")
         return job

@@ -110,16 +110,17 @@ class Course:
 
     def _sounding(self, asked: Mapping[str, list[str]]) -> Iterator[str]:
         """Where questions sound as if more should be watched than the name of their domain says."""
-        from metier.assistant.trades import sounds
+        from metier.assistant.trades import Trades
         from metier.web.dispatch import typed
 
+        trades = Trades.open(self.lexicon)
         for name, texts in asked.items():
-            if name not in self.known and (kind := sounds(texts, self.lexicon)):
+            if name not in self.known and (kind := trades.sound(texts)):
                 fix = f'if it is, write {name} = ["{kind}"] under [domains] of a --safety file'
                 yield f"warning: what is asked of {name} sounds {kind}, and is not watched as that; {fix}"
         for run in self.unnamed if UNNAMED not in self.known else ():
             texts = typed([run], [], offline=self.offline)["train"].get(UNNAMED, [])
-            if kind := sounds(texts, self.lexicon):
+            if kind := trades.sound(texts):
                 fix = "if it is, tune it with a suffix that says so"
                 yield f"warning: what is asked of {run.name} sounds {kind}, and is not watched as that; {fix}"
 

@@ -100,7 +100,7 @@ def file_routes(files: Files) -> APIRouter:
         found = [each.told() for each in files.all(caller.name) if purpose in (None, each.purpose)]
         found = found if order == "desc" else found[::-1]
         if after is not None:  # it may be gone: who cleans up deletes page by page
-            if not is_id(after):
+            if not is_id("file", after):
                 raise _unknown(after)
             found = [each for each in found if each["id"] != after and (each["id"] < after) == (order == "desc")]
         return _page(found, limit)
