@@ -20,6 +20,8 @@ from typing import Any
 
 import psutil
 
+from metier import cgroup
+
 DEVICES = ("cpu", "cuda", "mps")
 _KEPT = {-3: 32 * 2**20, -1: 512 * 2**20}  # mallopt's M_MMAP_THRESHOLD, at its highest, and M_TRIM_THRESHOLD, in bytes
 _LOOKS = 2.0  # seconds between two looks at what others take of the machine
@@ -135,7 +137,7 @@ def padding(device: str, compute: str) -> tuple[int, str]:
 def probe() -> Hardware:
     """Look at this machine. The only place that does."""
     memory = psutil.virtual_memory()
-    limit = _container_limit() or memory.total
+    limit = cgroup.memory_limit() or memory.total
     return Hardware(
         system=f"{platform.system()} {platform.machine()}",
         cores=_cores(),
@@ -172,9 +174,14 @@ def peak_memory(device: str = "cpu") -> int:
 
 
 def _cores() -> int:
-    """Physical cores this process may use: hyper-threads share one matrix unit."""
+    """Physical cores this process may use: hyper-threads share one matrix unit.
+
+    A container may be given the time of fewer than it sees, and whoever sets OMP_NUM_THREADS wants so many.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, psutil.cpu_count(logical=False) or usable)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # further ones are of threads in threads
+    asked = int(wanted) if wanted.isdecimal() else 0
+    return min(usable, psutil.cpu_count(logical=False) or usable, cgroup.cores() or usable, asked or usable)
 
 
 @cache
@@ -222,15 +229,6 @@ def _features() -> tuple[str, ...]:
         return ()
     line = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
     return tuple(flag for flag in _FLAGS if flag in line.split())
-
-
-def _container_limit() -> int | None:
-    """What a container may use, where one is set."""
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(name)
-        if path.exists() and (text := path.read_text().strip()).isdecimal():
-            return int(text)
-    return None
 
 
 def _main(layer: Layer, threads: int) -> None:

@@ -173,3 +173,11 @@ def test_what_others_leave_is_measured() -> None:
     while time.monotonic() - begun < 0.3:
         pass
     assert hardware._left() > before
+
+
+@pytest.mark.parametrize(("wanted", "cores"), [("1", 1), ("1,4", 1), ("0", 0), ("many", 0), ("999", 0)])
+def test_no_more_threads_than_are_wanted(wanted: str, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    every = probe().cores
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert probe().cores == (cores or every)

@@ -15,7 +15,7 @@ from metier.tables import Table
 def feedback(
     database: Annotated[Path, typer.Argument(metavar="DATABASE", help="assistant.db of a server")],
     run: Annotated[list[str] | None, typer.Option(help="only opinions on this run's answers; may be repeated")] = None,
-    out: Annotated[Path, typer.Option(help="folder to write to")] = Path("feedback"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write to")] = Path("feedback"),
     json: Json = False,
 ) -> None:
     """Turn thumbs and corrected answers into training rows.

@@ -41,7 +41,8 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         str | None, typer.Option(metavar="NAME", help=f"a shipped recipe or comparison instead: {names()}")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="where to write; recipe.toml without it, a comparison under its own name")
+        Path | None,
+        typer.Option("--out", "-o", help="where to write; recipe.toml without it, a comparison under its own name"),
     ] = None,
     skip_faulty: Annotated[
         bool, typer.Option("--skip-faulty", help="leave out rows that have a fault of their own")
@@ -63,9 +64,9 @@ def init(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         write_shipped(recipe, out)
         return
     out = out or Path("recipe.toml")
-    domains = _guessed(files or [], skip_faulty)
     if faults := blocked(out):
         raise RecipeError(str(out), faults)
+    domains = _guessed(files or [], skip_faulty)
     write_atomic(out, _for_domains(domains, model, out, offline))
     say(f"wrote {out}; next: metier check {out}, metier plan {out}, metier train {out}")
 

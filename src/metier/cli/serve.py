@@ -70,12 +70,8 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
         print(make_key(keys, name, "admin" if role else "user"))
         say(f"keep it: {keys} has its hash alone")
         return
-    if not runs:
-        raise MetierError("nothing is served", "name one or more runs: metier serve runs/…")
     spin(20_000)  # longer than it takes to begin the next product; the engine yields to others
-    from metier.run import Run
-
-    opened, elsewhere = [Run.open(each).answering() for each in runs], _elsewhere(plan)
+    opened, elsewhere = _answering(runs or []), _elsewhere(plan)
     from metier.assistant.safety import Safety
     from metier.inference.voices import Voices
     from metier.web.serve import Address, assert_free, assert_safe, run_server
@@ -92,6 +88,16 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     say(f"the page: {address.url}/")
     run_server(desk, jobs, address, known, Path.cwd())
     say("ended")
+
+
+def _answering(runs: Sequence[Path]) -> list[Run]:
+    """Whatever is named. Raises `MetierError` where nothing is, or it does not answer."""
+    from metier.run import Run, list_runs
+
+    if runs:
+        return [Run.open(each).answering() for each in runs]
+    tuned = [run.directory for run in list_runs(Path("runs")) if run.status == "finished" and run.adapter.exists()]
+    raise MetierError("nothing is served", f"name one or more runs: metier serve {tuned[0] if tuned else 'runs/…'}")
 
 
 def _elsewhere(plan: list[str] | None) -> Elsewhere | None:

@@ -152,12 +152,12 @@ class Course:
             return None, []
         scope = Scope.fit([*sides["train"]], train, validation, self.lexicon, medical=self.medical)
         lost, others = scope.declined(heldout), elsewhere()[1]
-        told = f"{lost} of {len(heldout)} held-out questions"
+        wrongly = f"{lost} of {len(heldout)} held-out questions"
         if len(heldout) < _FEWEST or lost > _LOST * len(heldout):
-            note = f"note  no question is declined: {told} would be; more rows would tell what belongs here"
+            note = f"note  no question is declined: {wrongly} would be; more rows would tell what belongs here"
             return None, [note]
-        strange = f"{scope.declined(others)} of {len(others)} of no trade at all"
-        return scope, [f"what belongs to no domain is declined: {told}, {strange}"]
+        rightly = f"{scope.declined(others)} of {len(others)} that have nothing to do with any"
+        return scope, [f"questions that belong to no domain are declined: {rightly}, and, wrongly, {wrongly}"]
 
 
 class Lessons:

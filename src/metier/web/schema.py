@@ -161,7 +161,7 @@ class ChatBody(Rules):
     def _can_be_answered(self) -> ChatBody:
         if (self.tools and self.tool_choice != "none") or self.functions:
             raise ValueError("tools: calls of tools are not answered here; leave tools out")
-        if self.messages[-1].role != "user":
+        if self.messages[-1].role == "assistant":
             raise ValueError(f"messages: the last one is the {self.messages[-1].role}'s own; end with a user's")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs = true; set it, or leave top_logprobs out")
@@ -169,7 +169,9 @@ class ChatBody(Rules):
 
     @property
     def turns(self) -> list[Message]:
-        return [each.message for each in self.messages]
+        """The last one is a user's: what the system says last is what is asked."""
+        *before, last = (each.message for each in self.messages)
+        return [*before, Message("user", last.content)]
 
     @property
     def most(self) -> int | None:
@@ -201,12 +203,15 @@ class CompletionBody(Rules):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = False
     suffix: str | None = None
+    response_format: ResponseFormat | None = None
     best_of: Annotated[int, Field(ge=1, le=16)] | None = None
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> CompletionBody:
         if self.suffix:
             raise ValueError("suffix: nothing is filled in between here; leave it out")
+        if not isinstance(self.response_format, AsText | None):
+            raise ValueError("response_format: a text is gone on with as it comes; ask /v1/chat/completions for JSON")
         if self.best_of and self.best_of != (self.n or 1):
             raise ValueError("best_of: all answers are given; leave it out, or set it to n")
         return self

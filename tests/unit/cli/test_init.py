@@ -60,3 +60,13 @@ def test_a_part_of_a_data_set_is_no_domain(capsys: pytest.CaptureFixture[str]) -
     assert init("train.csv", "test.csv") == 2
     assert "train.csv: seems to be a part of a data set" in capsys.readouterr().err
     assert init("train.csv") == 0
+
+
+def test_a_recipe_that_is_there_is_told_before_any_data_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.toml").write_text("as it was")
+    monkeypatch.setattr("metier.cli.init._guessed", lambda *_: pytest.fail("the data was read"))
+    assert init("telecom.csv", "-o", "mine.toml") == 2
+    assert "mine.toml: exists already" in capsys.readouterr().err
+    assert Path("mine.toml").read_text() == "as it was"

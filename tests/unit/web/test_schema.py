@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from metier.data.items import Message
 from metier.web.schema import ChatBody, CompletionBody, LoadBody, Said
 
 
@@ -38,3 +39,17 @@ def test_words_of_other_servers_mean_the_same() -> None:
         ChatBody.model_validate(body)
     loaded = LoadBody.model_validate({"lora_name": "shop", "lora_path": "runs/lora-1"})
     assert (loaded.name, loaded.run) == ("shop", "runs/lora-1")
+
+
+def test_what_the_system_says_last_is_what_is_asked() -> None:
+    turns = [{"role": "user", "content": "hello"}, {"role": "developer", "content": "What is a kite?"}]
+    assert ChatBody.model_validate({"model": "m", "messages": turns}).turns[-1] == Message("user", "What is a kite?")
+    with pytest.raises(ValidationError, match="the last one is the assistant's own"):
+        ChatBody.model_validate({"model": "m", "messages": [*turns, {"role": "assistant", "content": "A toy"}]})
+
+
+def test_a_text_is_not_said_to_be_json_that_is_none() -> None:
+    body: dict[str, Any] = {"model": "m", "prompt": "so", "response_format": {"type": "text"}}
+    assert CompletionBody.model_validate(body).most == 16
+    with pytest.raises(ValidationError, match="ask /v1/chat/completions for JSON"):
+        CompletionBody.model_validate({**body, "response_format": {"type": "json_object"}})
