@@ -81,3 +81,13 @@ def test_what_is_surely_too_small_to_matter_is_no_forgetting() -> None:
 def test_a_clear_interval_over_too_few_passages_is_explained() -> None:
     few = Difference("loss", -0.8, -0.92, -0.74, 0.062, 0.062, "paired bootstrap", 5, 5, False)
     assert sentence({}, few, []).endswith("[\N{MINUS SIGN}0.920, \N{MINUS SIGN}0.740], too few items to show it.")
+
+
+def test_metrics_that_go_the_other_way_are_told() -> None:
+    exact = replace(EVEN, metric="exact_match")
+    longer = replace(LOSS, metric="repetition", value=0.2, low=0.1, high=0.3, higher_is_better=False)
+    differing = replace(record("shop", GAIN), differences=(GAIN, exact, longer))
+    told = sentence({"the untuned base": [differing, record("bank", GAIN)]}, None, [scored("shop"), scored("bank")])
+    assert told == "Against the untuned base: better on shop (chrF; worse by repetition) and bank (chrF)."
+    undecided = replace(record("shop", EVEN), differences=(EVEN, longer))
+    assert "worse" not in sentence({"the untuned base": [undecided]}, None, [scored("shop")])
