@@ -283,6 +283,17 @@ def test_a_text_is_gone_on_with_and_weighed(client: openai.OpenAI) -> None:
     assert (short.token_logprobs or [])[1] == pytest.approx((answer.choices[0].logprobs.token_logprobs or [])[1])  # type: ignore[union-attr]
 
 
+def test_a_load_test_gets_as_many_tokens_as_it_wants(client: openai.OpenAI) -> None:
+    """Whatever ends a turn comes at once, and is gone on behind."""
+    how: dict[str, Any] = {"model": "base", "logit_bias": {"0": 100}, "max_tokens": 9}
+    for more, many, finish in (({}, 0, "stop"), ({"ignore_eos": True}, 9, "length")):
+        talk = client.chat.completions.create(messages=asked("how?"), extra_body=more, **how)
+        text = client.completions.create(prompt="so", extra_body=more, **how)
+        for answer in (talk, text):
+            assert answer.usage
+            assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (many, finish)
+
+
 def test_with_likelihoods_the_token_that_ends_an_answer_is_told(client: openai.OpenAI) -> None:
     """As lm-evaluation-harness asks: it takes one token behind its own for granted."""
     how: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "logit_bias": {"0": 100}, "max_tokens": 5}

@@ -149,7 +149,7 @@ def _own(request: Request, target: Target, body: ChatBody, number: int) -> Reque
             return replace(request, grammar=grammar(target, wanted.json_schema.schema_))
         case AsObject():
             return replace(request, grammar=grammar(target, None))
-    return request
+    return replace(request, stop=frozenset()) if body.ignore_eos else request
 
 
 async def whole(turn: Turn) -> dict[str, Any]:

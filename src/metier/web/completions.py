@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from codecs import getincrementaldecoder
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -16,7 +16,7 @@ from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
 from metier.web.chat import spelled, usage
-from metier.web.desk import Target, Token, apart, assert_short, collected, request_of, speak, together
+from metier.web.desk import Piece, Target, Token, apart, assert_short, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
 
@@ -52,8 +52,7 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
         for prompt in prompts
         for number in range(body.n or 1)
     ]
-    if body.logprobs is not None:
-        # The token that ends an answer is told as well: whoever wants likelihoods counts tokens.
+    if body.ignore_eos or body.logprobs is not None:
         requests = [replace(each, stop=frozenset()) for each in requests]
     return Continued(f"cmpl-{uuid.uuid4().hex}", int(time.time()), target, body, prompts, requests)
 
@@ -77,7 +76,7 @@ async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
             yield {**_head(asked), "choices": [_choice(asked, place, front, ("", [], "length"))]}
             continue
         told = 0
-        async for piece in speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)):
+        async for piece in _speak(asked, request):
             said += piece.token is not None
             if front or piece.text or piece.finish:
                 tokens = [piece.token] if piece.token else []
@@ -90,7 +89,14 @@ async def streamed(asked: Continued) -> AsyncGenerator[dict[str, Any]]:
 async def _collected(asked: Continued, request: Request) -> Spoken:
     if asked.body.max_tokens == 0:
         return "", [], "length"
-    return await collected(speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt)))
+    return await collected(_speak(asked, request))
+
+
+def _speak(asked: Continued, request: Request) -> AsyncIterator[Piece]:
+    """The token that ends an answer is told as well where likelihoods are: whoever wants them counts tokens."""
+    told = asked.body.logprobs is not None and not asked.body.ignore_eos
+    ends = asked.target.voice.ground.renderer.stop_ids if told else frozenset[int]()
+    return speak(asked.target, request, asked.body.stops, _spoken(asked, request.prompt), ends)
 
 
 def _spoken(asked: Continued, prompt: Sequence[int]) -> Decode:

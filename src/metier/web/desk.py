@@ -297,14 +297,17 @@ def grammar(target: Target, schema: dict[str, Any] | None) -> JsonGrammar:
 
 
 async def speak(
-    target: Target, request: Request, stops: Sequence[str], decode: Decode | None = None
+    target: Target,
+    request: Request,
+    stops: Sequence[str],
+    decode: Decode | None = None,
+    ends: frozenset[int] = frozenset(),
 ) -> AsyncIterator[Piece]:
     """The answer as it comes. Whoever stops listening frees its place at the next token.
 
-    A token that ends turns, but does not end this request, comes with the last piece.
+    A token of `ends`, which the engine goes on behind, comes with the last piece.
     """
     ground = target.voice.ground
-    ends = ground.renderer.stop_ids - request.stop
     speech = Speech(decode or ground.renderer.decode, stops)
     async for delta in _deltas(ground.worker, request):
         token = None if delta.token is None else Token(delta.token, delta.logprob, delta.top)

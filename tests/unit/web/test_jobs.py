@@ -29,7 +29,7 @@ ROOM = OSError(errno.ENOSPC, "No space left on device")
 
 
 def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

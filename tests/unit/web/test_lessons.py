@@ -43,7 +43,7 @@ def prepared(recipe: str, **_: Any) -> Any:
 
 
 def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
