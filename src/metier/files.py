@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import json
 import os
@@ -92,6 +93,11 @@ def cut_torn_line(path: Path) -> None:
             end -= 1
         if end < size:
             file.truncate(end)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether something could not be written because there is no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def plain_name(name: str) -> str:

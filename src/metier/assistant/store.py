@@ -37,6 +37,10 @@ _SINCE_1 = "ALTER TABLE ticket ADD COLUMN code TEXT NOT NULL DEFAULT ''"
 Masking = Callable[[str], str]
 
 
+class UnkeptError(MetierError):
+    """It could not be written down: the disk is full or fails, or another writer does not end."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """What one party said; `role` is system, user or assistant."""
@@ -69,16 +73,19 @@ class Store:
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is kept, or nothing."""
-        with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
-            connection.row_factory = sqlite3.Row
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.rollback()
-                raise
-            connection.commit()
+        """A transaction: all of it is kept, or nothing. Raises `UnkeptError` where the file cannot be written."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as connection:
+                connection.row_factory = sqlite3.Row
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                except BaseException:
+                    connection.rollback()
+                    raise
+                connection.commit()
+        except sqlite3.OperationalError as error:
+            raise UnkeptError(f"{self.path}: cannot be written ({error})", "see whether its disk has room") from error
 
     def written(self, turns: Sequence[Turn]) -> str:
         """Turns as their column holds them."""

@@ -363,7 +363,10 @@ class Thanks(Answer):
 Told = dict[int | str, dict[str, Any]]
 REFUSED: Told = {"4XX": {"model": Failure, "description": "refused, and why"}}
 BUSY: Told = {
-    503: {"model": Failure, "description": "the queue is full, `auto` is being learned, or the server is being stopped"}
+    503: {
+        "model": Failure,
+        "description": "queue or disk are full, `auto` is being learned, or the server is being stopped",
+    }
 }
 ENDED: Told = {503: {"model": Failure, "description": "an engine has ended"}}
 _STREAM: Mapping[str, Any] = {"content": {"text/event-stream": {}}}

@@ -14,13 +14,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from metier.assistant.store import UnkeptError
 from metier.assistant.tickets import MovedError, NoTicketError
 from metier.errors import MetierError
+from metier.files import is_full
 from metier.inference.worker import FullError, StoppedError
 
 _OWN = re.compile(r"([\w.]+): (.*)", re.DOTALL)  # a key that a fault names itself
 _NO_OBJECT = ("model_attributes_type", "missing", "dict_type")  # of a body as a whole
 _log = logging.getLogger("metier")
+_UNKEPT = "the server cannot keep anything at this moment, as where its disk is full; ask again once there is room"
 _AGAIN = {"Retry-After": "1"}
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -40,6 +43,9 @@ def error_object(status: int, message: str, param: str | None = None, code: str 
 
 def told(error: Exception) -> tuple[int, dict[str, Any], Mapping[str, str]]:
     """Status, body and headers of a failure."""
+    if isinstance(error, UnkeptError) or is_full(error):
+        _log.error("nothing is kept: %s", error)
+        return 503, error_object(503, _UNKEPT), _AGAIN
     match error:
         case Refusal():
             headers = _AGAIN if error.status in (429, 503) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -22,7 +21,7 @@ from metier.data.guessing import domain_name, propose
 from metier.domain import DOMAIN_NAME, Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
-from metier.files import append_line, locked, read_json, write_atomic, write_json
+from metier.files import append_line, is_full, locked, read_json, write_atomic, write_json
 from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
@@ -36,7 +35,6 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
 _OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody, or by another name
 _LONGEST = 64  # characters of a domain that clients name
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
 _PREPARING = "preparing: a process of its own starts, reads the data and loads the model"
 _log = logging.getLogger("metier")
@@ -292,7 +290,7 @@ class Jobs:
                     self._end(job, status)
         except Exception as error:  # the others are tuned all the same
             _log.error("%s: how it went was not written down: %s", job.id, error)
-            return not (isinstance(error, OSError) and error.errno in _FULL)
+            return not is_full(error)
         return True
 
     def _started(self, id: str, stop: Callable[[], None]) -> None:

@@ -59,12 +59,12 @@ def people_routes(desk: Desk) -> APIRouter:
             """The conversations that were handed over, the oldest first."""
             return {"object": "list", "data": [asdict(each) for each in tickets.listed(state)]}
 
-        @routes.post("/tickets/{number}/take", responses=told(answers.TicketAnswer))
+        @routes.post("/tickets/{number}/take", responses=told(answers.TicketAnswer) | BUSY)
         def take(number: int, caller: Admin) -> Any:
             """Take one for oneself."""
             return asdict(tickets.take(_known(number), caller.name))
 
-        @routes.post("/tickets/{number}/close", responses=told(answers.TicketAnswer))
+        @routes.post("/tickets/{number}/close", responses=told(answers.TicketAnswer) | BUSY)
         def close(number: int, body: Note, _: Admin) -> Any:
             """Done with it."""
             return asdict(tickets.close(_known(number), body.note))

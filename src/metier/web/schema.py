@@ -117,9 +117,7 @@ class Rules(Body):
     )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop = None
-    ignore_eos: bool | None = Field(
-        False, description="go on to max_tokens, as load tests want it"
-    )
+    ignore_eos: bool | None = Field(False, description="go on to max_tokens, as load tests want it")
     n: Annotated[int, Field(ge=1, le=16)] | None = 1
     stream: bool | None = False
     stream_options: StreamOptions | None = None

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 
 from metier.web import answers
-from metier.web.answers import told
+from metier.web.answers import BUSY, told
 from metier.web.callers import Admin
 from metier.web.desk import Desk
 from metier.web.failures import Refusal
@@ -82,7 +82,7 @@ class JobBody(Body):
 def file_routes(files: Files) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/files", responses=told(answers.FileAnswer))
+    @routes.post("/files", responses=told(answers.FileAnswer) | BUSY)
     async def send(file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()], caller: Admin) -> Any:
         """Keep a file."""
         content = await file.read()
@@ -132,7 +132,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
         return _job(body, desk.base_of(body.model), caller), training, validation
 
-    @routes.post("/fine_tuning/jobs", responses=told(answers.JobAnswer))
+    @routes.post("/fine_tuning/jobs", responses=told(answers.JobAnswer) | BUSY)
     def create(body: JobBody, caller: Admin) -> Any:
         """Tune a base on a file; the run is served when it is done."""
         return jobs.create(*begun(body, caller)).told()
@@ -160,7 +160,7 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         """What it told, newest first."""
         return _page(jobs.events(jobs.get(job_id, caller.name)), limit, after)
 
-    @routes.post("/fine_tuning/jobs/{job_id}/cancel", responses=told(answers.JobAnswer))
+    @routes.post("/fine_tuning/jobs/{job_id}/cancel", responses=told(answers.JobAnswer) | BUSY)
     def cancel(job_id: str, caller: Admin) -> Any:
         """Stop it; what was learned so far is kept in its run."""
         return jobs.cancel(jobs.get(job_id, caller.name)).told()
