@@ -76,11 +76,16 @@ def append_line(path: Path, line: str, *, sync: bool = False) -> None:
 
     With `sync` it is on the disk when this returns.
     """
-    with path.open("ab") as file:
-        file.write(line.encode() + b"\n")
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:  # a full disk may have taken a part of it
+        with suppress(OSError):
+            cut_torn_line(path)
+        raise
 
 
 def cut_torn_line(path: Path) -> None:

@@ -109,8 +109,8 @@ def test_no_module_bears_the_name_of_a_function_beside_it() -> None:
 def test_nothing_catches_everything_but_the_edge() -> None:
     # Each names its reason.
     reasoned = {SOURCE / "data" / "rendering.py", SOURCE / "evaluation" / "tasks.py"}
-    reasoned |= {SOURCE / "inference" / "worker.py", SOURCE / "inference" / "elsewhere.py", SOURCE / "web" / "chat.py"}
-    reasoned |= {SOURCE / "web" / "jobs.py", SOURCE / "web" / "guard.py", SOURCE / "web" / "lessons.py"}
+    reasoned |= {SOURCE / "inference" / name for name in ("worker.py", "rows.py", "elsewhere.py")}
+    reasoned |= {SOURCE / "web" / name for name in ("chat.py", "jobs.py", "guard.py", "lessons.py")}
     allowed = {SOURCE / "cli" / "main.py"} | reasoned
     for path in FILES:
         if "except Exception" in path.read_text():

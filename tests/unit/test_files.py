@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,17 @@ def test_where_nobody_may_write_it_is_kept_as_long_as_the_process(
     tmp_path.chmod(0o500)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kept_directory("things", "key", lambda to: None).is_dir()
+
+
+def test_a_line_for_which_there_was_no_room_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append_line(path, "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_line(path, "torn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_line(path, "next")
+    assert path.read_text() == "whole\nnext\n"

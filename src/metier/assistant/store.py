@@ -16,7 +16,13 @@ from metier.errors import MetierError
 from metier.personal import masked
 
 SCHEMA = 2
-_WAIT = 30.0  # seconds for another writer
+_WAIT = 5.0  # seconds for another writer
+_UNKEPT = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    }
+)
 _TABLES = """
 CREATE TABLE ticket (
     id INTEGER PRIMARY KEY, opened TEXT NOT NULL, state TEXT NOT NULL, domain TEXT NOT NULL, mood TEXT NOT NULL,
@@ -85,6 +91,8 @@ class Store:
                     raise
                 connection.commit()
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _UNKEPT:
+                raise
             raise UnkeptError(f"{self.path}: cannot be written ({error})", "see whether its disk has room") from error
 
     def written(self, turns: Sequence[Turn]) -> str:

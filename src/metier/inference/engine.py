@@ -22,6 +22,7 @@ from metier.model.forward import Forward
 from metier.trees import Example, pack
 
 _GREEDY = Sampling()
+_WEIGHED = 256  # places of which the whole vocabulary is in float32 at once
 _GENTLE = 4  # so many times less is read at once where somebody decodes, who would wait for it
 
 
@@ -380,8 +381,13 @@ def _likelihoods(
     tokens: Sequence[int], logits_TV: Tensor, top: int
 ) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
     """The log-probability of each token, and the likeliest ones with theirs. Shapes: T tokens, V vocabulary."""
-    logprobs_TV = logits_TV.float().log_softmax(-1).cpu()
-    own_T = logprobs_TV.gather(-1, torch.tensor(tokens, dtype=torch.long)[:, None])[:, 0].tolist()
-    best = logprobs_TV.topk(top)
-    likely = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [(own, tuple(zip(*each, strict=True))) for own, each in zip(own_T, likely, strict=True)]
+    found: list[tuple[float, tuple[tuple[int, float], ...]]] = []
+    for begin in range(0, len(tokens), _WEIGHED):  # in float32 all at once would be gigabytes
+        logprobs_TV = logits_TV[begin : begin + _WEIGHED].float().log_softmax(-1).cpu()
+        own_T1 = torch.tensor(tokens[begin : begin + _WEIGHED], dtype=torch.long)[:, None]
+        best = logprobs_TV.topk(top)
+        likely = (
+            tuple(zip(*each, strict=True)) for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+        found += zip(logprobs_TV.gather(-1, own_T1)[:, 0].tolist(), likely, strict=True)
+    return found

@@ -15,6 +15,10 @@ class Fair(OrderedDict[str, deque[T]]):
     def put(self, tenant: str, item: T) -> None:
         self.setdefault(tenant, deque()).append(item)
 
+    def put_back(self, tenant: str, item: T) -> None:
+        """In front of what else waits of a tenant's, whose turn comes last."""
+        self.setdefault(tenant, deque()).appendleft(item)
+
     def take(self, goes_along: Callable[[Sequence[T], T], bool] = lambda taken, another: False) -> list[T]:
         """The first of the tenant whose turn it is, with what follows of it and goes along; empty if nothing waits."""
         taken: list[T] = []

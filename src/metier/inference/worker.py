@@ -9,25 +9,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from traceback import format_tb
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from metier.errors import MetierError
 from metier.inference.engine import Delta, Read, Request
 from metier.inference.fair import Fair
+from metier.inference.rows import Reading, Result, Scoring, fail, fulfil, together
 from metier.trees import Example
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
 _SOON, _MOMENT = 0.002, 0.008  # seconds within which the next one comes of those sent at the same moment, and all do
 _LAST = 10.0  # seconds that a step may take which is not waited for any more
-_SCORED = 2048  # tokens of rows that are scored between two steps, where one request has not more
+_BROKEN = 8  # steps in a row that fail: nobody is going to be answered any more
 
 _log = logging.getLogger("metier")
 
-Result = TypeVar("Result")
 Heard = Callable[[Delta | Exception], None]
 """Called with every token, or with what became of the request instead, on any thread; must not wait."""
 
@@ -77,32 +76,6 @@ class Ticket:
         self.heard(error)
 
 
-@dataclass
-class _Scoring:
-    rows: Sequence[Example]
-    adapter: str
-    result: Future[list[float]] = field(default_factory=Future)
-
-    @property
-    def size(self) -> int:
-        return sum(len(row.tokens) for row in self.rows)
-
-    def fail(self, error: Exception) -> None:
-        _fail(self.result, error)
-
-
-@dataclass
-class _Reading:
-    rows: Sequence[Sequence[int]]
-    top: int
-    adapter: str
-    begin: int
-    result: Future[list[list[Read]]] = field(default_factory=Future)
-
-    def fail(self, error: Exception) -> None:
-        _fail(self.result, error)
-
-
 class Worker:
     """At most `capacity` requests wait; they are admitted in turn, one of each tenant's.
 
@@ -119,11 +92,11 @@ class Worker:
         self._sequences = sequences
         self.capacity = capacity
         self._waiting = Fair[Ticket]()
-        self._rows = Fair[_Scoring | _Reading]()
+        self._rows = Fair[Scoring | Reading]()
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
-        self._steps, self._said = 0, 0
+        self._steps, self._said, self._broken = 0, 0, 0
         self._draining = self._ended = self._cut = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -148,7 +121,7 @@ class Worker:
 
     def score(self, rows: Sequence[Example], adapter: str = "", tenant: str = "") -> Future[list[float]]:
         """The weighted log-probability of each row. Raises as `ask`."""
-        asked = _Scoring(rows, adapter)
+        asked = Scoring(rows, adapter)
         self._queue(self._rows, tenant, asked)
         return asked.result
 
@@ -159,7 +132,7 @@ class Worker:
 
         Raises as `ask`.
         """
-        asked = _Reading(rows, top, adapter, begin)
+        asked = Reading(rows, top, adapter, begin, tenant)
         self._queue(self._rows, tenant, asked)
         return asked.result
 
@@ -193,8 +166,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether somebody answers, or has been told to stop."""
-        return self._thread.is_alive() or self._draining
+        """Whether somebody answers, the latest steps not all in vain, or has been told to stop."""
+        return (self._thread.is_alive() and self._broken < _BROKEN) or self._draining
 
     @property
     def done(self) -> tuple[int, int]:
@@ -213,7 +186,7 @@ class Worker:
         self._cut = True
         self._thread.join(_LAST)
 
-    def _queue(self, queue: Fair[Any], tenant: str, asked: Ticket | _Scoring | _Reading) -> None:
+    def _queue(self, queue: Fair[Any], tenant: str, asked: Ticket | Scoring | Reading) -> None:
         with self._news:
             self._make_room(tenant)
             queue.put(tenant, asked)
@@ -277,13 +250,13 @@ class Worker:
         """Tell all who wait and all who are being answered."""
         with self._news:
             self._ended = True
-            told: list[Ticket | _Scoring | _Reading] = [*self._speaking.values()]
+            told: list[Ticket | Scoring | Reading] = [*self._speaking.values()]
             told += [*chain(*self._waiting.values()), *chain(*self._rows.values())]
             work = [done for _, done in self._work]
             for each in (self._speaking, self._waiting, self._rows, self._work):
                 each.clear()
         for done in work:
-            _fail(done, error)
+            fail(done, error)
         for asked in told:
             with suppress(Exception):  # who hears it may be what broke
                 asked.fail(error)
@@ -300,14 +273,29 @@ class Worker:
     def _look(self) -> None:
         """Score or read the rows whose turn it is."""
         with self._news:
-            asked = self._rows.take(_together)
+            asked = self._rows.take(together)
         for each in asked:
-            if isinstance(each, _Reading):
-                fulfil(each.result, partial(self._engine.read, each.rows, each.top, each.adapter, each.begin))
-        if scored := [each for each in asked if isinstance(each, _Scoring)]:
+            if isinstance(each, Reading):
+                self._read(each)
+        if scored := [each for each in asked if isinstance(each, Scoring)]:
             self._score(scored)
 
-    def _score(self, asked: Sequence[_Scoring]) -> None:
+    def _read(self, asked: Reading) -> None:
+        """As many rows as may be between two steps; the others are the next of their tenant's."""
+        if asked.result.cancelled():
+            return
+        try:
+            asked.found += self._engine.read(asked.next_rows, asked.top, asked.adapter, asked.begin)
+        except Exception as error:  # whoever waits must hear of it, and the thread serves the others
+            asked.fail(error)
+            return
+        if len(asked.found) == len(asked.rows):
+            fulfil(asked.result, lambda: asked.found)
+            return
+        with self._news:
+            self._rows.put_back(asked.tenant, asked)
+
+    def _score(self, asked: Sequence[Scoring]) -> None:
         rows = [row for each in asked for row in each.rows]
         found: Future[list[float]] = Future()
         fulfil(found, lambda: self._engine.score(rows, asked[0].adapter))
@@ -327,9 +315,11 @@ class Worker:
         except Exception as error:  # whoever waits must hear of it, and the thread serves the others
             self._engine.clear()
             told, self._speaking = [*self._speaking.values()], {}
+            self._broken += 1
             for ticket in told:
                 ticket.heard(error)
             return
+        self._broken = 0
         said = sum(isinstance(delta, Delta) and delta.token is not None for delta in deltas)
         self._steps, self._said = self._steps + bool(said), self._said + said
         for delta in deltas:
@@ -366,24 +356,3 @@ class Worker:
     def _drop(self, ticket: Ticket) -> None:
         self._engine.cancel(ticket.handle)
         self._speaking.pop(ticket.handle, None)
-
-
-def _together(alike: Sequence[_Scoring | _Reading], another: _Scoring | _Reading) -> bool:
-    """Whether they are done at once: rows to be scored, of one adapter, up to a size."""
-    scored = [each for each in (*alike, another) if isinstance(each, _Scoring) and each.adapter == another.adapter]
-    return len(scored) == len(alike) + 1 and sum(each.size for each in scored) <= _SCORED
-
-
-def _fail(done: Future[Any], error: Exception) -> None:
-    if done.set_running_or_notify_cancel():
-        done.set_exception(error)
-
-
-def fulfil(done: Future[Result], work: Callable[[], Result]) -> None:
-    """Unless whoever asked has left meanwhile."""
-    if not done.set_running_or_notify_cancel():
-        return
-    try:
-        done.set_result(work())
-    except Exception as error:  # raised where the result is asked for
-        done.set_exception(error)

@@ -300,8 +300,12 @@ def _logprobs(turn: Turn, tokens: Sequence[Token | None]) -> dict[str, Any] | No
 
 def _likely(renderer: Renderer, token: int, logprob: float | None) -> dict[str, Any]:
     written = renderer.written(token)
-    known = logprob if logprob is not None and math.isfinite(logprob) else -9999.0  # as OpenAI has it
-    return {"token": spelled(written), "logprob": known, "bytes": [*written]}
+    return {"token": spelled(written), "logprob": in_json(logprob), "bytes": [*written]}
+
+
+def in_json(logprob: float | None) -> float:
+    """A likelihood that is not there, or is none at all, as OpenAI has it."""
+    return logprob if logprob is not None and math.isfinite(logprob) else -9999.0
 
 
 def spelled(written: bytes) -> str:

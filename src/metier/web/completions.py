@@ -15,7 +15,7 @@ from typing import Any
 from metier.data.rendering import Renderer
 from metier.inference.engine import Read, Request
 from metier.inference.speech import Decode
-from metier.web.chat import spelled, usage
+from metier.web.chat import in_json, spelled, usage
 from metier.web.desk import Piece, Target, Token, apart, assert_short, collected, request_of, speak, together
 from metier.web.failures import Refusal
 from metier.web.schema import CompletionBody
@@ -23,6 +23,7 @@ from metier.web.schema import CompletionBody
 Spoken = tuple[str, list[Token], str]
 """A text, its tokens, and why it ended, "" where it goes on."""
 
+_WEIGHED = 4096  # tokens of a prompt: the whole vocabulary is held for each
 _TAIL = 8  # tokens that decide how the next one is written
 
 
@@ -46,6 +47,9 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     if count > most:  # said before any of them is read
         raise Refusal(400, f"prompt: {count} answers are asked for; {most} may wait", "ask for fewer", param="prompt")
     prompts = _prompts(target, several)
+    if body.echo and body.logprobs is not None and (longest := max(map(len, prompts))) > _WEIGHED:
+        problem = f"logprobs: of a prompt with echo {_WEIGHED:,} tokens are weighed; this one has {longest:,}"
+        raise Refusal(400, problem, "send less of it", param="logprobs")
     how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs, "param": "prompt"}
     requests = [
         apart(request_of(target, prompt, body.most or 1, **how), number)
@@ -149,12 +153,14 @@ def _logprobs(renderer: Renderer, tokens: Sequence[Read], begin: int) -> dict[st
     text, written = getincrementaldecoder("utf-8")("replace"), [renderer.written(each.token) for each in tokens]
     ends = [*accumulate((len(text.decode(each)) for each in written), initial=begin)]
     top = [
-        None if each.logprob is None else {spelled(renderer.written(token)): value for token, value in each.top}
+        None
+        if each.logprob is None
+        else {spelled(renderer.written(token)): in_json(value) for token, value in each.top}
         for each in tokens
     ]
     return {
         "tokens": [*map(spelled, written)],
-        "token_logprobs": [each.logprob for each in tokens],
+        "token_logprobs": [None if each.logprob is None else in_json(each.logprob) for each in tokens],
         "top_logprobs": top,
         "text_offset": ends[:-1],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import threading
 import time
 import uuid
@@ -21,7 +22,7 @@ from metier.data.guessing import domain_name, propose
 from metier.domain import DOMAIN_NAME, Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
-from metier.files import append_line, is_full, locked, read_json, write_atomic, write_json
+from metier.files import append_line, cut_torn_line, is_full, locked, read_json, write_atomic, write_json
 from metier.foresight import faulty
 from metier.recipe import Recipe
 from metier.run import Run
@@ -110,6 +111,8 @@ class Jobs:
             self._others = True
             _log.warning("%s: tunings belong to another server, which runs in the same folder", self.folder)
             return
+        for job in found:
+            cut_torn_line(self._events(job.id))
         self._waiting.extend(job.id for job in found if job.status not in _ENDED)
         self._thread.start()
 
@@ -143,12 +146,16 @@ class Jobs:
         job = replace(job, method="dpo" if recipe.domain[0].rejected else "supervised")
         folder = self.folder / job.id
         folder.mkdir(parents=True)
-        write_atomic(folder / "recipe.toml", recipe.to_toml())
-        self._keep(job)
-        self._tell(job.id, "info", "the job waits for its turn")
-        with self._news:
-            self._waiting.append(job.id)
-            self._news.notify()
+        try:
+            write_atomic(folder / "recipe.toml", recipe.to_toml())
+            self._tell(job.id, "info", "the job waits for its turn")
+            with self._news:
+                self._keep(job)  # last: by this file it is there, for others too
+                self._waiting.append(job.id)
+                self._news.notify()
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return job
 
     def foresee(self, job: Job, training: Path, validation: Path | None) -> dict[str, Any]:
@@ -173,8 +180,8 @@ class Jobs:
 
     def events(self, job: Job) -> list[dict[str, Any]]:
         """Newest first."""
-        path = self.folder / job.id / "events.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        path = self._events(job.id)
+        *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]  # the last is being written
         return [json.loads(line) for line in reversed(lines)]
 
     def cancel(self, job: Job) -> Job:
@@ -323,7 +330,10 @@ class Jobs:
     def _tell(self, id: str, level: str, message: str, data: Mapping[str, Any] | None = None) -> None:
         event = {"object": "fine_tuning.job.event", "id": f"ftevent-{uuid.uuid4().hex}", "created_at": int(time.time())}
         event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
-        append_line(self.folder / id / "events.jsonl", json.dumps(event, ensure_ascii=False))
+        append_line(self._events(id), json.dumps(event, ensure_ascii=False))
+
+    def _events(self, id: str) -> Path:
+        return self.folder / id / "events.jsonl"
 
 
 def _tokens(run: Run) -> int | None:

@@ -22,7 +22,7 @@ class Meters:
         self._registry = CollectorRegistry()
         how: dict[str, Any] = {"registry": self._registry}
         self._asked = Counter("metier_requests", "Answers that were asked for", ["model", "path"], **how)
-        self._tokens = Counter("metier_tokens", "Tokens read and said", ["model", "kind"], **how)
+        self._tokens = Counter("metier_tokens", "Tokens read and said, of whole answers", ["model", "kind"], **how)
         self._first = Histogram("metier_first_token_seconds", "Until the first piece", buckets=_SECONDS, **how)
         self._whole = Histogram("metier_answer_seconds", "Until the answer is whole", buckets=_SECONDS, **how)
         self._registry.register(_Load(desk))

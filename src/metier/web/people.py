@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metier.assistant.feedback import Feedback, Model
 from metier.assistant.store import Turn
@@ -17,18 +17,27 @@ from metier.web.answers import BUSY, told
 from metier.web.callers import Admin, Asking
 from metier.web.desk import AUTO, Desk, Target
 from metier.web.failures import Refusal
-from metier.web.schema import Body, Name, Said, Text
+from metier.web.schema import Body, Name, Talk, Text
+
+_MOST = 200_000  # characters of a conversation that is kept: each of them is looked at for what has to be masked
 
 
 class Thumb(Body):
     """An opinion of an answer; `messages` are the conversation up to it."""
 
     model: Name
-    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)]
+    messages: Talk
     answer: Text
     liked: bool
     correction: Text = ""
     domain: Annotated[str, Field(max_length=100)] = ""
+
+    @model_validator(mode="after")
+    def _is_read_at_once(self) -> Thumb:
+        texts = [*(each.message.content for each in self.messages), self.answer, self.correction]
+        if sum(map(len, texts)) > _MOST:
+            raise ValueError(f"messages: have more than {_MOST:,} characters; leave out earlier turns")
+        return self
 
 
 class Note(Body):
@@ -54,7 +63,7 @@ def people_routes(desk: Desk) -> APIRouter:
     if care.tickets is not None:
         tickets = care.tickets
 
-        @routes.get("/tickets", responses=told(answers.TicketList))
+        @routes.get("/tickets", responses=told(answers.TicketList) | BUSY)
         def listed(_: Admin, state: Literal["open", "taken", "closed"] | None = None) -> Any:
             """The conversations that were handed over, the oldest first."""
             return {"object": "list", "data": [asdict(each) for each in tickets.listed(state)]}

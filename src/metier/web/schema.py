@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from metier.data.items import Message
 from metier.inference.sampling import Sampling
@@ -66,6 +66,15 @@ class Said(Body):
         return Message("system" if self.role == "developer" else self.role, text)
 
 
+def _asked_last(said: list[Said]) -> list[Said]:
+    """What the system says behind a question stands in front of it, as what it says otherwise does."""
+    end = next((end for end in range(len(said), 0, -1) if said[end - 1].role not in ("system", "developer")), 0)
+    return [*said[: end - 1], *said[end:], said[end - 1]] if end and said[end - 1].role == "user" else said
+
+
+Talk = Annotated[list[Said], Field(min_length=1, max_length=1000), AfterValidator(_asked_last)]
+
+
 class JsonSchema(Body):
     """A schema that the answer follows."""
 
@@ -117,7 +126,7 @@ class Rules(Body):
     )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop = None
-    ignore_eos: bool | None = Field(False, description="go on to max_tokens, as load tests want it")
+    ignore_eos: bool | None = Field(False, description="go on to max_tokens; llama.cpp does not")
     n: Annotated[int, Field(ge=1, le=16)] | None = 1
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -146,7 +155,7 @@ class Rules(Body):
 class ChatBody(Rules):
     """A conversation to be answered."""
 
-    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)]
+    messages: Talk
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = False
@@ -162,7 +171,7 @@ class ChatBody(Rules):
     def _can_be_answered(self) -> ChatBody:
         if (self.tools and self.tool_choice != "none") or self.functions:
             raise ValueError("tools: calls of tools are not answered here; leave tools out")
-        if self.messages[-1].role == "assistant":
+        if self.messages[-1].role != "user":
             raise ValueError(f"messages: the last one is the {self.messages[-1].role}'s own; end with a user's")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs = true; set it, or leave top_logprobs out")
@@ -170,9 +179,7 @@ class ChatBody(Rules):
 
     @property
     def turns(self) -> list[Message]:
-        """The last one is a user's: what the system says last is what is asked."""
-        *before, last = (each.message for each in self.messages)
-        return [*before, Message("user", last.content)]
+        return [each.message for each in self.messages]
 
     @property
     def most(self) -> int | None:
@@ -228,7 +235,7 @@ class TokenizeBody(Body):
 
     model: Name
     prompt: Annotated[Text | None, Field(validation_alias=_TEXT, description="also as content, or text")] = None
-    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)] | None = None
+    messages: Talk | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> TokenizeBody:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from metier.inference.fair import Fair
-from metier.inference.worker import fulfil
+from metier.inference.rows import fulfil
 
 Result = TypeVar("Result")
 

@@ -32,3 +32,9 @@ def test_what_cannot_be_kept_is_told_and_nothing_of_it_is_there(
         fill()
     with kept.connected() as connection:
         assert not connection.execute("SELECT * FROM sqlite_master WHERE name = 'first'").fetchall()
+
+
+def test_a_mistake_of_ours_is_no_full_disk(tmp_path: Path) -> None:
+    kept = Store.open(tmp_path / "assistant.db")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), kept.connected() as connection:
+        connection.execute("SELECT * FROM nowhere")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
+from metier.inference import engine as engines
 from metier.inference.cache import Next, TreeDecoder
 from metier.inference.engine import Capacity, Engine, Request
 from metier.inference.reading import Prompt
@@ -297,3 +298,11 @@ def test_of_rows_the_end_alone_is_read(forks: bool) -> None:
 def test_a_prompt_longer_than_a_forward_is_read_nevertheless(tmp_path: Path) -> None:
     made = engine("llama", tokens=4)
     assert len(list(made.run([Request(prompt, 2, STOP) for prompt in PROMPTS]))) == len(PROMPTS)
+
+
+def test_places_are_weighed_a_few_at_a_time_and_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Forward(network("llama", ATTENTION), forks=True)
+    engine = Engine(forward, Capacity(64, 2), boundary=None)
+    whole = engine.read([PROMPTS[0]], 2)
+    monkeypatch.setattr(engines, "_WEIGHED", 2)
+    assert engine.read([PROMPTS[0]], 2) == whole

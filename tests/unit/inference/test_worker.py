@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from metier.errors import ModelError
+from metier.inference import rows
 from metier.inference.engine import Capacity, Delta, Engine, Request
 from metier.inference.worker import FullError, StoppedError, Worker
 from metier.model.bank import Bank
@@ -332,3 +334,31 @@ def test_whom_a_stop_does_not_wait_for_is_told_and_the_thread_ends() -> None:
     assert not made._thread.is_alive()
     with pytest.raises(StoppedError, match="is being stopped"):
         ear.tokens()
+
+
+def test_rows_of_many_tokens_are_read_a_few_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_TOKENS", 8)
+    made, worker, sizes = engine(), Worker(engine(), sequences=2, capacity=5), list[int]()
+    read = worker._engine.read
+    monkeypatch.setattr(worker._engine, "read", lambda several, *how: sizes.append(len(several)) or read(several, *how))
+    several = [PROMPTS[0][:3], PROMPTS[0][:3], PROMPTS[0][:3], PROMPTS[0] * 4]
+    found = worker.read(several, 1).result(20)
+    gate = threading.Event()
+    worker.do(lambda: gate.wait(10))
+    left = worker.read(several, 1)
+    assert left.cancel()
+    gate.set()
+    worker.stop(30)
+    assert sizes == [2, 1, 1]
+    for row, (ours, whole) in enumerate(zip(found, made.read(several, 1), strict=True)):
+        assert [each.token for each in ours] == [*several[row]]
+        assert [each.logprob for each in ours[1:]] == pytest.approx([each.logprob for each in whole[1:]], abs=1e-5)
+
+
+def test_an_engine_that_breaks_at_every_step_is_not_well(worker: Worker) -> None:
+    broken, whole = Request((10_000,), 3, frozenset()), Request(PROMPTS[0], 3, STOP)
+    for request, times, well in ((broken, 7, True), (whole, 1, True), (broken, 8, False), (whole, 1, True)):
+        for _ in range(times):
+            with suppress(IndexError):
+                asked(worker, request).tokens()
+        assert worker.alive == well

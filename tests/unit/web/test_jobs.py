@@ -217,3 +217,37 @@ def test_what_was_unloaded_stays_so_until_that_very_run_is_loaded_again(
 )
 def test_a_domain_is_called_as_clients_call_it_as_far_as_may_be(suffix: str | None, domain: str) -> None:
     assert replace(job("a"), suffix=suffix).domain == domain
+
+
+@pytest.mark.usefixtures("tune")
+@pytest.mark.parametrize("what", ["write_atomic", "append_line", "write_json"])
+def test_a_job_for_which_there_is_no_room_is_not_there(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    with monkeypatch.context() as full:
+        full.setattr(jobs, what, lambda *_, **__: _full(True))
+        with pytest.raises(OSError, match="No space"):
+            made.create(job("a"), rows, None)
+    assert made.all("local") == []
+    assert not (tmp_path / "jobs" / job("a").id).exists()
+    made.create(job("a"), rows, None)
+    until(lambda: made.get(job("a").id, "local").status == "failed")
+    made.stop(5)
+
+
+@pytest.mark.usefixtures("tune")
+def test_an_event_that_was_torn_hides_no_other(tmp_path: Path, rows: Path) -> None:
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    first = made.create(job("a"), rows, None)
+    until(lambda: made.get(first.id, "local").status == "failed")
+    made.stop(5)
+    many, path = len(made.events(first)), tmp_path / "jobs" / first.id / "events.jsonl"
+    with path.open("a") as file:
+        file.write('{"id": "b')
+    assert len(made.events(first)) == many
+    again = Jobs(tmp_path / "jobs", lambda *_: None)
+    again._tell(first.id, "info", "one more")
+    again.stop(5)
+    assert next(each["message"] for each in again.events(first)) == "one more"
+    assert len(again.events(first)) == many + 1

@@ -99,3 +99,13 @@ def test_an_opinion_is_filed_under_who_answered(
     client.post("/v1/feedback", json=body).raise_for_status()
     (thumb,) = kept.listed()
     assert (thumb.domain, thumb.model.run) == filed
+
+
+def test_a_conversation_that_would_take_minutes_to_be_masked_is_refused(client: TestClient, kept: Feedback) -> None:
+    long = [{"role": "user", "content": "x" * 150_000}, {"role": "assistant", "content": "y" * 49_000}]
+    body = {"model": "desk-1", "messages": [*long, {"role": "user", "content": "and?"}], "answer": "no", "liked": True}
+    assert client.post("/v1/feedback", json=body).status_code == 200
+    refused = client.post("/v1/feedback", json={**body, "correction": "z" * 1000})
+    assert refused.status_code == 400
+    assert "more than 200,000 characters" in refused.json()["error"]["message"]
+    assert len(kept.listed()) == 1

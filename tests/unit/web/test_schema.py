@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metier.data.items import Message
-from metier.web.schema import ChatBody, CompletionBody, LoadBody, Said
+from metier.web.people import Thumb
+from metier.web.schema import ChatBody, CompletionBody, LoadBody, Said, TokenizeBody
 
 
 @pytest.mark.parametrize("wrap", [str, lambda stop: [stop]])
@@ -41,11 +41,25 @@ def test_words_of_other_servers_mean_the_same() -> None:
     assert (loaded.name, loaded.run) == ("shop", "runs/lora-1")
 
 
-def test_what_the_system_says_last_is_what_is_asked() -> None:
-    turns = [{"role": "user", "content": "hello"}, {"role": "developer", "content": "What is a kite?"}]
-    assert ChatBody.model_validate({"model": "m", "messages": turns}).turns[-1] == Message("user", "What is a kite?")
-    with pytest.raises(ValidationError, match="the last one is the assistant's own"):
-        ChatBody.model_validate({"model": "m", "messages": [*turns, {"role": "assistant", "content": "A toy"}]})
+@pytest.mark.parametrize(
+    ("roles", "order"),
+    [("usd", "sdu"), ("uausd", "uasdu"), ("su", "su"), ("uaus", "uasu"), ("u", "u"), ("sus", "ssu")],
+)
+def test_what_the_system_says_behind_a_question_stands_in_front_of_it(roles: str, order: str) -> None:
+    names = {"u": "user", "a": "assistant", "s": "system", "d": "developer"}
+    said = [{"role": names[each], "content": f"{each}{place}"} for place, each in enumerate(roles)]
+    read = [TokenizeBody.model_validate({"model": "m", "messages": said}).messages or ()]
+    read += [ChatBody.model_validate({"model": "m", "messages": said}).messages]
+    read += [Thumb.model_validate({"model": "m", "messages": said, "answer": "x", "liked": True}).messages]
+    for each in read:
+        assert "".join(str(turn.content)[0] for turn in each) == order
+        assert str(each[-1].content) == f"u{roles.rindex('u')}"
+
+
+@pytest.mark.parametrize("roles", [("system",), ("user", "assistant"), ("user", "assistant", "system")])
+def test_where_nothing_is_asked_it_is_told(roles: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="end with a user's"):
+        ChatBody.model_validate({"model": "m", "messages": [{"role": each, "content": "x"} for each in roles]})
 
 
 def test_a_text_is_not_said_to_be_json_that_is_none() -> None:
