@@ -96,9 +96,9 @@ def test_a_list_that_contains_itself_is_a_fault() -> None:
 def test_what_is_denied_is_told_in_time_that_grows_with_the_text() -> None:
     denied = re.compile(r"(?<= )no (?:[^\s|]+ )?$")
     normal, phrase = LEXICON.normal("no chest pain, " * 5000), LEXICON.compiled("pain")
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert not phrase.within(normal, denied)
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
 
 
 def test_of_a_long_message_both_ends_are_read_and_of_many_the_latest() -> None:

@@ -92,6 +92,6 @@ def test_what_may_become_a_stop_string_is_held_back(text: str, said: str) -> Non
 
 
 def test_a_long_stop_string_takes_no_longer_than_a_short_one() -> None:
-    text, begun = "the box is open, " * 20, time.perf_counter()
+    text, begun = "the box is open, " * 20, time.thread_time()
     assert "".join(pieces(text, ["open" + "x" * 1_000_000])) == text
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
