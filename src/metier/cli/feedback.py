@@ -35,7 +35,7 @@ def feedback(
         say("nothing to learn from yet: no corrected answer, and no question with a liked and a disliked one")
     else:
         print(Table(("file", "rows"), [(str(path), str(count)) for path, count in written.items()]))
-        most = max(written, key=lambda path: written[path])
-        say(f"\nnext: metier init {most} --model runs/…, with the run that answered, to go on from what it knows")
+        say("\nnext: metier init ONE-OF-THESE --model runs/…, with the run that answered, to go on from what it knows")
+        say("personal data was blotted out as it was kept: look for [phone number] and the like, and write in yours")
     if lone := sum(not each.correction for each in opinions.listed(run)):
         say(f"{lone} thumbs without a correction: they teach where one question has a liked and a disliked answer")

@@ -63,8 +63,10 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     from metier.web.keys import Keys
     from metier.web.keys import new_key as make_key
 
-    if new_key:
+    if new_key is not None:
         name, _, role = new_key.partition("=")
+        if not name:
+            raise MetierError("--new-key: a key has a name", "metier serve --new-key team")
         if role not in ("", "admin"):
             raise MetierError(f"--new-key: {role!r} is no role", f"write {name}, or {name}=admin")
         print(make_key(keys, name, "admin" if role else "user"))
@@ -85,7 +87,7 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
     _introduce(desk, rules)
     say(f"answers at {address.url}/v1{'' if known.known else ', without a key, to this machine alone'}")
-    say(f"the page: {address.url}/")
+    say(f"the page: {address.url}/{'' if address.local else '; elsewhere by the names that --origin gives it alone'}")
     run_server(desk, jobs, address, known, Path.cwd())
     say("ended")
 

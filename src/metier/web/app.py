@@ -56,7 +56,7 @@ def make_app(desk: Desk, jobs: Jobs, rules: Rules, keys: Keys, *, home: Path) ->
     app.include_router(people_routes(desk))
     app.include_router(page_routes(desk))
     files = Files(home / "files")
-    app.include_router(file_routes(files))
+    app.include_router(file_routes(files, jobs))
     app.include_router(tuning_routes(desk, files, jobs))
     return Guard(app, rules, keys)
 

@@ -75,7 +75,8 @@ async def begin(desk: Desk, body: ChatBody, tenant: str) -> Turn:
     if said:
         return replace(turn, ready=said.text, notes={**notes, **said.notes})
     turn = replace(turn, target=target, notes=notes, watch=partial(desk.care.behind, topics))
-    turn, closed = await desk.aside(tenant, _asked, turn, topics, body, tenant)
+    watched = [topic for topic in topics if desk.care.behind([topic]).notice]
+    turn, closed = await desk.aside(tenant, _asked, turn, watched, body, tenant)
     if closed is None:
         return turn
     item, rows = closed
@@ -113,11 +114,11 @@ def _talks(body: ChatBody, target: Target | None) -> bool:
     return not (sorts or body.wants_json)
 
 
-def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
+def _asked(turn: Turn, watched: Sequence[str], body: ChatBody, tenant: str) -> tuple[Turn, Closed | None]:
     """With the requests that an engine is asked, or the rows of a closed set that it has to score."""
     target = _target(turn)
-    if turn.watch().notice:
-        _assert_watchable(body, topics)
+    if watched:
+        _assert_watchable(body, watched)
     item = read(target, body.turns)
     renderer = target.voice.ground.renderer
     prompt = renderer.prompt_ids(item.asked)
@@ -130,9 +131,10 @@ def _asked(turn: Turn, topics: Sequence[str], body: ChatBody, tenant: str) -> tu
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
 
 
-def _assert_watchable(body: ChatBody, topics: Sequence[str]) -> None:
+def _assert_watchable(body: ChatBody, watched: Sequence[str]) -> None:
     """Raises `Refusal` for what goes past those who watch over an answer."""
-    answers = f"answers of {', '.join(topics)}"
+    auto = ", to which it may belong," if body.model == AUTO else ""
+    answers = f"answers of {', '.join(watched)}{auto}"
     if body.wants_json:
         problem = f"response_format: {answers} carry a notice, for which JSON has no place"
         raise Refusal(400, problem, "ask for text, or name another domain", param="response_format")

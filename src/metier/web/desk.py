@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from metier.data.classes import HeadRenderer
 from metier.data.items import Item, Message
-from metier.errors import MetierError
+from metier.errors import MetierError, nearest
 from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
 from metier.inference.sampling import Sampling
@@ -197,7 +197,7 @@ class Desk:
         if model == AUTO:
             alone = f"{AUTO!r} answers conversations alone"
             problem, names = f"no model is chosen by itself: {self.lessons.why}" if talks else alone, [*self.targets]
-        fix = f"choose from {', '.join(names)}"
+        fix = f"choose from {', '.join(names)}{nearest(model, names)}"
         if model == AUTO and talks and self.lessons.passing:
             return Refusal(503, problem, fix, param="model", code="overloaded")
         return Refusal(404, problem, fix, param="model", code="model_not_found")

@@ -113,6 +113,8 @@ def _first(error: RequestValidationError) -> tuple[str | None, str]:
         elif detail["type"].startswith("union_tag_"):
             known, tag = detail["ctx"].get("expected_tags", ""), detail["ctx"].get("tag")
             place, problem = f"{place}.type", f"{tag!r} is not read here, {known} alone" if tag else "field required"
+        elif detail["type"] == "too_short" and not detail["ctx"]["actual_length"]:
+            problem = "is empty"
         else:
             problem = detail["msg"][:1].lower() + detail["msg"][1:]
         found.append((place, problem))

@@ -171,6 +171,11 @@ class Jobs:
         """Newest first."""
         return [each for each in reversed(self._found()) if each.owner == owner]
 
+    def waiting_for(self, file: str) -> Job | None:
+        """One that has not ended and reads this file."""
+        going = (job for job in self._found() if job.status not in _ENDED)
+        return next((job for job in going if file in (job.training_file, job.validation_file)), None)
+
     def get(self, id: str, owner: str) -> Job:
         """Raises `Refusal` where there is none of this key's."""
         job = self._read(id) if is_id("ftjob", id) and (self.folder / id / "job.json").exists() else None

@@ -79,7 +79,7 @@ class JobBody(Body):
     skip_faulty: bool | None = Field(False, description="leave out rows that have a fault of their own")
 
 
-def file_routes(files: Files) -> APIRouter:
+def file_routes(files: Files, jobs: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
     @routes.post("/files", responses=told(answers.FileAnswer) | BUSY)
@@ -117,8 +117,11 @@ def file_routes(files: Files) -> APIRouter:
 
     @routes.delete("/files/{file_id}", responses=told(answers.Deleted))
     def remove(file_id: str, caller: Admin) -> Any:
-        """Remove it; what was tuned on it stays."""
-        files.remove(files.get(file_id, caller.name))
+        """Remove it; what was tuned on it stays, and what is still to be tuned on it keeps it."""
+        kept = files.get(file_id, caller.name)
+        if job := jobs.waiting_for(file_id):
+            raise Refusal(409, f"{job.id} is tuned on {file_id}", "cancel it, or wait for its end", param="file_id")
+        files.remove(kept)
         return {"id": file_id, "object": "file", "deleted": True}
 
     return routes

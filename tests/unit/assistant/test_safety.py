@@ -351,3 +351,19 @@ def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_se
     found = told(safety, f"{before} my dad is not breathing", "banking", unanswered=[before] * 50, answered=before)
     assert found.kind == "emergency"
     assert time.thread_time() - begun < 6
+
+
+@pytest.mark.parametrize(
+    ("said", "urgent"),
+    [
+        ("My e-bike battery is on fire", True),
+        ("there is a fire in the workshop", True),
+        ("the charger has just caught fire", True),
+        ("is there a fire exit at the clinic?", False),
+        ("there is a fire drill at the school on Monday", False),
+        ("my phone caught fire last month, can I get a refund?", False),
+        ("our shop is on fire with new deals", False),
+    ],
+)
+def test_fires_of_things_are_told_from_talk_of_fires(safety: Safety, said: str, urgent: bool) -> None:
+    assert bool(safety.before(said, "bicycle")) == urgent

@@ -40,6 +40,12 @@ def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
     ("lessons", "model", "talks", "told"),
     [
         (SURE, "gone", True, "the model 'gone' is not served; choose from auto, care, care/help, help"),
+        (
+            SURE,
+            "cars",
+            True,
+            "choose from auto, care, care/help, help; did you mean `care`?",
+        ),
         (SURE, "gone", False, "the model 'gone' is not served; choose from care, care/help, help"),
         (SURE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
         (NONE, "gone", True, "the model 'gone' is not served; choose from care, care/help, help"),

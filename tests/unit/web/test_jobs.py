@@ -251,3 +251,18 @@ def test_an_event_that_was_torn_hides_no_other(tmp_path: Path, rows: Path) -> No
     again.stop(5)
     assert next(each["message"] for each in again.events(first)) == "one more"
     assert len(again.events(first)) == many + 1
+
+
+def test_a_file_that_is_still_to_be_tuned_on_is_kept(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(jobs.child, "train", lambda *_, **__: gate.wait(60) and _full(True))
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    first = made.create(job("a"), rows, None)
+    assert made.waiting_for("file") == made.get(first.id, "local")
+    assert made.waiting_for("another") is None
+    gate.set()
+    until(lambda: made.get(first.id, "local").status == "failed")
+    assert made.waiting_for("file") is None
+    made.stop(5)

@@ -76,7 +76,7 @@ async function keep(place, answer, liked, corrected = "") {
     return;
   }
   const thanks = corrected
-    ? "Kept, with the answer that you would have given."
+    ? "Kept, with the answer that you would have given; numbers and other personal data in it are blotted out."
     : liked
       ? "Kept: a good answer."
       : "Kept: a bad answer.";

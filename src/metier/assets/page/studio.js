@@ -8,6 +8,7 @@ import { listTunings, rest, watchTuning } from "./tuning.js";
 
 let built = false;
 let sent = null; // the file as the server has it, and which one it was here
+let looks = 0; // how often a file was looked at, or another one chosen
 
 export async function show() {
   if (!built) build();
@@ -39,7 +40,7 @@ function build() {
     event.preventDefault();
     look();
   });
-  form.addEventListener("change", () => find("foreseen").replaceChildren());
+  form.addEventListener("change", forget);
   find("studio").replaceChildren(
     form,
     el("p", { class: "fault", id: "studio-fault", role: "alert" }),
@@ -101,8 +102,16 @@ function wanted(file, more = {}) {
   };
 }
 
+/** What is foreseen of other data than are chosen now, or still is to be. */
+function forget() {
+  looks += 1;
+  find("foreseen").replaceChildren();
+  find("look").disabled = false;
+}
+
 async function look(more = {}) {
   const place = find("foreseen");
+  const mine = (looks += 1);
   find("studio-fault").textContent = "";
   find("look").disabled = true;
   place.replaceChildren(
@@ -111,9 +120,11 @@ async function look(more = {}) {
   try {
     const body = wanted(await upload(), more);
     const plan = await post("/v1/metier/plans", body);
+    if (mine !== looks) return;
     place.replaceChildren(...told(plan, body));
     speak(plan.faults.length ? "The file has faults" : "No faults");
   } catch (error) {
+    if (mine !== looks) return;
     place.replaceChildren();
     find("studio-fault").textContent = error.message;
   }
