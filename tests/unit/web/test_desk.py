@@ -43,8 +43,8 @@ def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
         (
             SURE,
             "cars",
-            True,
-            "choose from auto, care, care/help, help; did you mean `care`?",
+            False,
+            "the model 'cars' is not served; choose from care, care/help, help; did you mean `care`?",
         ),
         (SURE, "gone", False, "the model 'gone' is not served; choose from care, care/help, help"),
         (SURE, "auto", False, "'auto' answers conversations alone; choose from care, care/help, help"),
