@@ -50,16 +50,16 @@ _QUESTIONS = (
 
 @dataclass
 class Watched:
-    """What was seen of the server from outside: steps, the tokens that they said, bytes that it holds."""
+    """What was seen of the server from outside: steps, the answers that they went on with, bytes that it holds."""
 
     steps: list[float] = field(default_factory=list)
-    said: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
     @property
     def together(self) -> float:
-        """How many requests shared a step, in the mean: each says one token in it."""
-        return (self.said[-1] - self.said[0]) / max(1, self.steps[-1] - self.steps[0])
+        """How many requests shared a step, in the mean."""
+        return (self.turns[-1] - self.turns[0]) / max(1, self.steps[-1] - self.steps[0])
 
     @property
     def thirds(self) -> list[list[int]]:
@@ -189,7 +189,7 @@ async def _watch(client: openai.AsyncOpenAI, process: psutil.Process, watched: W
     while True:
         text = await client.get("/../metrics", cast_to=str)
         told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        for name, seen in (("metier_steps_total", watched.steps), ("metier_said_tokens_total", watched.said)):
+        for name, seen in (("metier_steps_total", watched.steps), ("metier_turns_total", watched.turns)):
             seen.append(sum(float(value) for key, value in told.items() if key.startswith(name)))
         watched.resident.append(process.memory_info().rss)
         await asyncio.sleep(0.5)

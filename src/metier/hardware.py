@@ -135,7 +135,7 @@ def padding(device: str, compute: str) -> tuple[int, str]:
 
 
 def probe() -> Hardware:
-    """Look at this machine. The only place that does."""
+    """Look at this machine, and at what `cgroup` has of a container's share. The only place that does."""
     memory = psutil.virtual_memory()
     limit = cgroup.memory_limit() or memory.total
     return Hardware(

@@ -255,7 +255,7 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     assert asked_to_stop.is_set()
     told = [each.message for each in client.fine_tuning.jobs.list_events(running.id)]
-    assert told[0] == "the job has cancelled"
+    assert told[0] == "the job has ended: cancelled"
     assert [each.id for each in client.fine_tuning.jobs.list(limit=2)] == [waiting.id, running.id]
     assert running.id in [each.id for each in client.fine_tuning.jobs.list(metadata={"team": "a"})]
     assert not [*client.fine_tuning.jobs.list(metadata={"team": "b"})]

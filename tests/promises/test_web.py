@@ -560,7 +560,7 @@ def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path
     )
     assert answer.choices[0].message.content is not None
     assert client.fine_tuning.jobs.list().data[0].id == job.id
-    with pytest.raises(openai.BadRequestError, match="has succeeded already"):
+    with pytest.raises(openai.BadRequestError, match="has ended already, succeeded"):
         client.fine_tuning.jobs.cancel(job.id)
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.create(model="base", training_file="file-gone")

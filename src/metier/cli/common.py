@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe")]
 PlanSet = Annotated[list[str] | None, typer.Option("--plan", metavar="KEY=VALUE", help="force a choice of the plan")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
-Offline = Annotated[bool, typer.Option("--offline", help="open no socket")]
+Offline = Annotated[bool, typer.Option("--offline", help="fetch nothing: all has to be on this machine")]
 
 _LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal
 

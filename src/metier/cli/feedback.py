@@ -38,4 +38,5 @@ def feedback(
         say("\nnext: metier init ONE-OF-THESE --model runs/…, with the run that answered, to go on from what it knows")
         say("personal data was blotted out as it was kept: look for [phone number] and the like, and write in yours")
     if lone := sum(not each.correction for each in opinions.listed(run)):
-        say(f"{lone} thumbs without a correction: they teach where one question has a liked and a disliked answer")
+        thumbs = "thumb" if lone == 1 else "thumbs"
+        say(f"{lone} {thumbs} without a correction: what teaches is a question with a liked and a disliked answer")

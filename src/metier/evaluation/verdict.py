@@ -41,7 +41,7 @@ def _against(opponent: str, records: Sequence[DomainDifferences], scores: Sequen
     found: dict[str, dict[str, list[str]]] = {"better": {}, "worse": {}, "no difference shown": {}}
     for record in records:
         if record.kind not in GENERAL and (difference := decisive(record)):
-            how = habit(difference.metric).label + _otherwise(record) + _liked_likelier(record, scores)
+            how = habit(difference.metric).label + _otherwise(record, difference) + _liked_likelier(record, scores)
             found[difference.verdict].setdefault(how, []).append(record.domain)
     said = [f"{verdict} on {_named(by_metric)}" for verdict, by_metric in found.items() if by_metric]
     return f"against {opponent}: {', '.join(said)}" if said else f"{opponent} was not compared"
@@ -51,12 +51,11 @@ def _named(by_metric: Mapping[str, Sequence[str]]) -> str:
     return " and ".join(f"{', '.join(domains)} ({metric})" for metric, domains in by_metric.items())
 
 
-def _otherwise(record: DomainDifferences) -> str:
+def _otherwise(record: DomainDifferences, deciding: Difference) -> str:
     """The metrics by which it is the other way round."""
-    opposite = {"better": "worse", "worse": "better"}
-    first, *others = record.differences
-    found = [habit(each.metric).label for each in others if each.verdict == opposite.get(first.verdict)]
-    return f"; {opposite[first.verdict]} by {', '.join(found)}" if found else ""
+    opposite = {"better": "worse", "worse": "better"}.get(deciding.verdict)
+    found = [habit(each.metric).label for each in record.differences if each.verdict == opposite]
+    return f"; {opposite} by {', '.join(found)}" if found else ""
 
 
 def _liked_likelier(record: DomainDifferences, scores: Sequence[DomainScores]) -> str:

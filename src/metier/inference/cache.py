@@ -1,6 +1,6 @@
 """Where decoding keeps what was read: all sequences side by side, or each in the vendor's own cache.
 
-Shapes: N prompts and sequences in a step, V vocabulary.
+Shapes: N prompts, and tokens of others, in a step, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _FINE = 16  # to a multiple of it lengths are filled up at most: a kernel is mad
 
 @dataclass(frozen=True)
 class Next:
-    """The token behind what was read in a slot, through its sequence's adapter."""
+    """The token behind what was read in a slot, through its sequence's adapter, and what is guessed behind it."""
 
     slot: int
-    token: int
+    tokens: tuple[int, ...]
     adapter: str = ""
 
 
@@ -37,10 +37,14 @@ class Decoder(Protocol):
     """Keeps up to some number of sequences in dense slots 0 … n - 1, each through its own adapter."""
 
     def step(self, prompts: Sequence[Prompt], tokens: Sequence[Next]) -> tuple[list[int], Tensor]:
-        """Read prompts into the next free slots, and one token more of others.
+        """Read prompts into the next free slots, and some tokens more of others.
 
-        Returns the slots, and logits [N, V] behind each of them.
+        Returns whose slot each prompt and each token is, and logits [N, V] behind them.
         """
+        ...
+
+    def rewind(self, slot: int, tokens: int) -> None:
+        """Forget the last so many tokens that were read in a slot."""
         ...
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> Beginning | None:
@@ -89,8 +93,8 @@ class TreeDecoder:
         for shelf in self._shelves.values():
             own = sorted((self._rows[each.slot].place, each) for each in tokens if self._rows[each.slot].shelf is shelf)
             if own:
-                slots += [each.slot for _, each in own]
-                places, given = [place for place, _ in own], [each.token for _, each in own]
+                slots += [each.slot for _, each in own for _ in each.tokens]
+                places, given = [place for place, _ in own], [each.tokens for _, each in own]
                 parts.append(shelf.step(places, given, [each.adapter for _, each in own]))
         return slots, parts
 
@@ -115,6 +119,10 @@ class TreeDecoder:
             rows |= {prompt: _Row(shelf, place) for prompt, place in zip(own, shelf.put(reading, own), strict=True)}
         self._rows += [rows[prompt] for prompt in range(len(rows))]
 
+    def rewind(self, slot: int, tokens: int) -> None:
+        row = self._rows[slot]
+        row.shelf.rewind(row.place, tokens)
+
     def beginning(self, slot: int, tokens: Sequence[int]) -> Beginning:
         row = self._rows[slot]
         return row.shelf.beginning(row.place, tokens)
@@ -130,7 +138,10 @@ class TreeDecoder:
 
 
 class AloneDecoder:
-    """For models that cannot fork: every sequence by itself, with the cache that transformers gives it."""
+    """For models that cannot fork: every sequence by itself, with the cache that transformers gives it.
+
+    Nothing is guessed there: a recurrent state cannot be taken back.
+    """
 
     def __init__(self, forward: Forward, bank: Bank | None = None) -> None:
         self._forward = forward
@@ -141,8 +152,11 @@ class AloneDecoder:
         first = len(self._pasts)
         self._pasts += [None] * len(prompts)
         asked = [(first + place, each.tokens, each.adapter) for place, each in enumerate(prompts)]
-        asked += [(each.slot, (each.token,), each.adapter) for each in tokens]
+        asked += [(each.slot, each.tokens, each.adapter) for each in tokens]
         return [slot for slot, _, _ in asked], torch.stack([self._run(*each) for each in asked])
+
+    def rewind(self, slot: int, tokens: int) -> None:
+        raise NotImplementedError
 
     def beginning(self, slot: int, tokens: Sequence[int]) -> None:
         return None

@@ -21,7 +21,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from metier.errors import MetierError
-from metier.inference.engine import Delta, Read, Request
+from metier.inference.engine import Delta, Request
+from metier.inference.logprobs import Read
 from metier.inference.worker import Failed, StoppedError
 from metier.trees import Example
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from metier.inference.beginnings import Beginning, Beginnings, Key
 from metier.inference.cache import Next, decoder
+from metier.inference.drafts import Draft, Phrases
+from metier.inference.logprobs import Read, likelihoods, read
 from metier.inference.reading import Prompt
 from metier.inference.sampling import Sampler, Sampling
 from metier.inference.shelves import held
@@ -22,7 +24,7 @@ from metier.model.forward import Forward
 from metier.trees import Example, pack
 
 _GREEDY = Sampling()
-_WEIGHED = 256  # places of which the whole vocabulary is in float32 at once
+_ROWS = 16  # tokens of a step, with those that are guessed: a CPU reads its weights for fewer, and computes with more
 _GENTLE = 4  # so many times less is read at once where somebody decodes, who would wait for it
 
 
@@ -74,15 +76,6 @@ class Delta:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A token that was given: its log-probability behind those in front of it, None of the first, and the likeliest."""
-
-    token: int
-    logprob: float | None
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
 class Capacity:
     """What an engine may take: rows and prompts are read in trees of at most `tokens_per_batch` nodes.
 
@@ -101,7 +94,9 @@ class _Active:
     handle: int
     request: Request
     sampler: Sampler
+    draft: Draft
     tokens: list[int] = field(default_factory=list)
+    guess: tuple[int, ...] = ()  # what stands behind the latest token in the step that is being made
     passed: int = 0  # how many have begun that had come later
     whole: bool = True  # whether the forward that reads it reads all of it
     begun: Beginning | None = None  # what the forwards before have read of it
@@ -143,6 +138,7 @@ class Engine:
         # sets in its forward would be of no more use to autograd.
         tuned = any(each.requires_grad for each in forward.network.parameters())
         self._apart: Callable[[], AbstractContextManager[Any]] = torch.no_grad if tuned else torch.inference_mode
+        self._phrases = Phrases()
         self._beginnings = Beginnings(capacity.remember) if capacity.remember and forward.forks else None
         self._waiting: deque[_Active] = deque()
         self._active: list[_Active] = []
@@ -174,7 +170,7 @@ class Engine:
                 logits_UV = self._forward.logits(tree, asked)
             for nodes, row in zip(behind, tree.rows.tolist(), strict=True):
                 places = torch.searchsorted(asked, nodes).to(logits_UV.device)
-                found[row] = _read(rows[row], logits_UV[places], top, begin)
+                found[row] = read(rows[row], logits_UV[places], top, begin)
         return [found[row] for row in range(len(rows))]
 
     def submit(self, request: Request) -> int:
@@ -185,7 +181,8 @@ class Engine:
         if self._bank:
             self._bank.assert_known(request.adapter)
         self._handles += 1
-        self._waiting.append(_Active(self._handles, request, Sampler(request.sampling)))
+        draft = Draft(request.key, request.prompt, self._phrases)
+        self._waiting.append(_Active(self._handles, request, Sampler(request.sampling), draft))
         return self._handles
 
     def cancel(self, handle: int) -> None:
@@ -214,21 +211,19 @@ class Engine:
 
     def forget(self, adapter: str) -> None:
         """Drop what was kept of an adapter, which is about to go."""
+        self._phrases.forget(adapter)
         if self._beginnings:
             self._beginnings.forget(adapter)
 
     def step(self) -> list[Delta]:
-        """One forward: it reads waiting prompts into free places, and gives whoever decodes the next token."""
+        """One forward: it reads waiting prompts into free places, and gives whoever decodes the next token, or several
+        where it was guessed well."""
         with self._apart():
             return self._step()
 
     def _step(self) -> list[Delta]:
         side = self._turn()
-        tokens = [
-            Next(slot, each.tokens[-1], each.request.adapter)
-            for slot, each in enumerate(self._active)
-            if self._side(each.length) == side
-        ]
+        tokens = self._latest(side)
         fresh, prompts = self._admissible(side)
         if not (fresh or tokens):
             return []
@@ -236,13 +231,12 @@ class Engine:
         slots, logits = self._decoder.step(prompts, tokens)
         if fresh and not fresh[0].whole:  # it came alone, and in front of those who decode
             slots, logits = slots[1:], logits[1:]
-        deltas = self._chosen([self._active[slot] for slot in slots], logits)
-        for slot, delta in sorted(zip(slots, deltas, strict=True), key=lambda pair: pair[0], reverse=True):
-            if delta.finish:
-                self._keep(slot)
-                self._release(slot)
+        deltas = self._chosen(slots, logits)
+        for slot in sorted((slot for slot, own in deltas.items() if own[-1].finish), reverse=True):
+            self._keep(slot)
+            self._release(slot)
         self._requeue()
-        return deltas
+        return [delta for own in deltas.values() for delta in own]
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, list[int], str]]:
         """Decode all requests; yields (index, tokens, finish) as each one finishes."""
@@ -304,8 +298,10 @@ class Engine:
         return Prompt(active.read, key, active.most, *known or ())
 
     def _keep(self, slot: int) -> None:
-        """What a finished request read, for those that go on from it."""
+        """What a finished request read, for those that go on from it, and what it said, for those who say the same."""
         each = self._active[slot]
+        if self._forward.forks:
+            each.draft.learn()
         if not self._beginnings or self._side(each.length):
             return
         if beginning := self._decoder.beginning(slot, each.read):
@@ -336,10 +332,39 @@ class Engine:
                 self._waiting.appendleft(each)
                 self._release(slot)
 
-    def _chosen(self, active: Sequence[_Active], logits: Tensor) -> list[Delta]:
-        """The next token of each. Those that take the likeliest are chosen at once."""
+    def _latest(self, side: bool) -> list[Next]:
+        """Of all that decode on a side, with what is guessed behind it."""
+        own = {slot: each for slot, each in enumerate(self._active) if self._side(each.length) == side}
+        if self._forward.forks:  # what cannot be taken back, as a recurrent state, is not guessed for
+            for each in own.values():
+                each.guess = self._guess(each, _ROWS // len(own) - 1)
+        return [Next(slot, (each.tokens[-1], *each.guess), each.request.adapter) for slot, each in own.items()]
+
+    def _guess(self, active: _Active, most: int) -> tuple[int, ...]:
+        """What may follow its latest token: no more than may be said, and all on one side of the boundary."""
+        most = min(most, active.request.max_new_tokens - len(active.tokens) - 1)
+        if self._boundary is not None and not self._side(active.length):
+            most = min(most, self._boundary - active.length)
+        return active.draft.guess(most)
+
+    def _chosen(self, slots: Sequence[int], logits: Tensor) -> dict[int, list[Delta]]:
+        """The next tokens of each slot: one, and another behind each guess that was right.
+
+        `logits` are those behind its latest token and behind each guess.
+        """
         likeliest = logits.float().argmax(-1).tolist()  # of 16-bit numbers torch is five times slower
-        return [self._take(each, logits[place], likeliest[place]) for place, each in enumerate(active)]
+        deltas: dict[int, list[Delta]] = {}
+        for slot, places in groupby(range(len(slots)), key=slots.__getitem__):
+            each, own = self._active[slot], deltas.setdefault(slot, [])
+            for place, guess in zip(places, (*each.guess, None), strict=True):
+                own.append(self._take(each, logits[place], likeliest[place]))
+                if own[-1].finish or own[-1].token != guess:
+                    break
+            if each.guess:
+                each.draft.judge(len(own) - 1)
+                self._decoder.rewind(slot, len(each.guess) + 1 - len(own))
+                each.guess = ()
+        return deltas
 
     def _take(self, active: _Active, logits_V: Tensor, likeliest: int) -> Delta:
         request, token = active.request, likeliest
@@ -350,6 +375,7 @@ class Engine:
             )
         elif not request.sampling.plain:
             token = active.sampler.choose(logits_V, request.prompt, active.tokens)
+        active.draft.said(token)
         if token in request.stop:
             return Delta(active.handle, None, "stop")
         if request.grammar:
@@ -358,7 +384,7 @@ class Engine:
         finish = "length" if len(active.tokens) >= request.max_new_tokens else ""
         if request.logprobs is None:
             return Delta(active.handle, token, finish)
-        ((logprob, top),) = _likelihoods([token], logits_V[None], request.logprobs)
+        ((logprob, top),) = likelihoods([token], logits_V[None], request.logprobs)
         return Delta(active.handle, token, finish, logprob, top)
 
     def _passing(self, adapter: str) -> AbstractContextManager[None]:
@@ -368,26 +394,3 @@ class Engine:
         self._decoder.release(slot)
         self._active[slot] = self._active[-1]
         self._active.pop()
-
-
-def _read(row: Sequence[int], logits_TV: Tensor, top: int, begin: int) -> list[Read]:
-    """A row from `begin` on, with the logits that are in front of each of these tokens but the row's first."""
-    tokens = row[max(begin, 1) :]
-    known = zip(tokens, _likelihoods(tokens, logits_TV, top), strict=True)
-    return [*([] if begin else [Read(row[0], None)]), *(Read(token, *each) for token, each in known)]
-
-
-def _likelihoods(
-    tokens: Sequence[int], logits_TV: Tensor, top: int
-) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
-    """The log-probability of each token, and the likeliest ones with theirs. Shapes: T tokens, V vocabulary."""
-    found: list[tuple[float, tuple[tuple[int, float], ...]]] = []
-    for begin in range(0, len(tokens), _WEIGHED):  # in float32 all at once would be gigabytes
-        logprobs_TV = logits_TV[begin : begin + _WEIGHED].float().log_softmax(-1).cpu()
-        own_T1 = torch.tensor(tokens[begin : begin + _WEIGHED], dtype=torch.long)[:, None]
-        best = logprobs_TV.topk(top)
-        likely = (
-            tuple(zip(*each, strict=True)) for each in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        )
-        found += zip(logprobs_TV.gather(-1, own_T1)[:, 0].tolist(), likely, strict=True)
-    return found

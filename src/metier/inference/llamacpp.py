@@ -18,9 +18,10 @@ from metier.events import Event, Listener
 from metier.files import MANIFEST, digest, file_digest, write_directory
 from metier.hardware import probe
 from metier.inference.elsewhere import Ask, Child, Elsewhere, Json, Said
-from metier.inference.engine import Read, Request
+from metier.inference.engine import Request
 from metier.inference.foundation import Foundation, open_foundation
 from metier.inference.grammars import JsonGrammar
+from metier.inference.logprobs import Read
 from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Limits
 from metier.inference.worker import Worker

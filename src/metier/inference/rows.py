@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from metier.inference.engine import Read
+from metier.inference.logprobs import Read
 from metier.trees import Example
 
 _TOKENS = 2048  # of rows that are scored or read between two steps, where one request, or one row, has not more

@@ -1,12 +1,14 @@
 """Keys and values of sequences that decode together, on shelves: each padded to its own longest in every layer.
 
-Shapes: S places, B sequences in a step, H query heads, G key-value heads, M cached positions, D head size.
+Shapes: S places, B sequences in a step, N tokens of theirs, T of one at most, H query heads, G key-value heads,
+M cached positions, D head size.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -77,14 +79,19 @@ class Shelf:
             for layer, rows in kept.items():
                 cache[layer][place, :, :known] = rows[:, :known]
 
-    def step(self, places: Sequence[int], tokens: Sequence[int], adapters: Sequence[str]) -> Part:
-        """One token more of each of these sequences."""
-        positions = [self._lengths[place] for place in places]
-        for place in places:
-            self._lengths[place] += 1
+    def step(self, places: Sequence[int], tokens: Sequence[Sequence[int]], adapters: Sequence[str]) -> Part:
+        """Some tokens more of each of these sequences."""
+        begins = [self._lengths[place] for place in places]
+        for place, own in zip(places, tokens, strict=True):
+            self._lengths[place] += len(own)
         self._resize()
-        attention = _Step(self._keys, self._values, places, positions)
-        return Part(tokens, positions, adapters, range(len(places)), attention)
+        attention = _Step(self._keys, self._values, places, begins, [*map(len, tokens)])
+        adapters = [adapter for adapter, own in zip(adapters, tokens, strict=True) for _ in own]
+        return Part([*chain(*tokens)], attention.positions, adapters, range(len(adapters)), attention)
+
+    def rewind(self, place: int, tokens: int) -> None:
+        """Forget the last so many: what lies there is seen by nobody, and the next are written over it."""
+        self._lengths[place] -= tokens
 
     def beginning(self, place: int, tokens: Sequence[int]) -> Beginning:
         """A copy of what is there, which is these tokens or their beginning."""
@@ -120,40 +127,68 @@ class Shelf:
 
 
 class _Step:
-    """One new token a sequence, [1, H, B, D], attends to that sequence's own past."""
+    """Some new tokens a sequence, [1, H, N, D], attend to that sequence's own past and to one another."""
 
     def __init__(
-        self, keys: dict[int, Tensor], values: dict[int, Tensor], places: Sequence[int], positions: Sequence[int]
+        self,
+        keys: dict[int, Tensor],
+        values: dict[int, Tensor],
+        places: Sequence[int],
+        begins: Sequence[int],
+        counts: Sequence[int],
     ) -> None:
+        """`counts` tokens of the sequences in `places`, which hold `begins` positions already."""
         device = next(iter(keys.values())).device
         self._keys, self._values = keys, values
-        self._places, self._positions = (torch.tensor(each, device=device) for each in (places, positions))
+        nodes = [(row, node) for row, count in enumerate(counts) for node in range(count)]
+        self.positions = [begins[row] + node for row, node in nodes]
+        self._places = torch.tensor(places, device=device)
+        self._rows, self._nodes = torch.tensor(nodes, device=device).T
+        self._at = self._places[self._rows], torch.tensor(self.positions, device=device)
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
         self._dense = [*places] == [*range(len(places))]
+        self._most = max(counts)
         # Rounded up: on a CPU a bfloat16 kernel is compiled, and kept, for every span.
-        self._span = _span(max(positions) + 1)
+        self._span = _span(max(self.positions) + 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> Tensor:
         keys, values = self._past(self._keys[layer], k), self._past(self._values[layer], v)
-        query, (seen, bias) = q.transpose(0, 2), self._seen(scoring.window)
+        query, (seen, bias) = self._apart(q), self._seen(scoring.window)
         if scoring.plain:
-            return fused_attention_batch(query, keys, values, bias, scoring.scale).transpose(0, 2)
-        return masked_attention(query, keys, values, seen, scoring).transpose(0, 2)
+            return self._together(fused_attention_batch(query, keys, values, bias, scoring.scale))
+        return self._together(masked_attention(query, keys, values, seen, scoring))
+
+    def _apart(self, q: Tensor) -> Tensor:
+        """Each sequence's own queries, [B, H, T, D], filled up to the most of one."""
+        if self._most == 1:
+            return q.transpose(0, 2)
+        apart = q.new_zeros((len(self._places), q.shape[1], self._most, q.shape[3]))
+        apart[self._rows, :, self._nodes] = q[0].transpose(0, 1)
+        return apart
+
+    def _together(self, outputs: Tensor) -> Tensor:
+        """The other way round, [1, H, N, D]."""
+        if self._most == 1:
+            return outputs.transpose(0, 2)
+        return outputs[self._rows, :, self._nodes].transpose(0, 1)[None]
 
     def _past(self, cache: Tensor, new: Tensor) -> Tensor:
-        """Every sequence's own, [B, G, M, D], with what is new [1, G, B, D]."""
-        cache[self._places, :, self._positions] = new[0].transpose(0, 1)
+        """Every sequence's own, [B, G, M, D], with what is new [1, G, N, D]."""
+        places, positions = self._at
+        cache[places, :, positions] = new[0].transpose(0, 1)
         rows = cache[: len(self._places)] if self._dense else cache[self._places]
         return rows[:, :, : self._span]
 
     def _seen(self, window: int | None) -> tuple[Tensor, Tensor]:
-        """Which cached positions each sequence sees, [B, 1, 1, M], and what is added to its scores for it, in float32:
+        """Which cached positions each token sees, [B, 1, T, M], and what is added to its scores for it, in float32:
         the same in all layers of a window."""
         if window not in self._masks:
-            place, positions = torch.arange(self._span, device=self._positions.device), self._positions
-            seen = place <= positions[:, None]
+            own_BT1 = self._rows.new_zeros((len(self._places), self._most, 1))  # what fills up sees the first
+            own_BT1[self._rows, self._nodes, 0] = self._at[1]
+            place = torch.arange(self._span, device=own_BT1.device)
+            seen = place <= own_BT1
             if window is not None:
-                seen &= positions[:, None] - place < window
+                seen &= own_BT1 - place < window
             bias = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))
-            self._masks[window] = seen[:, None, None], bias[:, None, None]
+            self._masks[window] = seen[:, None], bias[:, None]
         return self._masks[window]

@@ -14,9 +14,10 @@ from metier.errors import MetierError
 from metier.events import Event, Listener
 from metier.files import read_json
 from metier.inference.elsewhere import Ask, Child, Elsewhere, Json, Said
-from metier.inference.engine import Read, Request
+from metier.inference.engine import Request
 from metier.inference.foundation import Foundation, open_foundation
 from metier.inference.grammars import JsonGrammar
+from metier.inference.logprobs import Read
 from metier.inference.voices import Ground, Limits
 from metier.inference.worker import Worker
 from metier.model.loading import context, read_config

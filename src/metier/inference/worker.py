@@ -14,11 +14,14 @@ from itertools import chain
 from traceback import format_tb
 from typing import Any, Protocol
 
+import numpy as np
+
 from metier.errors import MetierError
-from metier.inference.engine import Delta, Read, Request
+from metier.inference.engine import Delta, Request
 from metier.inference.fair import Fair
+from metier.inference.logprobs import Read
 from metier.inference.rows import Reading, Result, Scoring, fail, fulfil, together
-from metier.trees import Example
+from metier.trees import Example, Ints
 
 _AHEAD = 16  # requests that an engine is given before it has room: the others wait where tenants take turns
 _SOON, _MOMENT = 0.002, 0.008  # seconds within which the next one comes of those sent at the same moment, and all do
@@ -96,7 +99,8 @@ class Worker:
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._speaking: dict[int, Ticket] = {}
         self._news = threading.Condition()
-        self._steps, self._said, self._broken = 0, 0, 0
+        self._done = np.zeros(3, dtype=int)
+        self._broken = 0
         self._draining = self._ended = self._cut = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -170,9 +174,9 @@ class Worker:
         return (self._thread.is_alive() and self._broken < _BROKEN) or self._draining
 
     @property
-    def done(self) -> tuple[int, int]:
-        """How many steps said something since it began, and how many tokens they said."""
-        return self._steps, self._said
+    def done(self) -> Ints:
+        """How many steps said something since it began, to how many requests each, and how many tokens, summed up."""
+        return self._done.copy()
 
     def stop(self, timeout: float) -> None:
         """Take nothing new, and end once all is answered; after so many seconds with the step that is being made.
@@ -319,9 +323,10 @@ class Worker:
             for ticket in told:
                 ticket.heard(error)
             return
-        self._broken = 0
-        said = sum(isinstance(delta, Delta) and delta.token is not None for delta in deltas)
-        self._steps, self._said = self._steps + bool(said), self._said + said
+        if deltas:
+            self._broken = 0
+        said = [delta.handle for delta in deltas if isinstance(delta, Delta) and delta.token is not None]
+        self._done += bool(said), len({*said}), len(said)
         for delta in deltas:
             listening = self._speaking.get(delta.handle)
             if isinstance(delta, Failed) or delta.finish:

@@ -39,7 +39,7 @@ def fused_attention(q_HTD: Tensor, k_GTD: Tensor, v_GTE: Tensor, seen_TT: Tensor
 
 
 def fused_attention_batch(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """The same for many sequences at once; `bias`, [B, 1, 1, M] in float32, is 0 where a key is seen and else -inf.
+    """The same for many sequences at once; `bias`, [B, 1, T, M] in float32, is 0 where a key is seen and else -inf.
 
     Returns [B, H, T, E]. On a CPU torch's kernel takes two to ten times as long in 16-bit formats as two products in
     float32, for as long as these do not have to convert more than lies in the caches.
@@ -55,8 +55,9 @@ def _in_float32(q_BHTD: Tensor, k_BGMD: Tensor, v_BGME: Tensor, bias: Tensor, sc
     """Query heads of one group stand side by side, as rows of one product: N = B · G products of R = H / G · T rows."""
     heads, groups, queries = q_BHTD.shape[1], k_BGMD.shape[1], q_BHTD.shape[2]
     q_NRD = q_BHTD.float().reshape(len(q_BHTD) * groups, heads // groups * queries, -1)
-    bias_N1M = bias.expand(-1, groups, -1, -1).flatten(0, 2)[:, None]
-    scores_NRM = torch.baddbmm(bias_N1M, q_NRD, k_BGMD.float().flatten(0, 1).mT, alpha=scale)
+    own = bias[:, None].expand(-1, groups, heads // groups, queries, -1).clone(memory_format=torch.contiguous_format)
+    bias_NRM = own.view(*q_NRD.shape[:2], -1)
+    scores_NRM = bias_NRM.baddbmm_(q_NRD, k_BGMD.float().flatten(0, 1).mT, alpha=scale)
     outputs_NRE = scores_NRM.softmax(-1).bmm(v_BGME.float().flatten(0, 1))
     found: Tensor = outputs_NRE.view(len(q_BHTD), heads, queries, -1).to(q_BHTD.dtype)
     return found

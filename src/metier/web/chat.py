@@ -126,7 +126,7 @@ def _asked(turn: Turn, watched: Sequence[str], body: ChatBody, tenant: str) -> t
     turn = replace(turn, prompt_tokens=len(prompt))
     if item.kind in ("label", "choice") and not body.wants_json:
         return replace(turn, notes=notes), (item, label_rows(target, item))
-    request = request_of(target, prompt, body.most, tenant=tenant, sampling=body.sampling, logprobs=body.likeliest)
+    request = request_of(target, prompt, body, tenant)
     requests = [_own(request, target, body, number) for number in range(turn.wanted)]
     return replace(turn, requests=requests, stops=body.stops, notes=notes), None
 
@@ -151,7 +151,7 @@ def _own(request: Request, target: Target, body: ChatBody, number: int) -> Reque
             return replace(request, grammar=grammar(target, wanted.json_schema.schema_))
         case AsObject():
             return replace(request, grammar=grammar(target, None))
-    return replace(request, stop=frozenset()) if body.ignore_eos else request
+    return request
 
 
 async def whole(turn: Turn) -> dict[str, Any]:

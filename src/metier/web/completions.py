@@ -7,13 +7,14 @@ import time
 import uuid
 from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from metier.data.rendering import Renderer
-from metier.inference.engine import Read, Request
+from metier.inference.engine import Request
+from metier.inference.logprobs import Read
 from metier.inference.speech import Decode
 from metier.web.chat import in_json, spelled, usage
 from metier.web.desk import Piece, Target, Token, apart, assert_short, collected, request_of, speak, together
@@ -50,14 +51,11 @@ def begin(target: Target, body: CompletionBody, tenant: str) -> Continued:
     if body.echo and body.logprobs is not None and (longest := max(map(len, prompts))) > _WEIGHED:
         problem = f"logprobs: of a prompt with echo {_WEIGHED:,} tokens are weighed; this one has {longest:,}"
         raise Refusal(400, problem, "send less of it", param="logprobs")
-    how: dict[str, Any] = {"tenant": tenant, "sampling": body.sampling, "logprobs": body.logprobs, "param": "prompt"}
     requests = [
-        apart(request_of(target, prompt, body.most or 1, **how), number)
+        apart(request_of(target, prompt, body, tenant, param="prompt"), number)
         for prompt in prompts
         for number in range(body.n or 1)
     ]
-    if body.ignore_eos or body.logprobs is not None:
-        requests = [replace(each, stop=frozenset()) for each in requests]
     return Continued(f"cmpl-{uuid.uuid4().hex}", int(time.time()), target, body, prompts, requests)
 
 
@@ -152,15 +150,14 @@ def _logprobs(renderer: Renderer, tokens: Sequence[Read], begin: int) -> dict[st
     """OpenAI's older form: four lists side by side; the text so far has `begin` characters."""
     text, written = getincrementaldecoder("utf-8")("replace"), [renderer.written(each.token) for each in tokens]
     ends = [*accumulate((len(text.decode(each)) for each in written), initial=begin)]
-    top = [
-        None
-        if each.logprob is None
-        else {spelled(renderer.written(token)): in_json(value) for token, value in each.top}
-        for each in tokens
-    ]
+    own, top = list[float | None](), list[dict[str, float] | None]()
+    for each in tokens:
+        likeliest = {spelled(renderer.written(token)): in_json(value) for token, value in each.top}
+        own.append(None if each.logprob is None else in_json(each.logprob))
+        top.append(None if each.logprob is None else likeliest)
     return {
         "tokens": [*map(spelled, written)],
-        "token_logprobs": [None if each.logprob is None else in_json(each.logprob) for each in tokens],
+        "token_logprobs": own,
         "top_logprobs": top,
         "text_offset": ends[:-1],
     }

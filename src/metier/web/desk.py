@@ -14,7 +14,6 @@ from metier.data.items import Item, Message
 from metier.errors import MetierError, nearest
 from metier.inference.engine import Delta, Request
 from metier.inference.grammars import JsonGrammar
-from metier.inference.sampling import Sampling
 from metier.inference.speech import Decode, Speech
 from metier.inference.voices import Voice, Voices
 from metier.inference.worker import Worker
@@ -25,6 +24,7 @@ from metier.web.care import Care
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal
 from metier.web.lessons import Lesson, Lessons
+from metier.web.schema import ChatBody, CompletionBody
 from metier.web.turns import Turns
 
 AUTO = "auto"
@@ -238,27 +238,26 @@ def shown(target: Target, item: Item) -> dict[str, Any]:
 def request_of(
     target: Target,
     prompt: Sequence[int],
-    most: int | None,
-    *,
+    body: ChatBody | CompletionBody,
     tenant: str,
-    sampling: Sampling,
+    *,
     param: str = "messages",
-    **how: Any,
 ) -> Request:
     """Raises `Refusal` where nothing fits behind the prompt, a rule names no token, or a head writes none."""
     voice, ground = target.voice, target.voice.ground
     if isinstance(ground.renderer, HeadRenderer):
         problem = f"{voice.name}: has a head that classifies, and writes nothing"
         raise Refusal(400, problem, "ask it in a chat, for a label alone", param="model")
-    if strange := [token for token in sampling.bias if token >= ground.vocabulary]:
+    if strange := [token for token in body.sampling.bias if token >= ground.vocabulary]:
         problem = f"logit_bias: {strange[0]} is no token of {ground.vocabulary}"
         raise Refusal(400, problem, "POST /tokenize tells tokens", param="logit_bias")
     room = ground.context - len(prompt)
     if room < 1:
         raise _too_long(target, str(len(prompt)), param)
-    length = min(most or voice.max_new_tokens, room, max(ground.longest - len(prompt), voice.max_new_tokens))
-    own: dict[str, Any] = {"adapter": voice.adapter, "tenant": tenant, "sampling": sampling}
-    return Request(tuple(prompt), length, ground.renderer.stop_ids, **own, **how)
+    most = voice.max_new_tokens if body.most is None else max(1, body.most)
+    length = min(most, room, max(ground.longest - len(prompt), voice.max_new_tokens))
+    stop = frozenset[int]() if body.goes_on else ground.renderer.stop_ids
+    return Request(tuple(prompt), length, stop, voice.adapter, tenant, body.sampling, body.likeliest)
 
 
 def apart(request: Request, number: int) -> Request:

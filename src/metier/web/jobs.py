@@ -76,6 +76,8 @@ class Job:
     def told(self) -> dict[str, Any]:
         """In OpenAI's words."""
         own = {key: value for key, value in asdict(self).items() if key not in _OWN}
+        if self.status != "succeeded":
+            own["fine_tuned_model"] = None  # it is about to be served
         own["user_provided_suffix"] = self.suffix
         own["method"] = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
         return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own}
@@ -195,7 +197,9 @@ class Jobs:
         with self._news:
             job = self._read(job.id)
             if job.status in _ENDED:
-                raise Refusal(400, f"{job.id}: has {job.status} already", param="job_id")
+                raise Refusal(400, f"{job.id}: has ended already, {job.status}", param="job_id")
+            if job.fine_tuned_model:
+                raise Refusal(400, f"{job.id}: is tuned, and about to be served", "unload it then", param="job_id")
             if job.id in self._waiting:
                 self._waiting.remove(job.id)
             if stop := self._stop.get(job.id):
@@ -273,9 +277,11 @@ class Jobs:
             recipe = Recipe.load(self.folder / job.id / "recipe.toml")
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
-            name = f"{job.domain}-{run.name}"
-            self.serve(run, name)
-            ended, status = replace(job, fine_tuned_model=name, trained_tokens=_tokens(run)), "succeeded"
+            ended = replace(job, fine_tuned_model=f"{job.domain}-{run.name}", trained_tokens=_tokens(run))
+            if not self._made(ended):
+                return
+            self.serve(run, str(ended.fine_tuned_model))
+            status = "succeeded"
         except KeyboardInterrupt:
             ended, status = job, "queued"
         except Exception as error:  # the others are tuned all the same
@@ -289,17 +295,26 @@ class Jobs:
                 if self._news.wait_for(lambda: bool(self._halted), _PATIENCE):
                     return  # it stands there as running, and goes on at the next start
 
+    def _made(self, job: Job) -> bool:
+        """Write down by which name it is about to be served; False where it was cancelled meanwhile."""
+        with self._news:
+            going = self._read(job.id).status == "running"
+            if going:
+                self._keep(job)
+            return going
+
     def _settled(self, job: Job, status: Status) -> bool:
         """Write down how it went; False where the disk is full, on which nothing else could begin either."""
         try:
             with self._news:
-                if self._read(job.id).status != "running":
+                now = self._read(job.id)
+                if now.status != "running":
                     return True  # it was cancelled
                 if status == "queued":
                     self._keep(replace(job, status=status))
                     self._tell(job.id, "info", "the job was stopped; it goes on when the server is started again")
                 else:
-                    self._end(job, status)
+                    self._end(replace(job, unloaded=now.unloaded), status)
         except Exception as error:  # the others are tuned all the same
             _log.error("%s: how it went was not written down: %s", job.id, error)
             return not is_full(error)
@@ -314,7 +329,7 @@ class Jobs:
     def _end(self, job: Job, status: Status) -> Job:
         job = replace(job, status=status, finished_at=int(time.time()))
         self._keep(job)
-        told = job.error["message"] if job.error else f"the job has {status}"
+        told = job.error["message"] if job.error else f"the job has ended: {status}"
         self._tell(job.id, "error" if status == "failed" else "info", told)
         return job
 

@@ -78,8 +78,9 @@ class _Load:
         decoding = GaugeMetricFamily("metier_decoding", "Requests that decode", labels=["base"])
         waiting = GaugeMetricFamily("metier_waiting", "Requests that wait", labels=["base"])
         steps = CounterMetricFamily("metier_steps", "Steps that said something", labels=["base"])
+        turns = CounterMetricFamily("metier_turns", "Answers that these steps went on with", labels=["base"])
         said = CounterMetricFamily("metier_said_tokens", "Tokens that these steps said", labels=["base"])
-        families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (decoding, waiting, steps, said)
+        families: tuple[GaugeMetricFamily | CounterMetricFamily, ...] = (decoding, waiting, steps, turns, said)
         for base in dict.fromkeys(ground.model for ground in self._desk.voices.grounds):
             workers = [each.worker for each in self._desk.voices.grounds if each.model == base]
             told = np.sum([(*each.load, *each.done) for each in workers], axis=0)

@@ -120,7 +120,7 @@ class Rules(Body):
     min_p: Share | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
         None
     )
@@ -194,6 +194,11 @@ class ChatBody(Rules):
     def wants_json(self) -> bool:
         return not isinstance(self.response_format, AsText | None)
 
+    @property
+    def goes_on(self) -> bool:
+        """Also behind what ends a turn."""
+        return bool(self.ignore_eos) and not self.wants_json
+
 
 class CompletionBody(Rules):
     """A text, or tokens, to be gone on with; several are answered one by one."""
@@ -228,6 +233,16 @@ class CompletionBody(Rules):
     def most(self) -> int:
         """0 where the prompt alone is told."""
         return _GO_ON if self.max_tokens is None else self.max_tokens
+
+    @property
+    def likeliest(self) -> int | None:
+        """Of how many tokens it is told how likely they were, besides those that are said; None where of none."""
+        return self.logprobs
+
+    @property
+    def goes_on(self) -> bool:
+        """Also behind what ends a turn: whoever wants likelihoods counts tokens."""
+        return bool(self.ignore_eos) or self.logprobs is not None
 
 
 class TokenizeBody(Body):

@@ -97,7 +97,7 @@ def test_the_verb_writes_rows_that_check_reads(
         str(Path("feedback/retail.answers.jsonl")): 12,
         str(Path("feedback/retail.pairs.jsonl")): 24,
     }
-    assert "thumbs without a correction: they teach where one question has a liked" in done.stderr
+    assert "without a correction: what teaches is a question with a liked" in done.stderr
     for kind, read in (("answers", "→ answer"), ("pairs", "→ disliked")):
         checked = CliRunner().invoke(app, ["check", str(Path("feedback") / f"retail.{kind}.jsonl"), "--offline"])
         assert checked.exit_code == 0, checked.output

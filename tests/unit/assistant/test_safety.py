@@ -363,6 +363,9 @@ def test_a_message_of_any_length_is_read_at_once_and_a_red_flag_at_its_end_is_se
         ("there is a fire drill at the school on Monday", False),
         ("my phone caught fire last month, can I get a refund?", False),
         ("our shop is on fire with new deals", False),
+        ("there is a fire at the clinic", True),
+        ("there's a fire in the shop", True),
+        ("there was a fire at the clinic last year, are you open?", False),
     ],
 )
 def test_fires_of_things_are_told_from_talk_of_fires(safety: Safety, said: str, urgent: bool) -> None:

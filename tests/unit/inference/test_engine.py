@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, LlamaConfig, Phi3Config
 
 from metier.inference import engine as engines
+from metier.inference import logprobs
 from metier.inference.cache import Next, TreeDecoder
-from metier.inference.engine import Capacity, Engine, Request
+from metier.inference.drafts import Draft
+from metier.inference.engine import Capacity, Delta, Engine, Request
 from metier.inference.reading import Prompt
+from metier.inference.sampling import Sampling
 from metier.inference.shelves import Shelf, held
 from metier.model.forward import ATTENTION, Forward, register
 from metier.trees import Example
@@ -96,6 +100,68 @@ def test_decoding_together_equals_decoding_alone(name: str, sequences: int) -> N
     assert not made.busy
 
 
+def steps_of(made: Engine, requests: Sequence[Request]) -> tuple[int, dict[int, list[Delta]]]:
+    """How many forwards it takes them, and what each heard."""
+    heard: dict[int, list[Delta]] = {made.submit(request): [] for request in requests}
+    steps = 0
+    while made.busy:
+        steps += 1
+        for delta in made.step():
+            heard[delta.handle].append(delta)
+    return steps, dict(enumerate(heard.values()))
+
+
+_SEEDED = Sampling(temperature=0.3, top_p=0.9, frequency_penalty=0.2, seed=5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("sampling", [Sampling(), _SEEDED], ids=["greedy", "seeded"])
+def test_what_was_said_before_is_said_again_in_fewer_forwards_and_the_same(
+    name: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over LongRoPE's boundary, too, and behind windows; with likelihoods, and whatever ends it."""
+    asked = [
+        Request(prompt, most, frozenset({stop}), sampling=sampling, logprobs=2)
+        for prompt, most, stop in zip(PROMPTS, (30, 17, 1, 2, 40), (1, 2, 48, 5, 7), strict=True)
+    ]
+    monkeypatch.setattr(engines, "_ROWS", 0)
+    plain, expected = steps_of(engine(name, sequences=3), asked)
+    monkeypatch.undo()
+    made, counts = engine(name, sequences=3), list[int]()
+    for _ in range(4):
+        count, found = steps_of(made, asked)
+        counts.append(count)
+        for place, deltas in found.items():
+            assert [(each.token, each.finish) for each in deltas] == [
+                (each.token, each.finish) for each in expected[place]
+            ]
+            told = [each.logprob for each in deltas if each.logprob is not None]
+            assert told == pytest.approx([each.logprob for each in expected[place] if each.token is not None], abs=1e-4)
+    assert counts[-1] < 0.7 * plain
+    assert counts[-1] < counts[0]
+
+
+def test_what_one_tenant_heard_is_no_guess_for_another() -> None:
+    made, asked = engine("llama"), [Request(PROMPTS[4], 20, frozenset())]
+    first = steps_of(made, asked)[0]
+    assert steps_of(made, asked)[0] < first
+    assert steps_of(made, [replace(asked[0], tenant="other")])[0] == first
+
+
+def test_a_wrong_guess_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what is said next nor what is kept of the prompt for whoever goes on from it."""
+    monkeypatch.setattr(Draft, "guess", lambda self, most: tuple(40 + place for place in range(min(most, 3))))
+    plain, forward = network("llama", "eager"), Forward(network("llama", ATTENTION), forks=True)
+    made = Engine(forward, Capacity(64, 4, remember=2**20), boundary=None)
+    asked = [Request(prompt, 12, STOP) for prompt in PROMPTS]
+    for _ in range(2):
+        found = {index: tokens for index, tokens, _ in made.run(asked)}
+        assert found == {index: alone(plain, prompt, 12) for index, prompt in enumerate(PROMPTS)}
+    whole = (*PROMPTS[4], *found[4], 5)
+    ((_, tokens, _),) = made.run([Request(whole, 6, STOP)])
+    assert tokens == alone(plain, whole, 6)
+
+
 def test_requests_join_and_leave_while_others_decode() -> None:
     plain, made = network("llama", "eager"), engine("llama")
     first = made.submit(Request(PROMPTS[0], 10, STOP))
@@ -128,15 +194,17 @@ def test_no_more_decode_together_than_their_longest_leaves_positions_for() -> No
     made = Engine(Forward(network("llama", ATTENTION), forks=True), Capacity(64, 8, positions=256), boundary=None)
     requests = [Request(PROMPTS[0], 6, frozenset()), *[Request(PROMPTS[2], 4, frozenset())] * 3]
     long = Request(PROMPTS[4], 200, frozenset())  # as many as there are, and alone for that
-    together, found = list[int](), dict[int, int]()
+    together, alone, found = list[int](), 0, dict[int, int]()
     places = {made.submit(request): request.max_new_tokens for request in (*requests, long, *requests)}
     while made.busy:
-        for delta in made.step():
+        said = made.step()
+        for delta in said:
             found[delta.handle] = found.get(delta.handle, 0) + 1
         together.append(len(made._active))
+        alone += len(said) if len({delta.handle for delta in said}) == 1 else 0
     assert found == places
     assert max(together) == 4
-    assert sum(each == 1 for each in together) >= 199
+    assert alone >= 199
 
 
 def test_both_sides_of_a_boundary_take_turns() -> None:
@@ -304,5 +372,5 @@ def test_places_are_weighed_a_few_at_a_time_and_equal(monkeypatch: pytest.Monkey
     forward = Forward(network("llama", ATTENTION), forks=True)
     engine = Engine(forward, Capacity(64, 2), boundary=None)
     whole = engine.read([PROMPTS[0]], 2)
-    monkeypatch.setattr(engines, "_WEIGHED", 2)
+    monkeypatch.setattr(logprobs, "_WEIGHED", 2)
     assert engine.read([PROMPTS[0]], 2) == whole

@@ -328,7 +328,7 @@ def test_whom_a_stop_does_not_wait_for_is_told_and_the_thread_ends() -> None:
     """A thread that computes while Python ends aborts the process."""
     made = Worker(engine(), sequences=2, capacity=100)
     ear = asked(made, Request(PROMPTS[0], 10**6, frozenset()))
-    while not made.done[1]:
+    while not made.done[2]:
         time.sleep(0.01)
     made.stop(0)
     assert not made._thread.is_alive()
@@ -361,4 +361,9 @@ def test_an_engine_that_breaks_at_every_step_is_not_well(worker: Worker) -> None
         for _ in range(times):
             with suppress(IndexError):
                 asked(worker, request).tokens()
+        with worker._news:
+            before = worker._broken
+        worker.do(lambda: None).result(10)  # a step in which nobody is answered tells nothing
+        worker.do(lambda: None).result(10)
+        assert worker._broken == before
         assert worker.alive == well

@@ -36,6 +36,6 @@ def test_no_tensor_is_left_behind(family: Family, reference: bool) -> None:
         slots = decoder(forward)
         read = [Prompt((1, 2, 3), ("", ""), 9), Prompt((1, 2, 4, 5), ("", ""), 300)]
         assert slots.step(read, [])[1].device.type == "meta"
-        assert slots.step(read, [Next(0, 3), Next(1, 4)])[1].shape == (4, family.config.vocab_size)
+        assert slots.step(read, [Next(0, (3,)), Next(1, (4,))])[1].shape == (4, family.config.vocab_size)
         slots.release(0)
-        assert slots.step([], [Next(0, 3)])[1].shape == (1, family.config.vocab_size)
+        assert slots.step([], [Next(0, (3, 5, 6))])[1].shape == (3, family.config.vocab_size)

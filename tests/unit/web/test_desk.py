@@ -9,12 +9,14 @@ from typing import Any, cast
 import pytest
 
 from metier.data.classes import HeadRenderer
-from metier.inference.sampling import Sampling
 from metier.inference.voices import Ground, Voice, Voices
 from metier.web.desk import Desk, Target, request_of
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal, whole
 from metier.web.lessons import Lesson, Lessons
+from metier.web.schema import ChatBody
+
+TALK = [{"role": "user", "content": "hello"}]
 
 
 class Sure:
@@ -111,7 +113,8 @@ def test_an_answer_may_be_as_long_as_others_find_room_beside_it(
     known = cast(Any, SimpleNamespace(stop_ids=frozenset({2})))
     ground = Ground("base", Path(), known, 99, 32_768, cast(Any, None), positions)
     target = Target(Voice("base", ground))
-    assert request_of(target, [5] * 100, most, tenant="", sampling=Sampling()).max_new_tokens == length
+    body = ChatBody.model_validate({"model": "base", "messages": TALK, "max_tokens": most})
+    assert request_of(target, [5] * 100, body, "").max_new_tokens == length
 
 
 class Served(dict[str, Any]):
@@ -134,7 +137,7 @@ def test_a_head_that_classifies_writes_nothing() -> None:
     head = HeadRenderer.__new__(HeadRenderer)
     target = Target(Voice("sorter", cast(Ground, SimpleNamespace(renderer=head))))
     with pytest.raises(Refusal, match="sorter: has a head that classifies, and writes nothing"):
-        request_of(target, [5], 1, tenant="", sampling=Sampling())
+        request_of(target, [5], ChatBody.model_validate({"model": "sorter", "messages": TALK}), "")
 
 
 def test_only_who_comes_or_goes_is_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,26 @@ def test_a_job_tells_how_many_tokens_it_trained_on(tmp_path: Path, rows: Path, m
     assert (told["trained_tokens"], "unloaded" in told) == (750, False)
 
 
+def test_what_is_tuned_and_being_loaded_is_not_cancelled_and_may_be_unloaded(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    loading, loaded = threading.Event(), threading.Event()
+    made = Jobs(tmp_path / "jobs", lambda *_: loading.set() or loaded.wait(60))
+    made.create(job("a"), rows, None)
+    assert loading.wait(60)
+    going = made.get(job("a").id, "local")
+    assert (going.told()["status"], going.told()["fine_tuned_model"]) == ("running", None)
+    with pytest.raises(Refusal, match="is tuned, and about to be served"):
+        made.cancel(going)
+    made.remember("numbers-lora-1")
+    loaded.set()
+    until(lambda: made.get(going.id, "local").status == "succeeded")
+    made.stop(5)
+    ended = made.get(going.id, "local")
+    assert (ended.fine_tuned_model, ended.unloaded) == ("numbers-lora-1", True)
+
+
 def test_what_was_unloaded_stays_so_until_that_very_run_is_loaded_again(
     tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

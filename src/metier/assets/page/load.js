@@ -58,7 +58,7 @@ function rates(name) {
 function draw(told) {
   const tokens = rates("metier_said_tokens_total");
   const steps = rates("metier_steps_total");
-  const together = tokens.map((rate, index) => (steps[index] ? rate / steps[index] : 0));
+  const together = rates("metier_turns_total").map((rate, index) => (steps[index] ? rate / steps[index] : 0));
   const tiles = [
     tile(
       "Requests now",

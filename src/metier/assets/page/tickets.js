@@ -38,8 +38,7 @@ async function list() {
 function entry(ticket) {
   const open = () => {
     draw(ticket);
-    find("ticket").focus({ preventScroll: true });
-    find("ticket").scrollIntoView({ block: "nearest" });
+    lead();
   };
   const asked = ticket.summary.split("\n")[0].replace(/^Asked( first)?: /, "");
   const told = [
@@ -62,6 +61,12 @@ function entry(ticket) {
       told,
     ),
   );
+}
+
+/** To the ticket, which on a phone stands below the list. */
+function lead() {
+  find("ticket").focus({ preventScroll: true });
+  find("ticket").scrollIntoView({ block: "nearest" });
 }
 
 const mood = (ticket) =>
@@ -126,6 +131,7 @@ async function move(ticket, how, body = {}) {
     const moved = await post(`/v1/tickets/${ticket.id}/${how}`, body);
     await list();
     draw(moved);
+    lead();
     speak(`Ticket ${ticket.id} is ${moved.state}`);
   } catch (error) {
     find("ticket-fault").textContent = error.message;
