@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metier.inference.engine import Delta, Engine
 from metier.run import Run
 from tests.promises import serving
 
@@ -26,3 +28,15 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def served_home(served_runs: dict[str, Run]) -> Path:
     """The folder of the recipe."""
     return served_runs["small"].directory.parent.parent
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is not done before its client has left, however well it is guessed."""
+    step = Engine.step
+
+    def slow(engine: Engine) -> list[Delta]:
+        time.sleep(0.05)
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", slow)

@@ -94,6 +94,7 @@ def test_an_answer_is_parsed_into_a_class(client: openai.OpenAI) -> None:
         assert stream.get_final_completion().choices[0].message.parsed == answer.choices[0].message.parsed
 
 
+@pytest.mark.usefixtures("slowly")
 def test_a_client_that_leaves_frees_its_place(client: openai.OpenAI) -> None:
     stream = client.completions.create(**ENDLESS, stream=True)
     until(lambda: gauges(client) == {"metier_decoding": 1, "metier_waiting": 0})
@@ -188,6 +189,7 @@ def test_who_may_not_is_told_so(member: openai.OpenAI) -> None:
         member.with_options(api_key="wrong").completions.create(**SIMPLE)
 
 
+@pytest.mark.usefixtures("slowly")
 def test_a_full_server_says_when_to_come_again(clients: tuple[openai.OpenAI, openai.OpenAI]) -> None:
     member, other = clients
 

@@ -386,6 +386,7 @@ def test_tokens_are_told(client: openai.OpenAI, url: str) -> None:
         root.post("/tokenize", body={"model": "base"}, cast_to=object)
 
 
+@pytest.mark.usefixtures("slowly")
 def test_who_leaves_frees_the_place(client: openai.OpenAI, desk: Desk) -> None:
     (worker,) = {ground.worker for ground in desk.voices.grounds}
     how: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "max_tokens": 100_000, "logit_bias": {"2": -100}}
