@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import requests
 
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.inference.voices import Limits, Voices
 from metier.run import Run
 from metier.web.care import Care
 from metier.web.desk import Desk
+from tests import opened
 from tests.promises import serving
 
 SECONDS = 2.0
@@ -57,10 +56,10 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def url(served_runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home, safety = tmp_path_factory.mktemp("cheap"), Safety.open()
+    home, safety = tmp_path_factory.mktemp("cheap"), opened.safety()
     voices = Voices(Limits(sequences=4, waiting=16), offline=True)
     voices.add(served_runs["small"], "small")
-    care = Care(safety, Moods.open(), Tickets(home / "assistant.db", safety.masked))
+    care = Care(safety, opened.moods(), Tickets(home / "assistant.db", safety.masked))
     with serving.served(Desk(voices, care=care), home) as url:
         yield url
 

@@ -23,8 +23,6 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.failures import FailureGroup
 
 from metier.assistant.feedback import Feedback
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.inference.voices import Limits, Voices
 from metier.run import Run
@@ -34,6 +32,7 @@ from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from metier.web.lessons import Lesson, Lessons
+from tests import opened
 from tests.promises import serving
 
 _QUIET = settings(database=None, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
@@ -146,7 +145,7 @@ def server(
     for name, run in served_runs.items():
         voices.add(run, name)
     database = tmp_path / "assistant.db"
-    care = Care(Safety.open(), Moods.open(), Tickets(database), Feedback(database))
+    care = Care(opened.safety(), opened.moods(), Tickets(database), Feedback(database))
     dispatch = open_dispatch(typed([*served_runs.values()], offline=True), tmp_path / "routers")
     desk = Desk(voices, Lessons(Lesson(dispatch)), care)
     key = new_key(tmp_path / "keys.json", "boss", "admin")

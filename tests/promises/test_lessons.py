@@ -18,13 +18,13 @@ import openai
 import pytest
 
 from metier import experiment
-from metier.assistant.safety import Safety
 from metier.inference.voices import Voices
 from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.care import Care
 from metier.web.desk import Desk
 from metier.web.lessons import Course, Lessons
+from tests import opened
 from tests.promises import serving, two_domains
 from tests.promises.browsing import CHROMIUM, browser
 
@@ -59,7 +59,7 @@ def runs(home: Path) -> dict[str, Run]:
 @pytest.fixture
 def client(runs: dict[str, Run], home: Path) -> Iterator[openai.OpenAI]:
     """Of a server that began with moods alone."""
-    voices, safety = Voices(offline=True), Safety.open()
+    voices, safety = Voices(offline=True), opened.safety()
     voices.add(runs["mood"], "moods")
 
     def learned() -> Any:
@@ -156,7 +156,7 @@ def test_the_page_has_a_domain_of_two_runs_for_both(served_runs: dict[str, Run],
 
 @pytest.mark.long
 def test_learned_apart_it_is_the_same(runs: dict[str, Run], home: Path) -> None:
-    voices, safety = Voices(offline=True), Safety.open()
+    voices, safety = Voices(offline=True), opened.safety()
     for name, run in runs.items():
         voices.add(run, name)
     course = Course.of(voices, safety, home / "others", offline=True)

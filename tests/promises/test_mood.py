@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from metier.assistant.mood import Moods
+from tests import opened
 
 TALKS = Path(__file__).parents[1] / "safety"
 KINDS = {"asks-person": "person", "upset": "upset", "unhelped": "unhelped", "calm": ""}
@@ -17,7 +18,7 @@ KINDS = {"asks-person": "person", "upset": "upset", "unhelped": "unhelped", "cal
 
 @cache
 def moods() -> Moods:
-    return Moods.open()
+    return opened.moods()
 
 
 @cache

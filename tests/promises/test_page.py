@@ -15,8 +15,6 @@ import pytest
 
 from metier import experiment
 from metier.assistant.feedback import Feedback
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.inference.voices import Voices
 from metier.recipe import Recipe
@@ -25,6 +23,7 @@ from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from metier.web.lessons import Lesson, Lessons
+from tests import opened
 from tests.promises import serving
 from tests.promises.browsing import CHROMIUM, Tab, browser
 
@@ -100,8 +99,8 @@ def desk(home: Path) -> Desk:
     run = experiment.train(Recipe.load(home / "recipe.toml"), offline=True)
     voices = Voices(offline=True)
     voices.add(run, "care")
-    safety, database = Safety.open(), home / "assistant.db"
-    care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
+    safety, database = opened.safety(), home / "assistant.db"
+    care = Care(safety, opened.moods(), Tickets(database, safety.masked), Feedback(database, safety.masked))
     dispatch = open_dispatch(typed([run], offline=True), home / "routers")
     return Desk(voices, Lessons(Lesson(dispatch)), care)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from metier.assistant.safety import Safety
+from tests import opened
 
 MESSAGES = Path(__file__).parents[1] / "safety"
 SAMPLES = Path(__file__).parents[2] / "src/metier/assets/samples"
@@ -23,7 +24,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @cache
 def safety() -> Safety:
-    return Safety.open()
+    return opened.safety()
 
 
 @cache

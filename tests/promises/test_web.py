@@ -18,8 +18,6 @@ import openai
 import pytest
 
 from metier.assistant.feedback import Feedback
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.data.items import Message
 from metier.figures import with_unit
@@ -30,6 +28,7 @@ from metier.web.desk import Desk
 from metier.web.dispatch import open_dispatch, typed
 from metier.web.keys import Keys, new_key
 from metier.web.lessons import Lesson, Lessons
+from tests import opened
 from tests.promises import serving
 
 
@@ -48,8 +47,8 @@ def desk(runs: dict[str, Run], home: Path) -> Desk:
     voices = Voices(Limits(sequences=8, waiting=16), offline=True)
     for name, run in runs.items():
         voices.add(run, name)
-    safety, database = Safety.open(), home / "assistant.db"
-    care = Care(safety, Moods.open(), Tickets(database, safety.masked), Feedback(database, safety.masked))
+    safety, database = opened.safety(), home / "assistant.db"
+    care = Care(safety, opened.moods(), Tickets(database, safety.masked), Feedback(database, safety.masked))
     dispatch = open_dispatch(typed([*runs.values()], offline=True), home / "routers")
     return Desk(voices, Lessons(Lesson(dispatch)), care)
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from metier.errors import nearest
 
@@ -36,6 +37,10 @@ class Lexicon:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     spelling: Mapping[str, str] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[type[Lexicon], tuple[Any, ...]]:
+        """Another process makes by itself what it needs of it."""
+        return Lexicon, (self.groups, self.spelling)
+
     def normal(self, text: str) -> str:
         """Words in lower case between single spaces, without apostrophes, each spelled as the lists have it, and `|`
         between sentences; it begins and ends with a space."""
@@ -46,8 +51,11 @@ class Lexicon:
 
     def compiled(self, phrase: str) -> Phrase:
         """Raises `ValueError` that tells problem; remedy."""
-        parts = [part.strip() for part in phrase.split(" + ")]
-        return Phrase(phrase, tuple(re.compile(f"(?<= ){self._pattern(part, ())}") for part in parts))
+        if phrase not in self._phrases:
+            parts = [part.strip() for part in phrase.split(" + ")]
+            patterns = tuple(re.compile(f"(?<= ){self._pattern(part, ())}") for part in parts)
+            self._phrases[phrase] = Phrase(phrase, patterns)
+        return self._phrases[phrase]
 
     def group(self, name: str) -> Phrases:
         return self.phrases(self.groups[name])
@@ -82,8 +90,10 @@ class Lexicon:
             raise ValueError(f"<{name}> is no list{nearest(name, self.groups)}; add it under [lists]")
         if name in within:
             raise ValueError(f"<{name}> contains itself; take it out of one of the lists")
-        listed = (self._pattern(each, (*within, name)) for each in self.groups[name])
-        return f"(?:{'|'.join(listed)})"
+        if name not in self._patterns:
+            listed = (self._pattern(each, (*within, name)) for each in self.groups[name])
+            self._patterns[name] = f"(?:{'|'.join(listed)})"
+        return self._patterns[name]
 
     def _word(self, word: str, within: tuple[str, ...]) -> str:
         """One word, a star standing for any ending, or any phrase of a list."""
@@ -94,6 +104,16 @@ class Lexicon:
         if not stem or _STOP in stem:
             raise ValueError(f"{word!r} is no word; write letters, and / between alternatives")
         return re.escape(stem).replace(r"\ ", " ") + (r"[^\s|]*" if word.endswith("*") else "") + " "
+
+    @cached_property
+    def _phrases(self) -> dict[str, Phrase]:
+        """Those that were compiled."""
+        return {}
+
+    @cached_property
+    def _patterns(self) -> dict[str, str]:
+        """Those of lists that were mentioned."""
+        return {}
 
     @cached_property
     def _vocabulary(self) -> frozenset[str]:

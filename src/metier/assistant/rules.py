@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ class Strings(Strict):
     lists: Mapping[str, Some] = Field(default_factory=dict)
     spelling: Mapping[str, str] = Field(default_factory=dict)
 
-    @property
+    @cached_property
     def lexicon(self) -> Lexicon:
         return Lexicon(self.lists, self.spelling)
 

@@ -6,9 +6,10 @@ import pytest
 
 from metier.assistant.mood import Moods
 from metier.errors import DataError
+from tests import opened
 from tests.unit.assistant import moods
 
-MOODS = Moods.open()
+MOODS = opened.moods()
 
 
 def kind(*turns: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 import time
 
@@ -111,3 +112,11 @@ def test_of_a_long_message_both_ends_are_read_and_of_many_the_latest() -> None:
     assert latest([]) == []
     assert latest(["one", "x" * 1_000_000, "two"]) == [ends("x" * 1_000_000), "two"]
     assert latest(["y" * 1000] * 900 + ["two"]) == ["y" * 1000] * 20 + ["two"]
+
+
+def test_what_is_compiled_is_so_once_and_stays_in_its_process() -> None:
+    lexicon = pickle.loads(pickle.dumps(LEXICON))
+    assert len(pickle.dumps(lexicon)) == len(pickle.dumps(Lexicon(LEXICON.groups, LEXICON.spelling)))
+    assert lexicon.compiled("<kin> fell") is lexicon.compiled("<kin> fell")
+    assert len(pickle.dumps(lexicon)) == len(pickle.dumps(LEXICON))
+    assert lexicon == LEXICON

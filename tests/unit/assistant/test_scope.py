@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metier.assistant.safety import Safety
 from metier.assistant.scope import Scope, elsewhere
+from tests import opened
 
 SAMPLES = Path(__file__).parents[3] / "src/metier/assets/samples"
 
@@ -21,7 +21,7 @@ def asked(domain: str) -> list[str]:
 def scope(*domains: str) -> Scope:
     texts = [asked(domain) for domain in domains]
     train, validation = ([text for each in texts for text in each[first::3]] for first in (0, 1))
-    return Scope.fit(domains, train, validation, Safety.open().lexicon, medical="medical" in domains)
+    return Scope.fit(domains, train, validation, opened.safety().lexicon, medical="medical" in domains)
 
 
 @pytest.mark.long

@@ -6,24 +6,24 @@ from typing import Any, cast
 
 import pytest
 
-from metier.assistant.safety import Safety
 from metier.cli.serve import _introduce, _opened, serve
 from metier.errors import MetierError
 from metier.files import write_json
 from metier.inference.voices import Voices
 from metier.web.desk import Desk
+from tests import opened
 
 
 def test_it_is_told_which_domains_are_taken_for_medical(capsys: pytest.CaptureFixture[str]) -> None:
     voices: Any = SimpleNamespace(all={"care": SimpleNamespace(learned=("my-clinic", "selfcare"))})
     served = SimpleNamespace(voices=voices, names=["care"])
-    _introduce(cast(Desk, served), Safety.open())
+    _introduce(cast(Desk, served), opened.safety())
     assert "taken for medical: my-clinic; for banking: none;" in capsys.readouterr().err
 
 
 def test_what_is_tuned_is_learned_of_as_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    desk, jobs = _opened(Voices(offline=True), Safety.open(), tmp_path / "routers", offline=True)
+    desk, jobs = _opened(Voices(offline=True), opened.safety(), tmp_path / "routers", offline=True)
     assert jobs.serve == desk.add
     assert desk.lessons.why == "the served runs know no domain; there is nothing to choose between"
     jobs.stop(5)

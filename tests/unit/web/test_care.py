@@ -6,8 +6,6 @@ from typing import cast
 
 import pytest
 
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.scope import Scope
 from metier.assistant.tickets import Ticket, Tickets
 from metier.data.items import Message
@@ -15,11 +13,12 @@ from metier.inference.voices import Voices
 from metier.web.care import Care, Said
 from metier.web.desk import Desk
 from metier.web.webhook import Webhook
+from tests import opened
 
 
 @pytest.fixture(scope="module")
 def care() -> Care:
-    return Care(Safety.open())
+    return Care(opened.safety())
 
 
 def kind(said: Said | None) -> str:
@@ -75,7 +74,7 @@ def test_an_emergency_in_german_that_auto_sends_nowhere_hears_a_number(care: Car
 
 @pytest.mark.parametrize("said", ["Ich habe meine Bestellung noch nicht bekommen", "Je voudrais retourner la lampe"])
 def test_moods_are_heard_in_the_languages_that_are_covered(tmp_path: Path, said: str) -> None:
-    care = Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db"))
+    care = Care(opened.safety(), opened.moods(), Tickets(tmp_path / "a.db"))
     assert care.first([Message("user", said)], ("shop",)) is None
     assert care.first([Message("user", "I want to speak to a person")], ("shop",))
 
@@ -83,7 +82,7 @@ def test_moods_are_heard_in_the_languages_that_are_covered(tmp_path: Path, said:
 def test_a_second_hand_over_of_one_conversation_opens_no_second_ticket(tmp_path: Path) -> None:
     posted = list[Ticket]()
     webhook = cast(Webhook, SimpleNamespace(post=posted.append))
-    care = Care(moods=Moods.open(), tickets=Tickets(tmp_path / "a.db"), webhook=webhook)
+    care = Care(moods=opened.moods(), tickets=Tickets(tmp_path / "a.db"), webhook=webhook)
     talk = [Message("user", "I want to speak to a person")]
     for _ in range(2):
         handed = care.first(talk, ("shop",))
@@ -97,7 +96,7 @@ def test_a_second_hand_over_of_one_conversation_opens_no_second_ticket(tmp_path:
 
 
 def test_whoever_sends_a_secret_and_wants_a_person_gets_both(tmp_path: Path) -> None:
-    care = Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db"))
+    care = Care(opened.safety(), opened.moods(), Tickets(tmp_path / "a.db"))
     talk = [Message("user", "My card 4111 1111 1111 1111 was charged twice. I want to speak to a person")]
     said = care.first(talk, ("shop",))
     assert said

@@ -9,8 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from metier.assistant.mood import Moods
-from metier.assistant.safety import Safety
 from metier.assistant.tickets import Tickets
 from metier.inference.questions import Questions
 from metier.web.care import Care
@@ -20,6 +18,7 @@ from metier.web.dispatch import Routed
 from metier.web.failures import Refusal
 from metier.web.lessons import Lesson, Lessons
 from metier.web.schema import ChatBody
+from tests import opened
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_a_secret_that_auto_sends_elsewhere_is_refused_where_a_bank_may_be_meant
 ) -> None:
     router = SimpleNamespace(router=SimpleNamespace(domains=domains), send=lambda _: Routed(sent, 0.6))
     voices: Any = SimpleNamespace(all={each: SimpleNamespace(learned=(each,)) for each in domains}, grounds=())
-    desk = Desk(voices, Lessons(Lesson(router)), Care(Safety.open()))  # type: ignore[arg-type]
+    desk = Desk(voices, Lessons(Lesson(router)), Care(opened.safety()))  # type: ignore[arg-type]
     asked = {"messages": [{"role": "user", "content": "my password is Blue42sky"}]}
     target, _, notes, said = _before(desk, ChatBody.model_validate({"model": "auto", **asked}))
     assert (target.domain if target else None, notes["route"]["domain"]) == (sent, sent)
@@ -69,7 +68,7 @@ def test_a_request_goes_by_one_lesson_though_another_is_learned_meanwhile(
         return Routed(None, 0.4)
 
     lessons.now = Lesson(cast(Any, SimpleNamespace(router=SimpleNamespace(domains=("help", "mood")), send=send)))
-    desk = Desk(cast(Any, None), lessons, Care(Safety.open()))
+    desk = Desk(cast(Any, None), lessons, Care(opened.safety()))
     voice: Any = SimpleNamespace(learned=learned, questions=Questions({}, {}))
     target = None if learned is None else Target(voice)
     desk.target = lambda *_, **__: target  # type: ignore[assignment, method-assign, return-value]
@@ -97,7 +96,7 @@ def test_who_wants_json_or_a_label_hands_in_texts_and_is_not_handed_over(
     target = SimpleNamespace(topics=("reviews",), domain="reviews", voice=voice)
     desk: Any = SimpleNamespace(
         lessons=Lessons(),
-        care=Care(Safety.open(), Moods.open(), Tickets(tmp_path / "a.db")),
+        care=Care(opened.safety(), opened.moods(), Tickets(tmp_path / "a.db")),
         target=lambda *_, **__: target,
         send=lambda *_: (target, Routed("reviews", 0.9)),
     )

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from metier.assistant.safety import Safety
 from metier.assistant.scope import elsewhere
 from metier.errors import MetierError
 from metier.web import dispatch
 from metier.web.dispatch import Typed, open_dispatch, typed
 from metier.web.lessons import UNNAMED, Course, Lesson, Lessons
+from tests import opened
 from tests.unit.assistant.test_scope import asked
 
 
 def course(runs: Path) -> Course:
-    return Course((), runs, Safety.open().lexicon)
+    return Course((), runs, opened.safety().lexicon)
 
 
 def sides(heldout: list[str]) -> Typed:
@@ -138,7 +138,7 @@ def test_a_tuning_without_a_name_of_its_own_is_not_learned_of(tmp_path: Path) ->
         "again": voice("a", "banking"),
         "c": voice("c", "x"),
     }
-    found = Course.of(cast(Any, SimpleNamespace(all=served)), Safety.open(), tmp_path)
+    found = Course.of(cast(Any, SimpleNamespace(all=served)), opened.safety(), tmp_path)
     assert [each.directory.name for each in found.runs] == ["a", "c"]
     assert [each.directory.name for each in found.unnamed] == ["b"]
     assert found.known == {"banking"}
