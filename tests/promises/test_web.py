@@ -555,6 +555,9 @@ def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path
     told = client.fine_tuning.jobs.list_events(job.id, limit=100).data
     assert job.status == "succeeded", (job.error, [each.message for each in told])
     assert any(each.type == "metrics" and each.data for each in told)
+    (kept,) = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert (kept.fine_tuned_model_checkpoint, kept.fine_tuning_job_id) == (job.fine_tuned_model, job.id)
+    assert "score" in kept.metrics.to_dict()
     answer = client.chat.completions.create(
         model=job.fine_tuned_model or "", messages=asked("what is 7?"), max_tokens=4
     )

@@ -327,6 +327,24 @@ class EventList(Answer):
     has_more: bool
 
 
+class CheckpointAnswer(Answer):
+    """What was measured on the validation rows at the step that was kept."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"]
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: dict[str, float]
+
+
+class CheckpointList(Answer):
+    object: Literal["list"]
+    data: list[CheckpointAnswer]
+    has_more: bool
+
+
 class TurnAnswer(Answer):
     role: str
     content: str

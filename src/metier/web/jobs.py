@@ -191,6 +191,25 @@ class Jobs:
         *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]  # the last is being written
         return [json.loads(line) for line in reversed(lines)]
 
+    def checkpoints(self, job: Job) -> list[dict[str, Any]]:
+        """The step of which the weights are served, the best on validation. Raises `RunError` without its run."""
+        if job.status != "succeeded":
+            return []
+        run = Run.open(self._made_by(job))
+        step = run.facts["best_step"] or run.facts["steps"]
+        values = [each["values"] for each in run.events() if (each["phase"], each["done"]) == ("validation", step)]
+        return [
+            {
+                "object": "fine_tuning.job.checkpoint",
+                "id": job.id.replace("ftjob", "ftckpt"),
+                "created_at": job.finished_at,
+                "fine_tuning_job_id": job.id,
+                "fine_tuned_model_checkpoint": job.fine_tuned_model,
+                "step_number": step,
+                "metrics": {"step": step, **(values[-1] if values else {})},
+            }
+        ]
+
     def cancel(self, job: Job) -> Job:
         """Stop it, or take it out of the queue. Raises `Refusal` where it has ended."""
         self._assert_ours()

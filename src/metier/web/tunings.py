@@ -163,6 +163,11 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         """What it told, newest first."""
         return _page(jobs.events(jobs.get(job_id, caller.name)), limit, after)
 
+    @routes.get("/fine_tuning/jobs/{job_id}/checkpoints", responses=told(answers.CheckpointList))
+    def checkpoints(job_id: str, caller: Admin, limit: Limit = 10, after: str | None = None) -> Any:
+        """What was kept of it: the step that is served, once it is."""
+        return _page(jobs.checkpoints(jobs.get(job_id, caller.name)), limit, after)
+
     @routes.post("/fine_tuning/jobs/{job_id}/cancel", responses=told(answers.JobAnswer) | BUSY)
     def cancel(job_id: str, caller: Admin) -> Any:
         """Stop it; what was learned so far is kept in its run."""

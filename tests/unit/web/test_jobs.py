@@ -162,6 +162,20 @@ def test_a_job_tells_how_many_tokens_it_trained_on(tmp_path: Path, rows: Path, m
     assert (told["trained_tokens"], "unloaded" in told) == (750, False)
 
 
+def test_the_step_that_is_served_is_its_checkpoint(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    made.create(job("a"), rows, None)
+    assert made.checkpoints(job("a")) == []
+    until(lambda: made.get(job("a").id, "local").status == "succeeded")
+    made.stop(5)
+    done = made.get(job("a").id, "local")
+    Run(made._made_by(done)).update(best_step=2)
+    (checkpoint,) = made.checkpoints(done)
+    assert checkpoint["metrics"] == {"step": 2, "score": 0.5}
+    assert checkpoint["fine_tuned_model_checkpoint"] == done.fine_tuned_model
+
+
 def test_what_is_tuned_and_being_loaded_is_not_cancelled_and_may_be_unloaded(
     tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
