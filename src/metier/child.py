@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from metier.errors import MetierError
+from metier.errors import DataError, Fault, MetierError
 from metier.events import Event, Listener, silent
 from metier.hardware import spin
 from metier.recipe import Recipe
@@ -48,6 +48,13 @@ def train(
         return Run(Path(_asked("train", recipe, how, on_event, started)["run"]))
     except _Stopped:
         raise KeyboardInterrupt from None
+
+
+def read(recipe: Recipe, *, offline: bool) -> None:
+    """Its data, to see whether it can be read. Raises `DataError` with every fault, as `dataset.load` does."""
+    said = _asked("read", recipe, {"offline": offline}, silent, lambda _: None)
+    if said["faults"]:
+        raise DataError(str(recipe.path), [Fault(**each) for each in said["faults"]], said["hint"])
 
 
 def foresee(recipe: Recipe, *, offline: bool) -> dict[str, Any]:
@@ -130,12 +137,25 @@ def _main() -> None:
 
 
 def _done(verb: str, recipe: Recipe, how: Mapping[str, Any], said: IO[str], stop: Callable[[], bool]) -> dict[str, Any]:
+    if verb == "read":
+        return _unread(recipe, **how)
     from metier import experiment, foresight
 
     if verb == "foresee":
         return {"foreseen": foresight.foresee(recipe, **how)}
     run = experiment.train(recipe, **how, on_event=lambda event: _say(said, asdict(event)), stop=stop)
     return {"run": str(run.directory)}
+
+
+def _unread(recipe: Recipe, *, offline: bool) -> dict[str, Any]:
+    """Why its data cannot be read. It takes a second, for no model's library is loaded."""
+    from metier.data import dataset
+
+    try:
+        dataset.load(recipe, offline=offline)
+    except DataError as error:
+        return {"faults": [asdict(each) for each in error.faults], "hint": error.hint}
+    return {"faults": [], "hint": ""}
 
 
 def _say(to: IO[str], value: Mapping[str, Any]) -> None:

@@ -24,7 +24,9 @@ from schemathesis.core.failures import FailureGroup
 
 from metier.assistant.feedback import Feedback
 from metier.assistant.tickets import Tickets
+from metier.data import dataset
 from metier.inference.voices import Limits, Voices
+from metier.recipe import Recipe
 from metier.run import Run
 from metier.web import jobs
 from metier.web.care import Care
@@ -138,7 +140,11 @@ def server(
         stopped.wait()
         raise KeyboardInterrupt
 
+    def read(recipe: Recipe, *, offline: bool) -> None:
+        dataset.load(recipe, offline=offline)
+
     monkeypatch.setattr(jobs.child, "train", no_child)
+    monkeypatch.setattr(jobs.child, "read", read)
     foreseen = {"faults": [], "skippable": False, "hint": "", "plan": None}
     monkeypatch.setattr(jobs.child, "foresee", lambda *_, **__: foreseen)
     voices = Voices(Limits(sequences=8, waiting=16), offline=True)

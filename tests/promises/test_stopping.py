@@ -26,7 +26,8 @@ from metier.recipe import Recipe
 from metier.run import Run
 from metier.web import jobs
 from metier.web.desk import Desk
-from metier.web.jobs import Job, Jobs
+from metier.web.job import Job
+from metier.web.jobs import Jobs
 from tests.promises import serving
 
 ASKED: dict[str, Any] = {"model": "base", "prompt": [5, 6, 7], "logit_bias": {"0": -100, "4": -100}}

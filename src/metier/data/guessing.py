@@ -12,7 +12,7 @@ from typing import Any
 from metier.data.columns import Column, named, survey
 from metier.data.conversations import exchange_list, role_of
 from metier.data.delimited import guess_delimiter
-from metier.data.encodings import guess_encoding
+from metier.data.encodings import decode, guess_encoding
 from metier.data.majority import most
 from metier.data.messages import in_one, message_list
 from metier.data.refusals import headless, unbinned, unclear, unclear_chat
@@ -25,6 +25,7 @@ from metier.data.sources import (
     columns_of,
     read_bytes,
     read_rows,
+    show,
     text_of,
 )
 from metier.data.templates import answer_template, closed_set, prompt_template
@@ -92,7 +93,7 @@ def propose(path: Path, collect: list[Fault] | None = None) -> Domain:
     encoding = "utf-8" if path.suffix.lower() == PARQUET else guess_encoding(data)
     draft = as_prose(Domain(name=domain_name(path.stem), data=path.as_posix(), encoding=encoding), path)
     if path.suffix.lower() in DELIMITED:
-        text = data.decode(encoding).removeprefix("\ufeff")
+        text = decode(data, encoding, show(path))
         if path.suffix.lower() == ".txt" and _in_paragraphs(text):
             draft = draft.model_copy(update={"text": "text"})
         delimiter = guess_delimiter(text)

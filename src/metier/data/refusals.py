@@ -27,7 +27,7 @@ def unclear(rows: Sequence[Row], free: Sequence[Column], answers: Sequence[str],
     names = [column.name for column in ranked if column != likely]
     one = names[0] if names and ranked[0].is_readable else "question"
     other = likely.name if likely else (*names, "reply", "reply")[1]
-    fix = f'write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
+    fix = f'call them so, or write into its [[domain]] for example prompt = "{{{one}}}" and answer = "{{{other}}}"'
     if len(rows) == 1 and (lists := [name for name, value in rows[0].values.items() if isinstance(value, list)]):
         fix = f'if its rows are in the list {lists[0]!r}, write into its [[domain]] explode = "{lists[0]}"'
     return DataError(

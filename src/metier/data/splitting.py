@@ -183,7 +183,7 @@ def _strata(clusters: Sequence[Sequence[Item]]) -> list[str]:
 def _too_few(domain: Domain, items: Sequence[Item], found: Split) -> Fault:
     rows, groups = len({item.row for item in items}), len(_clusters(items))
     needed = 1 + (not isinstance(domain.heldout, str)) + (not isinstance(domain.validation, str))
-    counted = f"{rows} rows" + (f" in {groups} groups" if groups != rows else "")
+    counted = f"{rows} rows" + (f" in {groups} group{'s' * (groups > 1)}" if groups != rows else "")
     if found.left_out:
         problem = f"has {counted}, and those that do not leak leave a side of the split empty"
         return Fault(domain.data, problem, f"{len(found.left_out)} are left out: {found.left_out[0]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import threading
 import time
@@ -15,11 +14,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from metier import child
-from metier.data.guessing import domain_name, propose
-from metier.domain import DOMAIN_NAME, Domain
 from metier.errors import FaultsError, RunError
 from metier.events import Event
 from metier.files import append_line, cut_torn_line, is_full, locked, read_json, write_atomic, write_json
@@ -28,59 +25,12 @@ from metier.recipe import Recipe
 from metier.run import Run
 from metier.web.failures import Refusal, told
 from metier.web.files import is_id
-from metier.web.lessons import UNNAMED
+from metier.web.job import Job, Status, as_sent, recipe_of
 
-Way = Literal["auto", "supervised", "dpo"]
-"""How it is tuned; auto: as its file is."""
-Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _ENDED = ("succeeded", "failed", "cancelled")
-_OWN = ("owner", "suffix", "base", "unloaded")  # is told to nobody, or by another name
-_LONGEST = 64  # characters of a domain that clients name
 _PATIENCE = 5.0  # seconds until it is looked again whether a full disk has room
 _PREPARING = "preparing: a process of its own starts, reads the data and loads the model"
 _log = logging.getLogger("metier")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One tuning of `base`, which clients call `model`; `fine_tuned_model` is the name by which its run is served,
-    until it is `unloaded`. `trained_tokens` counts what was read to learn from, a beginning that rows share once.
-    """
-
-    id: str
-    created_at: int
-    owner: str
-    model: str
-    base: str
-    training_file: str
-    validation_file: str | None
-    hyperparameters: Mapping[str, Any]
-    suffix: str | None
-    seed: int
-    skip_faulty: bool = False
-    method: Way = "supervised"
-    status: Status = "queued"
-    finished_at: int | None = None
-    fine_tuned_model: str | None = None
-    error: Mapping[str, Any] | None = None
-    trained_tokens: int | None = None
-    unloaded: bool = False
-    metadata: Mapping[str, str] | None = None
-
-    @property
-    def domain(self) -> str:
-        """What it is tuned for: what clients call it, as far as a domain may be called so."""
-        suffix = self.suffix or ""
-        return suffix if re.fullmatch(DOMAIN_NAME, suffix) else domain_name(suffix, UNNAMED)[:_LONGEST]
-
-    def told(self) -> dict[str, Any]:
-        """In OpenAI's words."""
-        own = {key: value for key, value in asdict(self).items() if key not in _OWN}
-        if self.status != "succeeded":
-            own["fine_tuned_model"] = None  # it is about to be served
-        own["user_provided_suffix"] = self.suffix
-        own["method"] = {"type": self.method, self.method: {"hyperparameters": dict(self.hyperparameters)}}
-        return {"object": "fine_tuning.job", "organization_id": "metier", "result_files": [], **own}
 
 
 @dataclass
@@ -142,14 +92,18 @@ class Jobs:
                     self._keep(replace(job, unloaded=loaded is None))
 
     def create(self, job: Job, training: Path, validation: Path | None) -> Job:
-        """Queue a tuning. Raises `MetierError` with every fault of data and settings, before anything starts."""
+        """Queue a tuning. Raises `Refusal` with every fault of data and settings, before anything starts."""
         self._assert_ours()
-        recipe = self.recipe(job, training, validation)
+        try:
+            recipe = recipe_of(job, training, validation, self._recipe(job))
+            child.read(recipe, offline=self.offline)
+        except FaultsError as error:
+            raise as_sent(error, training, validation) from None
         job = replace(job, method="dpo" if recipe.domain[0].rejected else "supervised")
         folder = self.folder / job.id
         folder.mkdir(parents=True)
         try:
-            write_atomic(folder / "recipe.toml", recipe.to_toml())
+            write_atomic(self._recipe(job), recipe.to_toml())
             self._tell(job.id, "info", "the job waits for its turn")
             with self._news:
                 self._keep(job)  # last: by this file it is there, for others too
@@ -163,7 +117,7 @@ class Jobs:
     def foresee(self, job: Job, training: Path, validation: Path | None) -> dict[str, Any]:
         """What a job would take, or every fault of its data; one at a time, for the machine is timed."""
         try:
-            recipe = self.recipe(job, training, validation)
+            recipe = recipe_of(job, training, validation, self._recipe(job))
         except FaultsError as error:
             return faulty(error)
         with self._timing:
@@ -252,22 +206,6 @@ class Jobs:
             problem = "tunings belong to another server, which runs in the same folder"
             raise Refusal(409, problem, "ask that one, or start this one in another folder")
 
-    def recipe(self, job: Job, training: Path, validation: Path | None) -> Recipe:
-        """What a job means. Raises `MetierError` with every fault of data and settings."""
-        proposed = propose(training, [] if job.skip_faulty else None)
-        _assert_fits(job.method, proposed)
-        domain = proposed.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        domain |= {"name": job.domain, "data": str(training.resolve())}
-        domain |= {"skip_faulty": True} if job.skip_faulty else {}
-        if validation:
-            domain["validation"] = str(validation.resolve())
-        given = {"num_train_epochs": "n_epochs", "batch_size": "batch_size"}
-        train = {ours: job.hyperparameters.get(theirs, "auto") for ours, theirs in given.items()}
-        beta = job.hyperparameters.get("beta", "auto")
-        strategy = {"method": "lora", **({} if beta == "auto" else {"beta": beta})}
-        values = {"model": job.base, "domain": [domain], "strategy": strategy}
-        return Recipe.of({**values, "train": {**train, "seed": job.seed}}, self.folder / job.id / "recipe.toml")
-
     def _work(self) -> None:
         while True:
             with self._news:
@@ -293,7 +231,7 @@ class Jobs:
         status: Status
         try:
             self._tell(job.id, "info", _PREPARING)
-            recipe = Recipe.load(self.folder / job.id / "recipe.toml")
+            recipe = Recipe.load(self._recipe(job))
             how: dict[str, Any] = {"offline": self.offline, "on_event": heard}
             run = child.train(recipe, {}, **how, started=partial(self._started, job.id))
             ended = replace(job, fine_tuned_model=f"{job.domain}-{run.name}", trained_tokens=_tokens(run))
@@ -371,6 +309,9 @@ class Jobs:
         event |= {"level": level, "message": message, "type": "metrics" if data else "message", "data": data or {}}
         append_line(self._events(id), json.dumps(event, ensure_ascii=False))
 
+    def _recipe(self, job: Job) -> Path:
+        return self.folder / job.id / "recipe.toml"
+
     def _events(self, id: str) -> Path:
         return self.folder / id / "events.jsonl"
 
@@ -379,20 +320,6 @@ def _tokens(run: Run) -> int | None:
     """How many it was trained on, over all steps; None where its events do not tell."""
     steps = [each["values"] for each in run.events() if each["phase"] == "train"]
     return int(sum(each.get("tokens", 0) for each in steps)) or None
-
-
-def _assert_fits(method: Way, domain: Domain) -> None:
-    """Raises `Refusal` where a file holds something else than is to be learned from."""
-    pairs = "pairs of answers" if domain.rejected else "ratings of answers" if domain.rating else ""
-    if method == "dpo" and not domain.rejected:
-        problem = "method: dpo learns from pairs of answers, and the file has none"
-        fix = "send rows with input, preferred_output and non_preferred_output, or with prompt, chosen and rejected"
-        raise Refusal(400, problem, fix, param="method")
-    if method == "supervised" and pairs:
-        fix = 'leave method out, and it is tuned as the file is; of pairs also "type": "dpo" says so'
-        raise Refusal(
-            400, f"method: the file holds {pairs}, which supervised tuning does not learn", fix, param="method"
-        )
 
 
 def _why(error: Exception) -> str:

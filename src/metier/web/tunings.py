@@ -18,7 +18,8 @@ from metier.web.callers import Admin
 from metier.web.desk import Desk
 from metier.web.failures import Refusal
 from metier.web.files import Files, is_id, new_id
-from metier.web.jobs import Job, Jobs
+from metier.web.job import Job
+from metier.web.jobs import Jobs
 from metier.web.keys import Caller
 from metier.web.schema import Auto, Body, Name
 

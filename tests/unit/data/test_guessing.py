@@ -374,3 +374,12 @@ def test_a_better_and_a_worse_answer_are_a_pair(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = propose(tmp_path / "x.jsonl")
     assert (found.prompt, found.answer, found.rejected) == ("{question}", "{better}", "worse")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.txt"])
+def test_what_is_no_text_is_told_by_its_line(tmp_path: Path, name: str) -> None:
+    """A picture, say, that was called a table."""
+    path = tmp_path / name
+    path.write_bytes(b"a,b\n\xff\x8d\x81,2\n")
+    with pytest.raises(DataError, match=rf"{name}:2: byte 0x8d is not cp1252; save the file as UTF-8"):
+        propose(path)

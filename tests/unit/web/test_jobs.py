@@ -22,7 +22,8 @@ from metier.web import app, jobs
 from metier.web.desk import Desk
 from metier.web.failures import Refusal
 from metier.web.guard import Rules
-from metier.web.jobs import Job, Jobs
+from metier.web.job import Job
+from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 
 ROOM = OSError(errno.ENOSPC, "No space left on device")
@@ -138,6 +139,25 @@ def test_what_fails_while_the_server_stops_goes_on_at_the_next_start(
     assert second["message"].startswith("preparing: ")
     made.stop(5)
     assert made.get(job("a").id, "local").status == "queued"
+
+
+def test_every_fault_of_a_file_is_told_before_anything_starts(tmp_path: Path) -> None:
+    """To a client, who knows nothing of recipes and where files lie here."""
+    turns = ({"role": "user", "content": "how?"}, {"role": "assistant", "content": "so"})
+    lines = [json.dumps({"messages": [turn]}) for turn in turns] + [json.dumps({"messages": turns})] * 3
+    path = tmp_path / "talks.jsonl"
+    path.write_text("\n".join([*lines, '{"messages": [']))
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    with pytest.raises(Refusal) as refused:
+        made.create(job("a"), path, None)
+    first, *places = str(refused.value).split("\n")
+    assert first == "the data has 3 faults"
+    assert sorted(each.strip().partition(": ")[0] for each in places) == [f"talks.jsonl:{line}" for line in (1, 2, 6)]
+    assert (refused.value.status, refused.value.param) == (400, "training_file")
+    assert "skip_faulty" in refused.value.hint
+    assert "[[domain]]" not in refused.value.hint
+    assert made.all("local") == []
+    made.stop(5)
 
 
 def tuned(recipe: Any, *_: Any, **__: Any) -> Run:
