@@ -261,7 +261,7 @@ def test_a_tuning_is_cancelled(client: openai.OpenAI, monkeypatch: pytest.Monkey
     assert [each.id for each in client.fine_tuning.jobs.list(limit=2)] == [waiting.id, running.id]
     assert running.id in [each.id for each in client.fine_tuning.jobs.list(metadata={"team": "a"})]
     assert not [*client.fine_tuning.jobs.list(metadata={"team": "b"})]
-    with pytest.raises(openai.BadRequestError, match="upload.jsonl:1: is not JSON"):
+    with pytest.raises(openai.BadRequestError, match=r"upload\.jsonl:1: is not JSON"):
         client.fine_tuning.jobs.create(
             model="base", training_file=client.files.create(file=b"{", purpose="fine-tune").id
         )

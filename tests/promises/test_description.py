@@ -38,7 +38,7 @@ from tests import opened
 from tests.promises import serving
 
 _QUIET = settings(database=None, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate])
-_ROWS = b'{"prompt": "what is 1?", "answer": "it is 1"}\n{"prompt": "what is 2?", "answer": "it is 2"}\n'
+_ROWS = b"".join(b'{"prompt": "what is %d?", "answer": "it is %d"}\n' % (n, n) for n in range(20))
 
 
 @dataclass
