@@ -240,6 +240,22 @@ def test_every_name_stands_on_its_base(client: openai.OpenAI) -> None:
         client.models.retrieve("gone")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_turns_out_to_be_too_much_is_told_and_disturbs_nobody(
+    client: openai.OpenAI, stream: bool
+) -> None:
+    """It cannot be seen beforehand; half an answer that ends as if it were whole would be a lie."""
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a?){300}a{300}$"}}}
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": {**schema, "required": ["a"]}}}
+    with pytest.raises(openai.APIError, match=r"response_format: the schema cannot be followed: .*too many"):
+        [
+            *client.chat.completions.create(
+                model="small/help", messages=asked("how?"), response_format=wanted, stream=stream
+            )
+        ]
+    assert client.chat.completions.create(model="small/help", messages=asked("how?")).choices
+
+
 def test_json_follows_its_schema(client: openai.OpenAI) -> None:
     schema = {
         "type": "object",

@@ -37,6 +37,10 @@ class Grammar(Protocol):
 
     def accept(self, token: int) -> None: ...
 
+    def assert_followed(self) -> None:
+        """Raises `MetierError` where it could not be, and the answer ended for that."""
+        ...
+
 
 @dataclass(frozen=True)
 class Request:

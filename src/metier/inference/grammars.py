@@ -43,8 +43,7 @@ class JsonGrammar:
         except (ValueError, RecursionError) as error:  # of what is too long, or nested too deeply for either library
             faulty = str(error)
         if faulty:
-            problem = f"response_format: the schema cannot be followed: {faulty.splitlines()[0]}"
-            raise MetierError(problem, "give a schema that says what the answer is")
+            raise _unfollowed(faulty)
         self._matcher = LLMatcher(tokenizer, grammar)
         self._vocabulary = vocabulary
 
@@ -55,6 +54,16 @@ class JsonGrammar:
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
+
+    def assert_followed(self) -> None:
+        """Raises `MetierError` where the answer was cut off, for what the schema asks was found to be too much."""
+        if self._matcher.is_error():
+            raise _unfollowed(self._matcher.get_error())
+
+
+def _unfollowed(why: str) -> MetierError:
+    problem = f"response_format: the schema cannot be followed: {why.splitlines()[0]}"
+    return MetierError(problem, "give a schema that says what the answer is")
 
 
 def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:

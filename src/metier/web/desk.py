@@ -357,6 +357,8 @@ async def _deltas(worker: Worker, request: Request) -> AsyncIterator[Delta]:
             ended = isinstance(each, Exception) or bool(each.finish)
             if isinstance(each, Exception):
                 raise each
+            if ended and request.grammar:
+                request.grammar.assert_followed()
             yield each
     finally:
         if not ended:
