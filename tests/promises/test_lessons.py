@@ -94,6 +94,7 @@ def load(client: openai.OpenAI, run: Run, name: str) -> None:
     client.post("/load_lora_adapter", body={"run": run.directory.name, "name": name}, cast_to=object)
 
 
+@pytest.mark.long
 def test_auto_comes_with_a_second_domain_and_goes_with_it(client: openai.OpenAI, runs: dict[str, Run]) -> None:
     assert "know the domain mood alone; there is nothing to choose between" in refused(client)
     load(client, runs["help"], "helps")
@@ -108,6 +109,7 @@ def test_auto_comes_with_a_second_domain_and_goes_with_it(client: openai.OpenAI,
     assert "know the domain mood alone" in refused(client)
 
 
+@pytest.mark.long
 def test_a_run_whose_rows_are_gone_is_served_and_auto_says_why_it_is_not(
     client: openai.OpenAI, runs: dict[str, Run], home: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_run_whose_rows_are_gone_is_served_and_auto_says_why_it_is_not(
     assert "auto" not in names(client)
 
 
+@pytest.mark.long
 def test_a_run_of_one_domain_is_asked_by_any_of_its_names(client: openai.OpenAI) -> None:
     assert names(client) == {"base", "moods", "moods/mood", "mood"}
     for model in ("moods", "moods/mood", "mood"):

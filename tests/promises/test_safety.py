@@ -77,6 +77,7 @@ def labelled(name: str, texts: Callable[[dict[str, Any]], str]) -> tuple[list[st
     return urgent, list(dict.fromkeys(ordinary))
 
 
+@pytest.mark.long
 def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies() -> None:
     talks = [row["messages"] for row in read(SAMPLES / "medical.jsonl")]
     urgent, ordinary = labelled("medical_sample.jsonl", lambda row: str(talks[row["row"] - 1][row["turn"]]["content"]))
@@ -84,6 +85,7 @@ def test_ordinary_turns_of_the_medical_sample_are_seldom_taken_for_emergencies()
     assert sum(map(emergency, urgent)) >= 0.8 * len(urgent)
 
 
+@pytest.mark.long
 def test_ordinary_letters_to_doctors_are_seldom_taken_for_emergencies(shared: Path) -> None:
     with (shared / "data/care_multidomain/final_training_data.csv").open(encoding="utf-8", newline="") as opened:
         letters = [row["prompt"] for row in csv.DictReader(opened)]
@@ -108,6 +110,7 @@ def test_whoever_is_upset_is_hardly_ever_taken_for_an_emergency() -> None:
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04
 
 
+@pytest.mark.long
 def test_whoever_is_upset_and_in_need_is_heard() -> None:
     """What customers say who want a person, or are angry, and behind it an emergency of a few words."""
     moods = [row["texts"][-1] for row in read(MESSAGES / "short_mood.jsonl") if row["kind"] in {"asks-person", "upset"}]

@@ -112,6 +112,7 @@ def test_check_and_run_tell_leaks(home: Path, capsys: pytest.CaptureFixture[str]
     assert "word for word" in str(job.front.leaks[0])
 
 
+@pytest.mark.long
 def test_passages_go_with_every_strategy_and_make_the_run(home: Path) -> None:
     run = train(recipe(home, num_fewshot=1))
     assert set(run.scores()["against"]) == {"none", "classical"}

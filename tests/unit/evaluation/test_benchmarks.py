@@ -93,6 +93,7 @@ def test_a_tuned_run_answers_as_base_and_adapter_under_the_hf_backend(run: Run, 
     )
 
 
+@pytest.mark.long
 def test_what_is_stored_is_not_asked_again_and_what_changed_is(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def hooks(scores: Sequence[float] = (), stop_after: int = 1 << 30) -> tuple[Hook
     return Hooks(Scores(scores), events.append, lambda: steps() >= stop_after), events
 
 
+@pytest.mark.long
 def test_it_learns(tmp_path: Path) -> None:
     hook, events = hooks()
     patient = dataclasses.replace(SETTINGS, patience=99, learning_rate=5e-2)
