@@ -12,6 +12,7 @@ _END = re.compile(r"[.!?…][\"'”’)\]*_]*\s+|\n+")
 _ABBREVIATED = re.compile(
     r"(?:\b(?:e\.g|i\.e|approx|max|min|dr|mr|mrs|ms|st|vs|tab|tabs|cap|caps|etc)|(?:^|\n)\s*\d+)\.$", re.I
 )
+_WORDS = 40  # characters in front of an end, by which an abbreviation is known
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Watch:
     notice: str = ""
     withheld: int = 0
     _held: str = field(default="", repr=False)
+    _looked: int = field(default=0, repr=False)  # up to here no sentence ends in it
     _said: bool = field(default=False, repr=False)
 
     def push(self, piece: str) -> str:
@@ -35,13 +37,21 @@ class Watch:
             return piece
         self._held += piece
         passed, begin = "", 0
-        for match in _END.finditer(self._held):
-            ended = match.end() < len(self._held) or "\n" in match[0]  # more white space may follow
-            if ended and not _ABBREVIATED.search(self._held[begin : match.end()].rstrip()):
+        for match in _END.finditer(self._held, self._looked):
+            if match.end() == len(self._held) and "\n" not in match[0]:
+                break  # more white space may follow
+            self._looked = match.end()
+            if not _ABBREVIATED.search(self._before(match, begin)):
                 passed += self._passed(self._held[begin : match.end()])
                 begin = match.end()
-        self._held = self._held[begin:]
+        self._held, self._looked = self._held[begin:], self._looked - begin
         return passed
+
+    def _before(self, match: re.Match[str], begin: int) -> str:
+        """The last words of a sentence, up to where it may end."""
+        last = max(begin, match.start() - _WORDS)
+        cut = "" if last == begin else "…"  # a line does not begin there
+        return cut + self._held[last : match.end()].rstrip()
 
     def end(self) -> str:
         """What is left, and the notice below it, a blank line between."""

@@ -11,13 +11,14 @@ from typing import Any
 import llguidance.hf
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from metier.data.rendering import Renderer
 from metier.errors import MetierError
 
 _COMPACT: Any = {"whitespace_flexible": False}  # or a small model would go on with spaces for ever
+_LIMITS = LLParserLimits(max_lexer_states=50_000)  # which take some 20 MB
 _LONGEST = 20_000  # characters of a schema; the time that it takes grows with their square
 _MAPS = ("properties", "$defs", "definitions")
 _SOME = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "if", "then", "else", "not", "additionalProperties")
@@ -44,7 +45,7 @@ class JsonGrammar:
             faulty = str(error)
         if faulty:
             raise _unfollowed(faulty)
-        self._matcher = LLMatcher(tokenizer, grammar)
+        self._matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)  # its warnings quote the answer
         self._vocabulary = vocabulary
 
     def allowed(self) -> Tensor:

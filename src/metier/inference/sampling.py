@@ -50,6 +50,8 @@ class Sampler:
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
+        self._biased = torch.tensor([*sampling.bias], dtype=torch.long)
+        self._bias = torch.tensor([*sampling.bias.values()], dtype=torch.float32)
         self._random = torch.Generator()
         if sampling.seed is None:
             self._random.seed()
@@ -72,8 +74,7 @@ class Sampler:
         if rules.plain or not (rules._repeats or rules.bias):
             return scores_V
         scores_V = scores_V.clone()
-        for token, more in rules.bias.items():
-            scores_V[token] += more
+        scores_V[self._biased] += self._bias
         if rules.repetition_penalty != 1:
             seen = torch.tensor(sorted({*prompt, *answer}), dtype=torch.long)
             scores = scores_V[seen]

@@ -265,7 +265,8 @@ class Voices:
             engine = loaded.engine(Capacity(tokens, limits.sequences, limits.remember, positions), bank)
             yielding = Yielding(run.plan()["threads"])
             worker = Worker(engine, sequences=limits.sequences, capacity=limits.waiting, before=yielding)
-            known = (loaded.renderer, loaded.vocabulary, loaded.context)
+            context = min(loaded.context, positions)  # of a longer prompt there would be no room for what is read
+            known = (loaded.renderer, loaded.vocabulary, context)
             self._grounds[key] = Ground(recipe.model, recipe.directory, *known, worker, positions, bank)
         return self._grounds[key]
 

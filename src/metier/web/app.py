@@ -156,15 +156,15 @@ def _models(desk: Desk, jobs: Jobs, home: Path) -> APIRouter:
         auto = _auto(desk) if name == AUTO else []
         return auto[0] if auto else _model(name, desk.target(name, talks=True))
 
-    @routes.post("/load_lora_adapter", responses=told(answers.Model))
+    @routes.post("/load_lora_adapter", responses=told(answers.Model) | BUSY)
     async def load(body: LoadBody, _: Admin) -> Any:
         """Serve another run, by its name or folder below the one in which the server was started."""
         run = await asyncio.to_thread(_run, home, body.run)
+        await asyncio.to_thread(jobs.remember, body.name or run.name, run)  # first, for the disk may be full
         voice = await asyncio.to_thread(desk.add, run, body.name or "")
-        await asyncio.to_thread(jobs.remember, voice.name, run)
         return _model(voice.name, desk.target(voice.name))
 
-    @routes.post("/unload_lora_adapter", responses=told(answers.Deleted))
+    @routes.post("/unload_lora_adapter", responses=told(answers.Deleted) | BUSY)
     async def unload(body: UnloadBody, _: Admin) -> Any:
         """Serve a run no more, nor one that was tuned here when the server is started again."""
         if body.name not in desk.voices:

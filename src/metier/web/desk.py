@@ -127,6 +127,7 @@ class Desk:
         for voice in voices.values():
             for domain in voice.questions.domains:
                 found.setdefault(domain, Target(voice, domain))
+        found.pop(AUTO, None)  # a domain of that name is asked as RUN/auto
         return found
 
     @property

@@ -21,6 +21,7 @@ from metier.files import is_full
 from metier.inference.worker import FullError, StoppedError
 
 _OWN = re.compile(r"([\w.]+): (.*)", re.DOTALL)  # a key that a fault names itself
+_LISTED = 10  # faults of one request
 _NO_OBJECT = ("model_attributes_type", "missing", "dict_type")  # of a body as a whole
 _log = logging.getLogger("metier")
 _UNKEPT = "the server cannot keep anything at this moment, as where its disk is full; ask again once there is room"
@@ -118,9 +119,9 @@ def _first(error: RequestValidationError) -> tuple[str | None, str]:
         else:
             problem = detail["msg"][:1].lower() + detail["msg"][1:]
         found.append((place, problem))
-    return found[0][0] or None, "; ".join(
-        dict.fromkeys(f"{place}: {problem}" if place else problem for place, problem in found)
-    )
+    listed = [*dict.fromkeys(f"{place}: {problem}" if place else problem for place, problem in found)]
+    more = [f"and {len(listed) - _LISTED:,} more"] if len(listed) > _LISTED else []
+    return found[0][0] or None, "; ".join([*listed[:_LISTED], *more])
 
 
 def _likeliest(faults: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -58,12 +58,12 @@ class Files:
         found = [Kept(**read_json(path)) for path in self.folder.glob(f"file-*/{_FACTS}")]
         return sorted((each for each in found if each.owner == owner), key=lambda each: each.id, reverse=True)
 
-    def get(self, id: str, owner: str) -> Kept:
-        """Raises `Refusal` where there is none of this key's."""
+    def get(self, id: str, owner: str, param: str = "file_id") -> Kept:
+        """Raises `Refusal` where there is none of this key's, of which `param` speaks."""
         path = self.folder / id / _FACTS
         kept = Kept(**read_json(path)) if is_id("file", id) and path.exists() else None
         if kept is None or kept.owner != owner:
-            raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param="file_id")
+            raise Refusal(404, f"there is no file {id!r}", "GET /v1/files lists yours", param=param)
         return kept
 
     def path(self, kept: Kept) -> Path:

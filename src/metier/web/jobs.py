@@ -50,7 +50,6 @@ class Jobs:
     _stop: dict[str, Callable[[], None]] = field(default_factory=dict)
     _halted: float = 0.0  # when; 0 as long as it is not
     _others: bool = False
-    _timing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,13 +114,12 @@ class Jobs:
         return job
 
     def foresee(self, job: Job, training: Path, validation: Path | None) -> dict[str, Any]:
-        """What a job would take, or every fault of its data; one at a time, for the machine is timed."""
+        """What a job would take, or every fault of its data."""
         try:
             recipe = recipe_of(job, training, validation, self._recipe(job))
         except FaultsError as error:
             return faulty(error)
-        with self._timing:
-            return child.foresee(recipe, offline=self.offline)
+        return child.foresee(recipe, offline=self.offline)
 
     def all(self, owner: str) -> list[Job]:
         """Newest first."""
@@ -146,8 +144,8 @@ class Jobs:
         return [json.loads(line) for line in reversed(lines)]
 
     def checkpoints(self, job: Job) -> list[dict[str, Any]]:
-        """The step of which the weights are served, the best on validation. Raises `RunError` without its run."""
-        if job.status != "succeeded":
+        """The step of which the weights are served, the best on validation, as long as its run is there."""
+        if job.status != "succeeded" or not self._made_by(job).exists():
             return []
         run = Run.open(self._made_by(job))
         step = run.facts["best_step"] or run.facts["steps"]
@@ -215,8 +213,11 @@ class Jobs:
                 id = self._waiting.popleft()
                 try:
                     self._keep(job := replace(self._read(id), status="running"))
-                except Exception as error:  # its folder is gone, or there is no room; it stays for the next start
+                except Exception as error:  # its folder is gone, or there is no room
                     _log.error("%s was not begun: %s", id, error)
+                    if is_full(error):
+                        self._waiting.appendleft(id)
+                        self._news.wait_for(lambda: bool(self._halted), _PATIENCE)
                     continue
             self._run(job)
 
@@ -295,7 +296,13 @@ class Jobs:
 
     def _found(self) -> list[Job]:
         """Oldest first."""
-        return [self._read(path.parent.name) for path in sorted(self.folder.glob("ftjob-*/job.json"))]
+        found = []
+        for path in sorted(self.folder.glob("ftjob-*/job.json")):
+            try:
+                found.append(self._read(path.parent.name))
+            except (OSError, ValueError, TypeError) as error:  # as of a later version; the others are told all the same
+                _log.error("%s: cannot be read: %s", path, error)
+        return found
 
     def _made_by(self, job: Job) -> Path:
         """The folder of its run."""

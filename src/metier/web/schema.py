@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from metier.data.items import Message
 from metier.inference.sampling import Sampling
@@ -15,9 +23,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 End = Annotated[str, Field(max_length=1000)]
+_BIASED = 1024  # tokens of logit_bias
 _GO_ON = 16  # tokens that a text is gone on with, as OpenAI has it
 _TEXT = AliasChoices("prompt", "content", "text")  # vLLM's word, which is the one told; llama.cpp's; the plain one
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000, fail_fast=True)]
 Stop = End | Annotated[list[End], Field(max_length=16)] | None
+
+
+def _few(given: Any) -> Any:
+    """A list fails at its first fault; of an object every fault would be gathered, however many there are."""
+    if isinstance(given, dict) and len(given) > _BIASED:
+        raise ValueError(f"has {len(given):,} tokens, and may have {_BIASED:,}")
+    return given
+
+
+Bias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=_BIASED),
+    BeforeValidator(_few),
+]
 
 
 class Body(BaseModel):
@@ -55,7 +79,7 @@ class Said(Body):
     """One message; what developers say counts as the system's."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(max_length=1000)] | None = None
+    content: Text | Annotated[list[Part], Field(max_length=1000, fail_fast=True)] | None = None
     refusal: Text | None = Field(None, description="of an assistant, where that is all it said")
 
     @property
@@ -72,7 +96,7 @@ def _asked_last(said: list[Said]) -> list[Said]:
     return [*said[: end - 1], *said[end:], said[end - 1]] if end and said[end - 1].role == "user" else said
 
 
-Talk = Annotated[list[Said], Field(min_length=1, max_length=1000), AfterValidator(_asked_last)]
+Talk = Annotated[list[Said], Field(min_length=1, max_length=1000, fail_fast=True), AfterValidator(_asked_last)]
 
 
 class JsonSchema(Body):
@@ -121,9 +145,7 @@ class Rules(Body):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
-    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = (
-        None
-    )
+    logit_bias: Bias | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop = None
     ignore_eos: bool | None = Field(False, description="go on to max_tokens; llama.cpp does not")
@@ -205,12 +227,9 @@ class CompletionBody(Rules):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=256)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]
-        | Annotated[
-            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]],
-            Field(min_length=1, max_length=256),
-        ]
+        | Annotated[list[Text], Field(min_length=1, max_length=256, fail_fast=True)]
+        | Ids
+        | Annotated[list[Ids], Field(min_length=1, max_length=256, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0)] | None = _GO_ON
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from metier.web.job import Job
 from metier.web.jobs import Jobs
 from metier.web.keys import Caller
 from metier.web.schema import Auto, Body, Name
+from metier.web.turns import Turns
 
 Key = Annotated[str, Field(max_length=64)]
 Note = Annotated[str, Field(max_length=512)]
@@ -129,22 +131,23 @@ def file_routes(files: Files, jobs: Jobs) -> APIRouter:
 
 
 def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
-    routes = APIRouter(prefix="/v1")
+    routes, creating, planning = APIRouter(prefix="/v1"), Turns("creates"), Turns("plans")
 
     def begun(body: JobBody, caller: Caller) -> tuple[Job, Path, Path | None]:
-        training = files.path(files.get(body.training_file, caller.name))
-        validation = files.path(files.get(body.validation_file, caller.name)) if body.validation_file else None
+        training = files.path(files.get(body.training_file, caller.name, "training_file"))
+        own = body.validation_file
+        validation = files.path(files.get(own, caller.name, "validation_file")) if own else None
         return _job(body, desk.base_of(body.model), caller), training, validation
 
     @routes.post("/fine_tuning/jobs", responses=told(answers.JobAnswer) | BUSY)
-    def create(body: JobBody, caller: Admin) -> Any:
+    async def create(body: JobBody, caller: Admin) -> Any:
         """Tune a base on a file; the run is served when it is done."""
-        return jobs.create(*begun(body, caller)).told()
+        return (await _in_turn(creating, caller, lambda: jobs.create(*begun(body, caller)))).told()
 
     @routes.post("/metier/plans", responses=told(answers.PlanAnswer))
-    def foresee(body: JobBody, caller: Admin) -> Any:
+    async def foresee(body: JobBody, caller: Admin) -> Any:
         """What such a tuning would take, or every fault of its file; nothing is begun."""
-        return {"object": "plan", **jobs.foresee(*begun(body, caller))}
+        return {"object": "plan", **await _in_turn(planning, caller, lambda: jobs.foresee(*begun(body, caller)))}
 
     @routes.get("/fine_tuning/jobs", responses=told(answers.JobList))
     def all_jobs(request: Request, caller: Admin, limit: Limit = 20, after: str | None = None) -> Any:
@@ -175,6 +178,11 @@ def tuning_routes(desk: Desk, files: Files, jobs: Jobs) -> APIRouter:
         return jobs.cancel(jobs.get(job_id, caller.name)).told()
 
     return routes
+
+
+async def _in_turn(turns: Turns, caller: Caller, work: Callable[[], Any]) -> Any:
+    """A child that reads takes a second, one that times the machine ten: others are answered meanwhile."""
+    return await asyncio.wrap_future(turns.do(caller.name, work))
 
 
 def _job(body: JobBody, base: str, caller: Caller) -> Job:

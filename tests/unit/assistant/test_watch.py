@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
+from metier.assistant import watch
 from metier.assistant.safety import Safety
 from metier.assistant.watch import Watch
 
@@ -78,6 +80,18 @@ def test_however_an_answer_is_cut_into_pieces_it_reads_the_same(safety: Safety) 
             length = draw.randint(1, 9)
             shown, rest = shown + watch.push(rest[:length]), rest[length:]
         assert shown + watch.end() == whole
+
+
+def test_where_no_sentence_ends_is_looked_at_once(safety: Safety, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that goes round in circles says abbreviations for ever."""
+    seen, known = list[str](), watch._ABBREVIATED
+    search = SimpleNamespace(search=lambda text: seen.append(text) or known.search(text))
+    monkeypatch.setattr(watch, "_ABBREVIATED", search)
+    made = safety.behind("medical")
+    assert not "".join(made.push(" e.g.") for _ in range(500))
+    assert len(seen) < 510
+    assert max(map(len, seen)) < 100
+    assert made.push(" tea. Rest") == " e.g." * 500 + " tea. "
 
 
 def test_at_most_a_sentence_is_held_back(safety: Safety) -> None:

@@ -272,6 +272,22 @@ def test_an_adapter_that_is_gone_is_no_base() -> None:
     worker.stop(10)
 
 
+def test_with_an_adapter_goes_what_was_kept_of_it() -> None:
+    """Another may come by its name, which has other keys, other values, and says other things."""
+    laid = Bank(network("llama", ATTENTION))
+    made = Engine(Forward(laid.network, forks=True), Capacity(64, 2, 1 << 20), boundary=None, bank=laid)
+    worker = Worker(made, sequences=2, capacity=4)
+    assert asked(worker, Request(PROMPTS[0] * 9, 9, STOP)).tokens()
+    key = ("", "")
+    assert made._beginnings
+    assert made._beginnings.longest(key, PROMPTS[0] * 9)
+    assert any(lead[0] == key for lead in made._phrases._behind)
+    worker.without("", lambda: None).result(20)
+    assert made._beginnings.longest(key, PROMPTS[0] * 9) is None
+    assert not made._phrases._behind
+    worker.stop(10)
+
+
 def test_what_comes_before_each_piece_of_work_is_done_on_the_engines_thread() -> None:
     seen = list[str]()
     worker = Worker(engine(), sequences=2, capacity=4, before=lambda: seen.append(threading.current_thread().name))

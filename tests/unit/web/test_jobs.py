@@ -291,6 +291,38 @@ def test_a_job_for_which_there_is_no_room_is_not_there(
 
 
 @pytest.mark.usefixtures("tune")
+def test_what_cannot_be_begun_on_a_full_disk_is_begun_later(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, keep, full = Jobs(tmp_path / "jobs", lambda *_: None), Jobs._keep, [True]
+
+    def kept(self: Jobs, job: Job) -> None:
+        if full[0] and job.status == "running":
+            full[0] = False
+            raise ROOM
+        keep(self, job)
+
+    monkeypatch.setattr(Jobs, "_keep", kept)
+    made.create(job("a"), rows, None)
+    until(lambda: made.get(job("a").id, "local").status == "failed")  # for `tune` has it so
+    made.stop(5)
+
+
+def test_a_job_that_cannot_be_read_hides_no_other(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of a later version, or of a disk that lost it."""
+    monkeypatch.setattr(jobs.child, "train", tuned)
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    first = made.create(job("a"), rows, None)
+    for name, text in (("b", "{}"), ("c", "")):
+        path = tmp_path / "jobs" / job(name).id / "job.json"
+        path.parent.mkdir()
+        path.write_text(text)
+    assert [each.id for each in made.all("local")] == [first.id]
+    made.stop(5)
+    Jobs(tmp_path / "jobs", lambda *_: None).stop(5)
+
+
+@pytest.mark.usefixtures("tune")
 def test_an_event_that_was_torn_hides_no_other(tmp_path: Path, rows: Path) -> None:
     made = Jobs(tmp_path / "jobs", lambda *_: None)
     first = made.create(job("a"), rows, None)
@@ -314,7 +346,9 @@ def test_a_file_that_is_still_to_be_tuned_on_is_kept(
     monkeypatch.setattr(jobs.child, "train", lambda *_, **__: gate.wait(60) and _full(True))
     made = Jobs(tmp_path / "jobs", lambda *_: None)
     first = made.create(job("a"), rows, None)
-    assert made.waiting_for("file") == made.get(first.id, "local")
+    waiting = made.waiting_for("file")
+    assert waiting
+    assert waiting.id == first.id
     assert made.waiting_for("another") is None
     gate.set()
     until(lambda: made.get(first.id, "local").status == "failed")

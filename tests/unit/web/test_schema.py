@@ -67,3 +67,22 @@ def test_a_text_is_not_said_to_be_json_that_is_none() -> None:
     assert CompletionBody.model_validate(body).most == 16
     with pytest.raises(ValidationError, match="ask /v1/chat/completions for JSON"):
         CompletionBody.model_validate({**body, "response_format": {"type": "json_object"}})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [[""] * 1000] * 200},
+        {"prompt": [1.5] * 1000},
+        {"prompt": [None] * 200},
+        {"prompt": "x", "logit_bias": {f"x{n}": 1 for n in range(1025)}},
+        {"messages": [{"role": "user", "content": [{}] * 900}] * 900},
+        {"messages": [None] * 900},
+    ],
+)
+def test_of_many_faults_a_few_are_gathered(body: dict[str, Any]) -> None:
+    """All of them would fill the memory, and the thread that serves everybody."""
+    kind = ChatBody if "messages" in body else CompletionBody
+    with pytest.raises(ValidationError) as faults:
+        kind.model_validate({"model": "m", **body})
+    assert faults.value.error_count() < 10
