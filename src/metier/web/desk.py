@@ -87,6 +87,8 @@ class Desk:
         if name in {AUTO, *(ground.model for ground in self.voices.grounds)}:
             whose = "a domain is chosen" if name == AUTO else "an untuned base is asked"
             raise Refusal(400, f"{name}: is the name by which {whose}", "give it another name", param="name")
+        if served is None and any(name in each.questions.domains for each in self.voices.all.values()):
+            raise Refusal(400, f"{name}: is a domain that is served", "give the run another name", param="name")
         voice = self.voices.add(run, name)
         if voice is not served:
             self.lessons.renew()

@@ -124,7 +124,7 @@ class Served(dict[str, Any]):
     grounds: tuple[Any, ...] = ()
 
     def add(self, run: Any, name: str) -> Any:
-        return self.setdefault(name or run.name, object())
+        return self.setdefault(name or run.name, SimpleNamespace(questions=SimpleNamespace(domains=("claims",))))
 
     def remove(self, name: str) -> None:
         del self[name]
@@ -161,6 +161,14 @@ def test_no_run_is_called_as_the_router_or_a_base_is(name: str) -> None:
     with pytest.raises(Refusal, match=f"{name}: is the name by which"):
         Desk(cast(Any, served)).add(cast(Any, SimpleNamespace(name="care")), name)
     assert not served
+
+
+def test_no_run_takes_the_name_of_a_domain_that_others_serve() -> None:
+    """Who asks for it would be answered by something else."""
+    desk, run = Desk(cast(Any, Served())), cast(Any, SimpleNamespace(name="care"))
+    desk.add(run, "")
+    with pytest.raises(Refusal, match="claims: is a domain that is served"):
+        desk.add(run, "claims")
 
 
 def test_a_domain_s_name_stays_the_first_run_s_that_has_it() -> None:
