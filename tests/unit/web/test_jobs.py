@@ -13,10 +13,12 @@ from typing import Any, cast
 import pytest
 from fastapi.testclient import TestClient
 
+from metier.data import dataset
 from metier.errors import MetierError
 from metier.events import Event, silent
 from metier.files import write_json
 from metier.inference.voices import Voice, Voices
+from metier.recipe import Recipe
 from metier.run import Run
 from metier.web import app, jobs
 from metier.web.desk import Desk
@@ -27,6 +29,19 @@ from metier.web.jobs import Jobs
 from metier.web.keys import Keys
 
 ROOM = OSError(errno.ENOSPC, "No space left on device")
+
+
+READ = jobs.child.read
+
+
+@pytest.fixture(autouse=True)
+def _reads_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of its own takes a second."""
+
+    def read(recipe: Recipe, *, offline: bool) -> None:
+        dataset.load(recipe, offline=offline)
+
+    monkeypatch.setattr(jobs.child, "read", read)
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -141,8 +156,9 @@ def test_what_fails_while_the_server_stops_goes_on_at_the_next_start(
     assert made.get(job("a").id, "local").status == "queued"
 
 
-def test_every_fault_of_a_file_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_every_fault_of_a_file_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To a client, who knows nothing of recipes and where files lie here."""
+    monkeypatch.setattr(jobs.child, "read", READ)
     turns = ({"role": "user", "content": "how?"}, {"role": "assistant", "content": "so"})
     lines = [json.dumps({"messages": [turn]}) for turn in turns] + [json.dumps({"messages": turns})] * 3
     path = tmp_path / "talks.jsonl"
