@@ -304,9 +304,27 @@ def test_a_tuning_from_file_to_report(tab: Tab, url: str, tmp_path: Path) -> Non
     tab.wait(f"document.querySelector('#model').value === {json.dumps(name)}")
     ask(tab, "how do I open box 7?")
     assert "boxes" in basis(tab)
+    tab.run("location.hash = '#studio'")
+    tab.click("#unload")
+    tab.wait("/served no more/.test(document.querySelector('.progress')?.innerText)")
+    assert not tab.run("document.querySelector('#talk-to')")
+    tab.run("location.hash = '#chat'")
+    tab.wait(f"![...document.querySelector('#model').options].some(each => each.value === {json.dumps(name)})")
     tab.open(f"{url}{report}")
     assert "run report" in tab.text("body").lower()
     assert tab.run("getComputedStyle(document.querySelector('h2')).fontFamily.includes('Georgia')")  # its style applies
+
+
+def test_who_may_tune_nothing_is_shown_no_form(tab: Tab) -> None:
+    told = "{error: {message: 'this route takes an admin key'}}"
+    refused = f"new Response(JSON.stringify({told}), {{status: 403}})"
+    kept = "String(url).includes('/fine_tuning/')"
+    tab.run(f"const read = fetch; window.fetch = async (url, ...more) => {kept} ? {refused} : read(url, ...more); 0")
+    tab.run("location.hash = '#studio'")
+    tab.wait("/admin key/.test(document.querySelector('#studio-fault')?.textContent)")
+    assert tab.run(
+        "document.querySelector('#tune').hidden && getComputedStyle(document.querySelector('#tune')).display === 'none'"
+    )
 
 
 def test_a_tuning_is_stopped(tab: Tab, tmp_path: Path) -> None:

@@ -554,6 +554,18 @@ def test_a_correction_comes_back_as_a_row(client: openai.OpenAI, home: Path, run
     assert all("small" in row for row in ours)
 
 
+def test_a_closed_set_is_corrected_by_one_of_its_replies(client: openai.OpenAI, desk: Desk) -> None:
+    labels = desk.voices.all["small"].questions.labels("mood")
+    body = {"model": "small/mood", "messages": asked("share 7 falls"), "answer": labels[0], "liked": False}
+    with pytest.raises(openai.BadRequestError, match=f"mood has no such reply; choose from {', '.join(labels)}"):
+        client.post("/feedback", body={**body, "correction": "It is gloomy."}, cast_to=object)
+    with pytest.raises(openai.BadRequestError, match="mood has no such reply"):
+        client.post(
+            "/feedback", body={**body, "model": "auto", "domain": "mood", "correction": "gloomy"}, cast_to=object
+        )
+    client.post("/feedback", body={**body, "correction": f" {labels[1]}\n"}, cast_to=object)
+
+
 @pytest.mark.slow
 def test_a_tuning_is_begun_followed_and_served(client: openai.OpenAI, home: Path) -> None:
     rows = [{"messages": [*asked(f"what is {n}?"), {"role": "assistant", "content": f"it is {n}"}]} for n in range(40)]

@@ -70,14 +70,18 @@ class Questions:
             return typed(domain, [*before, Message("user", _text(said))])
         if domain and self.columns[domain]:
             return ask(self.domains[domain], self._cells(said, domain))
-        labels = closed_set(self.domains[domain]) if domain else ()
+        labels = self.labels(domain)
         asked = [*self._beginning(domain), Message("user", _text(said))]
         return typed(domain, asked, Replies("label", labels) if labels else OPEN)
 
     def as_they_are(self, messages: Sequence[Message], domain: str) -> Item:
         """Messages that bring all that is to be read; in a domain with a closed set that alone may be answered."""
-        labels = closed_set(self.domains[domain]) if domain else ()
+        labels = self.labels(domain)
         return typed(domain, messages, Replies("label", labels) if labels else OPEN)
+
+    def labels(self, domain: str) -> tuple[str, ...]:
+        """The replies of a closed set that is the same for every question; none of any other domain, or of ""."""
+        return closed_set(self.domains[domain]) if domain else ()
 
     def closed(self, domain: str) -> bool:
         """Whether one of several given replies is the answer."""

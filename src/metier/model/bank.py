@@ -5,11 +5,11 @@ Shapes: N tokens, R ranks of an adapter, or of all of a layer, I inputs, O outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 
@@ -141,7 +141,8 @@ class Bank:
     def add(self, name: str, directory: Path, identity: Identity) -> None:
         """Lay a saved adapter, one that is `bankable`, beside the others.
 
-        Raises `ModelError` as `load` does, and where it stands beside a layer that is not linear.
+        Raises `ModelError` as `load` does, where it stands beside a layer that is not linear, and where a weight is not
+        finite.
         """
         adapted = load(self.network, directory, identity)
         try:
@@ -244,8 +245,15 @@ def _low_ranks(adapted: Adapted, name: str) -> dict[nn.Module, _LowRank]:
             computing, begin = _computing(kind)
             piece = _Piece((begin, begin + len(up_OR)), scaled_RI.T, up_OR.T)
             pieces.setdefault(computing, []).append(piece)
+    _assert_finite(chain.from_iterable(pieces.values()), name)
     return {computing: _LowRank.of(each) for computing, each in pieces.items()}
 
 
 def _weight(linear: nn.Module) -> Tensor:
     return linear.get_parameter("weight").detach()
+
+
+def _assert_finite(pieces: Iterable[_Piece], name: str) -> None:
+    """Side by side with others, what is no number would be one of theirs no more: 0 times it is not 0."""
+    if not all(bool(torch.isfinite(each).all()) for piece in pieces for each in (piece.down_IR, piece.up_RO)):
+        raise ModelError(f"{name}: has weights that are no finite numbers", "tune it again, at a lower learning rate")

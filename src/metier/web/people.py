@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from metier.assistant.feedback import Feedback, Model
 from metier.assistant.store import Turn
+from metier.data.mappings import short
 from metier.inference.voices import Voice
 from metier.web import answers
 from metier.web.answers import BUSY, told
@@ -91,7 +92,7 @@ def _kept(feedback: Feedback, body: Thumb, voice: Voice | None, domain: str) -> 
 def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
     """Who answered, None where `auto` asked back, and in which domain.
 
-    Raises `Refusal` for a model or a domain that is not served.
+    Raises `Refusal` for a model or a domain that is not served, and a correction that the domain's closed set lacks.
     """
     target: Target | None
     if body.model == AUTO:
@@ -106,6 +107,10 @@ def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
     if domain not in {"", *(name for each in served for name in each.questions.domains)}:
         problem = f"domain: {body.model} has no {domain!r}"
         raise Refusal(400, problem, "GET /v1/models tells its domains", param="domain")
+    labels = voice.questions.labels(domain) if voice and domain in voice.questions.domains else ()
+    if labels and body.correction.strip() not in {"", *labels}:
+        problem = f"correction: {domain} has no such reply"
+        raise Refusal(400, problem, f"choose from {short(', '.join(labels), 300)}", param="correction")
     return voice, domain
 
 

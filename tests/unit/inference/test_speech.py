@@ -95,3 +95,17 @@ def test_a_long_stop_string_takes_no_longer_than_a_short_one() -> None:
     text, begun = "the box is open, " * 20, time.thread_time()
     assert "".join(pieces(text, ["open" + "x" * 1_000_000])) == text
     assert time.thread_time() - begun < 1
+
+
+def test_a_character_that_is_never_whole_is_looked_at_now_and_then() -> None:
+    looked = list[int]()
+
+    def counted(tokens: Sequence[int]) -> str:
+        looked.append(len(tokens))
+        return fallen(tokens)
+
+    speech = Speech(counted)
+    for _ in range(3000):
+        assert speech.push(0x80) == ""
+    assert sum(looked) < 3000 * 100
+    assert speech.end() == "\ufffd" * 3000

@@ -63,7 +63,7 @@ function around({ safety, handover, withheld }) {
     [
       "Safety",
       safety
-        ? `${safety.kind}, by the rule “${safety.rule}”${safety.because ? `, because of “${safety.because}”` : ""}`
+        ? `${safety.kind}, because of “${safety.because || safety.rule}”`
         : null,
     ],
     ["Withheld", withheld ? plural(withheld, "sentence") : null],

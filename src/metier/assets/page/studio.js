@@ -2,7 +2,7 @@
 
 import { post, send } from "./api.js";
 import { el, find, speak } from "./dom.js";
-import { all, isBase, isRun, readModels } from "./models.js";
+import { all, isBase, isRun } from "./models.js";
 import { faultTable, foreseen } from "./plan.js";
 import { listTunings, rest, watchTuning } from "./tuning.js";
 
@@ -14,15 +14,15 @@ export async function show() {
   if (!built) build();
   built = true;
   try {
-    await readModels();
+    await listTunings();
     const bases = all().filter((each) => isBase(each) || isRun(each));
     const before = find("base").value;
     find("base").replaceChildren(
       ...bases.map((each) => el("option", { value: each.id }, isBase(each) ? each.id : `${each.id}, gone on from`)),
     );
     if (bases.some((each) => each.id === before)) find("base").value = before;
-    await listTunings();
   } catch (error) {
+    find("tune").hidden = error.status === 403; // a key that may talk, and tune nothing
     find("studio-fault").textContent = error.message;
   }
 }

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { talkTo } from "./chat.js";
 import { drawCurve } from "./curve.js";
 import { duration, el, find, moment, speak } from "./dom.js";
+import { model, readModels } from "./models.js";
 
 const EVERY = 1000; // milliseconds
 const STATES = { queued: "warm", running: "warm", succeeded: "good", failed: "bad", cancelled: "even" };
@@ -18,6 +19,7 @@ export function rest() {
 
 /** All of them; one that runs is looked at, unless another one is already. */
 export async function listTunings() {
+  await readModels(); // which of them are served
   const { data } = await get("/v1/fine_tuning/jobs?limit=100");
   const list = el("ul", { class: "jobs" }, data.map(entry));
   find("jobs").replaceChildren(...(data.length ? [el("h2", {}, "Tunings"), list] : []));
@@ -61,8 +63,9 @@ export async function watchTuning(job, seconds = null) {
       return;
     }
     if (watched !== mine) return;
-    draw(job, mine);
     if (job.status !== mine.status) await changed(job, mine);
+    if (watched !== mine) return;
+    draw(job, mine);
     if (ended(job) && mine.status === job.status) return;
     await new Promise((done) => setTimeout(done, EVERY));
   }
@@ -119,7 +122,8 @@ function draw(job, mine) {
 function ending(job) {
   if (job.error) return job.error.message;
   const took = duration(job.finished_at - job.created_at);
-  return job.status === "succeeded" ? `Done in ${took}, and served from now on.` : `Ended after ${took}.`;
+  if (job.status !== "succeeded") return `Ended after ${took}.`;
+  return `Done in ${took}, and ${model(job.fine_tuned_model) ? "served from now on" : "served no more; its run is kept"}.`;
 }
 
 /** The phase that it is in, how far, and how long it will take yet. */
@@ -149,12 +153,13 @@ function actions(job) {
   const buttons = [];
   if (!ended(job))
     buttons.push(el("button", { type: "button", class: "plain", id: "halt", onclick: () => halt(job) }, "Stop"));
-  if (job.status === "succeeded") {
+  if (job.status === "succeeded" && model(job.fine_tuned_model)) {
     buttons.push(
       el("button", { type: "button", class: "main", id: "talk-to", onclick: () => talk(job) }, "Talk with it"),
     );
     buttons.push(
       el("button", { type: "button", class: "plain", id: "report", onclick: () => report(job) }, "Open its report"),
+      el("button", { type: "button", class: "plain", id: "unload", onclick: () => unload(job) }, "Serve it no more"),
     );
   }
   return buttons.length ? el("p", { class: "actions" }, buttons) : null;
@@ -163,6 +168,18 @@ function actions(job) {
 async function halt(job) {
   try {
     await post(`/v1/fine_tuning/jobs/${job.id}/cancel`);
+  } catch (error) {
+    find("tuning-fault").textContent = error.message;
+  }
+}
+
+/** Of a try that is not to answer customers; its run stays where it is. */
+async function unload(job) {
+  try {
+    await post("/v1/unload_lora_adapter", { name: job.fine_tuned_model });
+    await listTunings();
+    watchTuning(job);
+    speak(`${job.fine_tuned_model} is served no more`);
   } catch (error) {
     find("tuning-fault").textContent = error.message;
   }
