@@ -9,13 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, VeloraConfig
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from metier.errors import ModelError
 from metier.files import read_json, write_directory, write_json
 from metier.inference.engine import Capacity, Engine, Request
-from metier.model.adapters import WEIGHTS, Identity, load, save
+from metier.model.adapters import Identity, load, save
 from metier.model.bank import BASE, Bank, bankable
 from metier.model.forward import ATTENTION, Forward
 from metier.model.packing import pack_weights
@@ -211,13 +210,12 @@ def test_alone_it_answers_as_peft_has_it(config: LoraConfig) -> None:
         assert [*prompt, *said] == expected
 
 
-def test_an_adapter_that_is_no_number_does_not_lie_beside_others(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adapter_that_is_no_number_does_not_lie_beside_others(tmp_path: Path) -> None:
     """0 times what is no number is none, and would be added to what another adapter says."""
-    broken = tmp_path / "broken"
-    shutil.copytree(folders["small"], broken)
-    weights = load_file(broken / WEIGHTS)
-    weights[min(weights)][0, 0] = float("nan")
-    save_file(weights, broken / WEIGHTS)
+    adapted, broken = wrapped(CONFIGS["small"]), tmp_path / "broken"
+    first = next(each for name, each in adapted.named_parameters() if "lora_B" in name)
+    first.data[0, 0] = float("nan")
+    write_directory(broken, lambda place: save(adapted, IDENTITY, "", place))
     bank = Bank(network("llama", ATTENTION))
     with pytest.raises(ModelError, match=r"broken: has weights that are no finite numbers; tune it again"):
         bank.add("broken", broken, IDENTITY)

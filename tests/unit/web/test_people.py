@@ -21,7 +21,7 @@ from metier.web.people import people_routes
 
 def voice(name: str, *domains: str) -> Any:
     """A run that is served, or, without domains, a base."""
-    asked = SimpleNamespace(domains=domains)
+    asked = SimpleNamespace(domains=domains, labels=lambda _: ())
     return SimpleNamespace(name=name, run=domains, digest=f"of {name}", questions=asked, learned=domains)
 
 
