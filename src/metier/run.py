@@ -55,11 +55,11 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         try:
-            facts: dict[str, Any] = read_json(self.directory / "run.json")
+            facts: dict[str, Any] = {**read_json(self.directory / "run.json")}
         except OSError:
             problem = f"{self.directory}: is no run"
             raise RunError(problem, "`metier runs FOLDER` lists those in FOLDER/runs") from None
-        except ValueError:
+        except (ValueError, TypeError):
             path = self.directory / "run.json"
             raise RunError(f"{path}: is not JSON any more", "restore it, or remove the whole folder") from None
         return facts
@@ -320,10 +320,15 @@ def save_plan(run: Run, plan: Plan) -> None:
     write_json(run.directory / "plan.json", asdict(plan))
 
 
-def list_runs(root: Path) -> list[Run]:
-    """The runs in a folder, newest first."""
-    found = [Run(path.parent) for path in root.glob("*/run.json")]
-    return sorted(found, key=lambda run: str(run.facts["started"]), reverse=True)
+def list_runs(root: Path) -> tuple[list[Run], list[RunError]]:
+    """The runs in a folder, newest first, and what is said of those that cannot be read."""
+    found, faults = list[Run](), list[RunError]()
+    for path in sorted(root.glob("*/run.json")):
+        try:
+            found.append(Run.open(path.parent))
+        except RunError as error:
+            faults.append(error)
+    return sorted(found, key=lambda run: str(run.facts["started"]), reverse=True), faults
 
 
 @cache

@@ -59,6 +59,7 @@ class Alike(Strict):
 class MoodRules(Strings):
     """mood.toml."""
 
+    off: tuple[Kind, ...] = ()
     upset: Signs
     person: Asked
     unhelped: Repeats
@@ -84,8 +85,11 @@ class Moods:
 
     @classmethod
     def open(cls, path: Path | None = None) -> Self:
-        """The rules that ship, with a file of one's own laid over them. Raises `DataError` with every fault."""
-        rules = read_rules(MoodRules, "mood.toml", path)
+        """The rules that ship, with what a file of one's own has under `mood` laid over them.
+
+        Raises `DataError` with every fault.
+        """
+        rules = read_rules(MoodRules, "mood.toml", path, "mood")
         lexicon, more = rules.lexicon, rules.likeness.lines
         listed = {name: [*lines(ASSETS / _LEARNED / f"{name}.txt"), *more.get(name, ())] for name in get_args(Moody)}
         # The calm are also calm about their health; every third line teaches that in less time.
@@ -115,7 +119,7 @@ class Moods:
         beyond = {
             kind: each.margin(said) - getattr(like, kind) - more
             for kind, each in self.learned.items()
-            if not self._signs[kind].denied(normal) and (before or kind != "unhelped")
+            if kind in self._signs and not self._signs[kind].denied(normal) and (before or kind != "unhelped")
         }
         kind = max(beyond, key=lambda name: beyond[name], default=None)
         if kind is None or beyond[kind] <= 0 or not (loudest := self.learned[kind].loudest(said)):
@@ -126,7 +130,7 @@ class Moods:
     def _repeated(self, turns: Sequence[str]) -> Mood | None:
         """Whether the last turn asks what one before asked, in nearly the same words, or two before in like ones."""
         *before, last = map(self._meaning, turns)
-        if len(last) < _FEWEST:
+        if len(last) < _FEWEST or "unhelped" not in self._signs:
             return None
         alike = [len(last & each) / len(last | each) for each in before]
         if any(share >= self.rules.unhelped.again for share in alike):
@@ -143,12 +147,14 @@ class Moods:
 
     @cached_property
     def _signs(self) -> dict[Kind, _Signs]:
+        """Of the moods that are not off."""
         rules = self.rules
-        return {
+        every: dict[Kind, _Signs] = {
             "person": _Signs.of(rules.person, self.lexicon, rules.person.alone),
             "upset": _Signs.of(rules.upset, self.lexicon),
             "unhelped": _Signs.of(rules.unhelped, self.lexicon),
         }
+        return {kind: signs for kind, signs in every.items() if kind not in rules.off}
 
 
 @dataclass(frozen=True)

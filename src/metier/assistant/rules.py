@@ -97,15 +97,18 @@ class Answers(Strict):
     numbers: Text
     language: Text
     declined: Text
+    unsure: Text
 
 
 class Rules(Strings):
-    """safety.toml."""
+    """safety.toml; what a file of one's own says under `mood` is laid over mood.toml."""
 
     languages: Some
     negations: Some
     off: Listed = ()
     webhook: str = ""
+    unsure: Literal["base", "ask"] = "base"
+    mood: Mapping[str, Any] = Field(default_factory=dict)
     kinds: Mapping[Kind, Listed]
     domains: Mapping[str, tuple[Kind, ...]] = Field(default_factory=dict)
     answers: Answers
@@ -135,15 +138,16 @@ ALONE = "alone"
 """The rule of messages that are nothing but a listed one."""
 
 
-def read_rules(kind: type[R], name: str, path: Path | None) -> R:
-    """What ships as assets/`name`, with the file at `path` laid over it.
+def read_rules(kind: type[R], name: str, path: Path | None, under: str = "") -> R:
+    """What ships as assets/`name`, with the file at `path` laid over it, or its table `under`.
 
     Raises `DataError` with every fault, `RecipeError` with the line where it is not TOML.
     """
     values = laid_over(read_toml(ASSETS / "spelling.toml"), read_toml(ASSETS / name))
     if path is not None:
         try:
-            values = laid_over(values, read_toml(path))
+            own = read_toml(path)
+            values = laid_over(values, own.get(under, {}) if under else own)
         except FileNotFoundError:
             raise DataError(str(path), [Fault(str(path), "does not exist", "check the name")]) from None
     source = str(path or name)

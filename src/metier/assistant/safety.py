@@ -137,10 +137,17 @@ class Safety:
 
     def declined(self, domains: Sequence[str]) -> str:
         """What to say to a question that belongs to none of these."""
+        return self._naming(domains, self.rules.answers.declined)
+
+    def asked_back(self, domains: Sequence[str]) -> str:
+        """What to say to a question that may belong to any of these."""
+        return self._naming(domains, self.rules.answers.unsure)
+
+    def _naming(self, domains: Sequence[str], text: str) -> str:
         *others, last = domains
         listed = f"{', '.join(others)} and {last}" if others else last
         numbers = self.rules.answers.numbers if self.is_medical(*domains) else ""
-        return self.rules.answers.declined.replace("{domains}", listed).replace("{numbers}", numbers).rstrip()
+        return text.replace("{domains}", listed).replace("{numbers}", numbers).rstrip()
 
     def masked(self, text: str) -> str:
         """The text as it may be stored: secrets and personal data blotted out."""

@@ -32,12 +32,14 @@ def runs(
         _show(Run.open(folder), json)
         return
     folder = folder / "runs" if (folder / "runs").is_dir() else folder
-    found = list_runs(folder)
+    found, faults = list_runs(folder)
+    for fault in faults:
+        say(f"left out: {fault}{f'; {fault.hint}' if fault.hint else ''}")
     if json:
         emit([{"run": str(each.directory), **each.facts, "status": each.status} for each in found])
-    elif not found:
+    elif not (found or faults):
         say(f"no runs in {folder}; they lie in runs/ beside their recipe: `metier runs FOLDER` looks there")
-    else:
+    elif found:
         _list(found, every)
 
 

@@ -17,6 +17,7 @@ from metier.errors import MetierError
 from metier.hardware import spin
 
 if TYPE_CHECKING:
+    from metier.assistant.mood import Moods
     from metier.assistant.safety import Safety
     from metier.inference.voices import Elsewhere, Voices
     from metier.run import Run
@@ -60,36 +61,42 @@ def serve(  # noqa: PLR0913, PLR0917 (a parameter is a flag)
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise MetierError(f"serving needs {', '.join(missing)}", "pip install 'metier[serve]'")
-    from metier.web.keys import Keys
-    from metier.web.keys import new_key as make_key
-
     if new_key is not None:
-        name, _, role = new_key.partition("=")
-        if not name:
-            raise MetierError("--new-key: a key has a name", "metier serve --new-key team")
-        if role not in ("", "admin"):
-            raise MetierError(f"--new-key: {role!r} is no role", f"write {name}, or {name}=admin")
-        print(make_key(keys, name, "admin" if role else "user"))
-        say(f"keep it: {keys} has its hash alone")
+        _make_key(keys, new_key)
         return
     spin(20_000)  # longer than it takes to begin the next product; the engine yields to others
     opened, elsewhere = _answering(runs or []), _elsewhere(plan)
+    from metier.assistant.mood import Moods
     from metier.assistant.safety import Safety
     from metier.inference.voices import Voices
+    from metier.web.keys import Keys
     from metier.web.serve import Address, assert_free, assert_safe, run_server
 
     address, known = Address(host, port, tuple(origin or ())), Keys.open(keys)
     assert_free(address)
     assert_safe(address, known)
     say("reading what emergencies and moods sound like; the first time it is learned, in most of a minute")
-    rules, voices = Safety.open(safety), Voices(offline=offline, listen=Progress())
+    rules, moods, voices = Safety.open(safety), Moods.open(safety), Voices(offline=offline, listen=Progress())
     _add(voices, opened, elsewhere)
-    desk, jobs = _opened(voices, rules, opened[0].directory.parent / "routers", offline=offline)
+    routers = opened[0].directory.parent / "routers"
+    desk, jobs = _opened(voices, rules, moods, routers, offline=offline)
     _introduce(desk, rules)
     say(f"answers at {address.url}/v1{'' if known.known else ', without a key, to this machine alone'}")
     say(f"the page: {address.url}/{'' if address.local else '; elsewhere by the names that --origin gives it alone'}")
     run_server(desk, jobs, address, known, Path.cwd())
     say("ended")
+
+
+def _make_key(keys: Path, wanted: str) -> None:
+    from metier.web.keys import new_key
+
+    name, _, role = wanted.partition("=")
+    if not name:
+        raise MetierError("--new-key: a key has a name", "metier serve --new-key team")
+    if role not in ("", "admin"):
+        raise MetierError(f"--new-key: {role!r} is no role", f"write {name}, or {name}=admin")
+    print(new_key(keys, name, "admin" if role else "user"))
+    say(f"keep it: {keys} has its hash alone")
 
 
 def _answering(runs: Sequence[Path]) -> list[Run]:
@@ -98,7 +105,8 @@ def _answering(runs: Sequence[Path]) -> list[Run]:
 
     if runs:
         return [Run.open(each).answering() for each in runs]
-    tuned = [run.directory for run in list_runs(Path("runs")) if run.status == "finished" and run.adapter.exists()]
+    known, _ = list_runs(Path("runs"))
+    tuned = [run.directory for run in known if run.status == "finished" and run.adapter.exists()]
     raise MetierError("nothing is served", f"name one or more runs: metier serve {tuned[0] if tuned else 'runs/…'}")
 
 
@@ -137,23 +145,23 @@ def _add(voices: Voices, runs: Sequence[Run], elsewhere: Elsewhere | None) -> No
     say(f"note  {' and '.join(engines)} answers: what is served is near what was measured, not equal to it")
 
 
-def _opened(voices: Voices, safety: Safety, routers: Path, *, offline: bool) -> tuple[Desk, Jobs]:
+def _opened(voices: Voices, safety: Safety, moods: Moods, routers: Path, *, offline: bool) -> tuple[Desk, Jobs]:
     """What answers, and what tunes, once it is learned what those know who are served."""
     from metier.web.desk import Desk
     from metier.web.jobs import Jobs
     from metier.web.lessons import Course, Lessons
 
     course = partial(Course.of, voices, safety, routers, offline=offline)
-    desk = Desk(voices, Lessons(learn=lambda: course().learned_apart(), tell=say), _care(safety))
+    lessons = Lessons(learn=lambda: course().learned_apart(), tell=say)
+    desk = Desk(voices, lessons, _care(safety, moods))
     jobs = Jobs(Path.cwd() / "jobs", desk.add, offline=offline)
-    desk.lessons.begin(lambda: course().learned(Progress()))  # in this process, for nobody is answered yet
+    lessons.begin(lambda: course().learned(Progress()))  # in this process, for nobody is answered yet
     return desk, jobs
 
 
-def _care(safety: Safety) -> Care:
+def _care(safety: Safety, moods: Moods) -> Care:
     """Safety, mood and the database of tickets and feedback, beside where the server is started."""
     from metier.assistant.feedback import Feedback
-    from metier.assistant.mood import Moods
     from metier.assistant.tickets import Tickets
     from metier.web.care import Care
     from metier.web.webhook import Webhook
@@ -163,7 +171,7 @@ def _care(safety: Safety) -> Care:
     if webhook:
         say(f"new tickets are posted to {webhook.host}")
     tickets, feedback = Tickets(database, safety.masked), Feedback(database, safety.masked)
-    return Care(safety, Moods.open(), tickets, feedback, webhook)
+    return Care(safety, moods, tickets, feedback, webhook)
 
 
 def _introduce(desk: Desk, safety: Safety) -> None:

@@ -281,8 +281,7 @@ def load(network: nn.Module, directory: Path, identity: Identity) -> PeftModel:
 def check_belongs(directory: Path, identity: Identity) -> None:
     """Raise `ModelError` where a saved adapter was made for another base, or has changed since."""
     if not verify(directory):
-        hint = "restore the folder from a copy, or remove the run and train again"
-        raise ModelError(f"{directory}: is not what was tested: its files differ from its manifest", hint)
+        raise changed(directory)
     made_for = Identity(**read_json(directory / IDENTITY))
     for what, name in (
         ("base", "base_digest"),
@@ -295,6 +294,12 @@ def check_belongs(directory: Path, identity: Identity) -> None:
                 f"({getattr(made_for, name)[:12]}), but this is {identity.base} ({getattr(identity, name)[:12]})",
                 hint="use the base that the run names, or train again on this one",
             )
+
+
+def changed(directory: Path) -> ModelError:
+    """What is said of an adapter whose files are not what was saved."""
+    hint = "restore the folder from a copy, or remove the run and train again"
+    return ModelError(f"{directory}: is not what was tested: its files differ from its manifest", hint)
 
 
 def load_foreign(network: nn.Module, directory: Path, name: str = "default") -> PeftModel:

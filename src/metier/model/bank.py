@@ -12,16 +12,17 @@ from functools import cached_property
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from metier.errors import ModelError
 from metier.files import read_json
-from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, load
+from metier.model.adapters import HEAD, WEIGHTS, Adapted, Identity, changed, load
 from metier.model.packing import Packed
 
 Pattern = tuple[tuple[int, int], ...]
@@ -44,13 +45,20 @@ _BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def bankable(directory: Path) -> bool:
-    """Whether a saved adapter is nothing but low-rank matrices beside linear layers, which add up in one forward."""
+    """Whether a saved adapter is nothing but low-rank matrices beside linear layers, which add up in one forward.
+
+    Raises `ModelError` where its files cannot be read any more.
+    """
     if not (directory / "adapter_config.json").exists() or (directory / HEAD).exists():
         return False
-    config = read_json(directory / "adapter_config.json")
+    try:
+        config: dict[str, Any] = read_json(directory / "adapter_config.json")
+        if config["peft_type"] != "LORA" or not _low_rank(directory / WEIGHTS):
+            return False
+    except (OSError, ValueError, LookupError, SafetensorError):
+        raise changed(directory) from None
     more = [key for key, value in config.items() if key not in _ADDS_UP and value and value != "none"]
-    begun = config.get("init_lora_weights", True) in _BEGINNINGS
-    return config["peft_type"] == "LORA" and begun and not more and _low_rank(directory / WEIGHTS)
+    return config.get("init_lora_weights", True) in _BEGINNINGS and not more
 
 
 def _low_rank(weights: Path) -> bool:

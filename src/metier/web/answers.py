@@ -138,10 +138,14 @@ class ChatChoice(Answer):
 
 
 class Route(Answer):
-    """What `auto` chose, None where it was not sure, and the likeliest domain's share."""
+    """What `auto` chose, None where it was not sure, and the likeliest domain's share.
+
+    It `stays` with what was spoken of before, where it is not sure of what was said last.
+    """
 
     domain: str | None
     share: float
+    stays: bool
 
 
 class Passage(Answer):

@@ -36,6 +36,11 @@ class Care:
     feedback: Feedback | None = None
     webhook: Webhook | None = None
 
+    @property
+    def asks_back(self) -> bool:
+        """Whether nobody untuned answers where `auto` is not sure."""
+        return self.safety is not None and self.safety.rules.unsure == "ask"
+
     def first(
         self, messages: Sequence[Message], domains: Sequence[str], among: Sequence[str] = (), *, talks: bool = True
     ) -> Said | None:

@@ -98,8 +98,8 @@ def _before(desk: Desk, body: ChatBody) -> tuple[Target | None, Sequence[str], d
     if chosen:
         target = desk.target(body.model, body.domain, talks=True)
     else:
-        target, routed = desk.send(messages[-1].content, lesson)
-        notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4)}
+        target, routed = desk.send([each.content for each in messages if each.role == "user"], lesson)
+        notes["route"] = {"domain": routed.domain, "share": round(routed.share, 4), "stays": routed.stays}
     target = desk.untuned(target) if target and body.untuned else target
     among = () if chosen else lesson.topics
     topics = (target.topics if target else ()) or among

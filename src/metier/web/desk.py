@@ -69,9 +69,7 @@ class Desk:
     """
 
     def __init__(self, voices: Voices, lessons: Lessons | None = None, care: Care | None = None) -> None:
-        self.voices = voices
-        self.lessons = lessons or Lessons()
-        self.care = care or Care()
+        self.voices, self.lessons, self.care = voices, lessons or Lessons(), care or Care()
         # One thread for all that comes before a model: scikit-learn's unions share their warnings' filters, and
         # renderers what they know already.
         self._front = Turns("front")
@@ -111,7 +109,7 @@ class Desk:
     def asks_back(self, domains: Sequence[str]) -> str:
         """What is said to a question of which nobody knows to which of these it belongs."""
         if self.care.safety:
-            return self.care.safety.declined(domains)
+            return self.care.safety.asked_back(domains)
         return f"Which of these is it about: {', '.join(domains)}?"
 
     @property
@@ -172,22 +170,22 @@ class Desk:
         path = voice.ground.home / voice.ground.model
         return str(path.resolve()) if path.exists() else voice.ground.model
 
-    def send(self, text: str, lesson: Lesson) -> tuple[Target | None, Routed]:
-        """Who answers a question that names nobody, and how sure that is; None where it has to be asked back.
+    def send(self, said: Sequence[str], lesson: Lesson) -> tuple[Target | None, Routed]:
+        """Who answers what was said, the latest last, that names nobody, and how sure that is; None asks back.
 
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
-        answers, else the untuned base. Raises `Refusal` where there is no router.
+        answers, else the untuned base, where it may. Raises `Refusal` where there is no router.
         """
         dispatch = lesson.dispatch
         if dispatch is None:
             raise self._unserved(AUTO, talks=True)
-        routed = dispatch.send(text)
+        routed = dispatch.send(said)
         if routed.domain and (expert := self.expert(routed.domain)):
             return expert, routed
-        voices, domains = self.voices.all.values(), {*dispatch.router.domains}
-        shared = (Target(voice) for voice in voices if domains <= {*voice.learned})
-        bases = (Target(Voice(ground.model, ground)) for ground in self.voices.grounds if ground.shared)
-        return next(shared, next(bases, None)), routed
+        domains = {*dispatch.router.domains}
+        shared = (Target(voice) for voice in self.voices.all.values() if domains <= {*voice.learned})
+        bases = (Target(Voice(each.model, each)) for each in self.voices.grounds if each.shared)
+        return next(shared, None if self.care.asks_back else next(bases, None)), routed
 
     def expert(self, domain: str) -> Target | None:
         """The run that learned least beside this domain, of equals the first; None once those that did are unloaded."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metier.assistant.phrases import ends
+from metier.assistant.phrases import ends, latest
 from metier.data.dataset import DomainData
 from metier.errors import MetierError, ModelError
 from metier.events import Listener, silent
@@ -21,10 +21,14 @@ Typed = Mapping[str, Mapping[str, list[str]]]
 
 @dataclass(frozen=True)
 class Routed:
-    """Where a question is sent, None where the router abstains, with the share of the likeliest domain."""
+    """Where a question is sent, None where the router abstains, with the share of the likeliest domain.
+
+    Where the router abstains from what was said last, and `stays`, it is the domain of what was said before.
+    """
 
     domain: str | None
     share: float
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,12 @@ class Dispatch:
     router: Router
     heldout: Confusion
 
-    def send(self, text: str) -> Routed:
-        ((domain, share),) = self.router.route([ends(text)])
+    def send(self, said: Sequence[str]) -> Routed:
+        """Where the last of what somebody said belongs: a question that says too little, or thanks, belongs to the
+        talk."""
+        *before, (domain, share) = self.router.route([*map(ends, latest(said))])
+        if domain is None and (known := next((name for name, _ in reversed(before) if name), None)):
+            return Routed(known, share, stays=True)
         return Routed(domain, share)
 
 

@@ -96,7 +96,7 @@ def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
     """
     target: Target | None
     if body.model == AUTO:
-        said = body.messages[-1].message.content  # a user's, or nothing is kept
+        said = [each.message.content for each in body.messages if each.message.role == "user"]
         target = desk.expert(body.domain) or desk.send(said, desk.lessons.now)[0]
     else:
         target = desk.target(body.model, talks=True)

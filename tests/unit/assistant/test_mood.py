@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from metier.assistant.mood import Moods
+from metier.assistant.safety import Safety
 from metier.errors import DataError
 from tests import opened
 from tests.unit.assistant import moods
@@ -36,7 +37,7 @@ def test_who_stays_unhelped_is_heard(said: str) -> None:
 def phrases(tmp_path: Path) -> Moods:
     """Without the layer of likeness."""
     path = tmp_path / "mood.toml"
-    path.write_text("[likeness]\nperson = 99.0\nupset = 99.0\nunhelped = 99.0\n")
+    path.write_text("[mood.likeness]\nperson = 99.0\nupset = 99.0\nunhelped = 99.0\n")
     return Moods.open(path)
 
 
@@ -110,16 +111,33 @@ def test_it_says_by_which_words() -> None:
 
 def test_a_file_of_one_s_own_is_laid_over(tmp_path: Path) -> None:
     path = tmp_path / "mood.toml"
-    path.write_text('[upset]\nsays = ["blimey"]\n')
+    path.write_text('[mood.upset]\nsays = ["blimey"]\n')
     own = Moods.open(path)
     assert own.of(["Blimey!"]) is not None
     assert own.of(["I am furious"]) is not None
     assert own.digest != MOODS.digest
 
 
+def test_a_mood_that_is_off_hands_nobody_over(tmp_path: Path) -> None:
+    """Neither by a phrase, nor by what was asked again, nor by how it sounds."""
+    path = tmp_path / "mood.toml"
+    path.write_text('[mood]\noff = ["unhelped", "person"]\n')
+    Safety.open(path)  # for which the same file may have more
+    own = Moods.open(path)
+    for turns in (["ok", "that did not help"], ["do you sell blue paint"] * 3, ["give me a human"]):
+        assert MOODS.of(turns) is not None
+        assert own.of(turns) is None
+    assert own.of(["ok", "I AM FURIOUS"]) is not None
+
+
+@pytest.mark.parametrize("said", ["The self-checkout does not read my card", "I need a human anatomy atlas"])
+def test_words_that_also_ask_for_people_mean_things(said: str) -> None:
+    assert MOODS.of([said]) is None
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mood.toml"
-    path.write_text('[upset]\nsays = ["<nobody> here", "a (b"]\nunless = ["elsewher"]\n')
+    path.write_text('[mood.upset]\nsays = ["<nobody> here", "a (b"]\nunless = ["elsewher"]\n')
     with pytest.raises(DataError) as told:
         Moods.open(path)
     assert len(told.value.faults) == 3

@@ -23,7 +23,7 @@ def test_it_is_told_which_domains_are_taken_for_medical(capsys: pytest.CaptureFi
 
 def test_what_is_tuned_is_learned_of_as_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    desk, jobs = _opened(Voices(offline=True), opened.safety(), tmp_path / "routers", offline=True)
+    desk, jobs = _opened(Voices(offline=True), opened.safety(), opened.moods(), tmp_path / "routers", offline=True)
     assert jobs.serve == desk.add
     assert desk.lessons.why == "the served runs know no domain; there is nothing to choose between"
     jobs.stop(5)
@@ -35,7 +35,9 @@ def test_whoever_names_no_run_is_told_the_newest_tuned_one(tmp_path: Path, monke
     tuned = {"old": True, "new": True, "newest-but-prompted": False}
     for day, (name, adapted) in enumerate(tuned.items()):
         (tmp_path / "runs" / name / ("adapter" if adapted else "answers")).mkdir(parents=True)
-        write_json(tmp_path / "runs" / name / "run.json", {"status": "finished", "started": f"2026-01-0{day + 1}"})
+        write_json(
+            tmp_path / "runs" / name / "run.json", {"format": 1, "status": "finished", "started": f"2026-01-0{day + 1}"}
+        )
     assert "metier serve runs/new" in _refused()
 
 

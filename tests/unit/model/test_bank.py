@@ -14,7 +14,7 @@ from torch import nn
 from metier.errors import ModelError
 from metier.files import read_json, write_directory, write_json
 from metier.inference.engine import Capacity, Engine, Request
-from metier.model.adapters import Identity, load, save
+from metier.model.adapters import WEIGHTS, Identity, load, save
 from metier.model.bank import BASE, Bank, bankable
 from metier.model.forward import ATTENTION, Forward
 from metier.model.packing import pack_weights
@@ -165,6 +165,22 @@ def test_what_peft_can_do_besides_stands_alone(folders: dict[str, Path], more: d
     config = read_json(tmp_path / "adapter_config.json")
     write_json(tmp_path / "adapter_config.json", config | more)
     assert not bankable(tmp_path)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "adapter_config.json"])
+@pytest.mark.parametrize("length", [0, 20, None])
+def test_what_cannot_be_read_any_more_is_refused(
+    folders: dict[str, Path], name: str, length: int | None, tmp_path: Path
+) -> None:
+    """Cut off, or longer than it was."""
+    shutil.copytree(folders["small"], tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[:length] if length is not None else content + b"}")
+    with pytest.raises(ModelError, match="is not what was tested"):
+        bankable(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match="is not what was tested"):
+        bankable(tmp_path)
 
 
 def test_what_stands_beside_other_layers_is_refused_and_leaves_the_base_as_it_was(tmp_path: Path) -> None:

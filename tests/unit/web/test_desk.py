@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from metier.assistant.safety import Safety
 from metier.data.classes import HeadRenderer
 from metier.inference.voices import Ground, Voice, Voices
+from metier.web.care import Care
 from metier.web.desk import Desk, Target, request_of
 from metier.web.dispatch import Dispatch, Routed
 from metier.web.failures import Refusal, whole
@@ -25,7 +27,7 @@ class Sure:
     class router:
         domains = ("help", "mood")
 
-    def send(self, _: str) -> Routed:
+    def send(self, _: list[str]) -> Routed:
         return Routed("help", 0.9)
 
 
@@ -35,7 +37,23 @@ NONE = Lessons(Lesson(why="so"))
 
 def test_a_domain_that_nobody_knows_any_more_is_asked_back_for() -> None:
     desk = Desk(Voices(offline=True))
-    assert desk.send("how do I open it?", SURE.now) == (None, Routed("help", 0.9))
+    assert desk.send(["how do I open it?"], SURE.now) == (None, Routed("help", 0.9))
+
+
+@pytest.mark.parametrize(("unsure", "name"), [("base", "nano"), ("ask", None)])
+def test_where_the_router_is_not_sure_the_base_answers_or_it_is_asked_back(
+    unsure: str, name: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(f'unsure = "{unsure}"\n')
+    router: Any = SimpleNamespace(router=Sure.router, send=lambda _: Routed(None, 0.4))
+    voices: Any = SimpleNamespace(
+        all={"care": SimpleNamespace(learned=("help",))}, grounds=[SimpleNamespace(model="nano", shared=True)]
+    )
+    desk = Desk(voices, care=Care(Safety.open(tmp_path / "mine.toml")))
+    target, routed = desk.send(["how?"], Lesson(router))
+    assert routed.domain is None
+    assert (target and target.voice.name) == name
+    assert "help and mood, and am not sure which" in desk.asks_back(["help", "mood"])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +89,7 @@ def test_who_asks_auto_while_it_is_being_learned_is_told_to_come_again() -> None
     desk = Desk(Voices(offline=True), lessons)
     lessons.renew()
     with pytest.raises(Refusal, match="is being learned") as caught:
-        desk.send("how?", lessons.now)
+        desk.send(["how?"], lessons.now)
     assert caught.value.status == 503
     gate.set()
 

@@ -13,8 +13,9 @@ import pytest
 
 from metier.assistant.scope import elsewhere
 from metier.errors import MetierError
+from metier.routing import Router, confusion
 from metier.web import dispatch
-from metier.web.dispatch import Typed, open_dispatch, typed
+from metier.web.dispatch import Dispatch, Typed, open_dispatch, typed
 from metier.web.lessons import UNNAMED, Course, Lesson, Lessons
 from tests import opened
 from tests.unit.assistant.test_scope import asked
@@ -104,6 +105,25 @@ def test_a_run_whose_data_is_gone_keeps_nobody_from_learning_of_the_others(
     assert lesson.told[-1].startswith(f"auto sends {lesson.dispatch.heldout.right} of 12 held-out questions where")
     with pytest.raises(MetierError, match="does not exist"):
         typed([run("gone")])
+
+
+@pytest.mark.parametrize(
+    ("said", "domain", "stays"),
+    [
+        (["thanks!"], None, False),
+        (["my card is lost", "thanks!"], "banking", True),
+        (["thanks!", "my card is lost"], "banking", False),
+        (["my card is lost", "my router is slow", "and now?", "ok"], "telecom", True),
+    ],
+)
+def test_what_says_too_little_belongs_to_the_talk(
+    said: list[str], domain: str | None, stays: bool, tmp_path: Path
+) -> None:
+    rows = {"banking": ["my card is lost", "block my card"], "telecom": ["my router is slow", "reset the router"]}
+    router = replace(Router.fit(rows), threshold=0.7)
+    routed = Dispatch(router, confusion([], [], ["banking", "telecom"])).send(said)
+    assert (routed.domain, routed.stays) == (domain, stays)
+    assert routed.share == Dispatch(router, confusion([], [], [])).send(said[-1:]).share  # of what was said last
 
 
 def test_a_domain_with_another_s_rows_is_left_out_of_the_router(

@@ -78,7 +78,8 @@ function who({ run, safety, handover }, { untuned }) {
   return untuned ? `${run}, untuned` : run;
 }
 
-function chose({ domain, share: part }) {
+function chose({ domain, share: part, stays }) {
+  if (stays) return `auto stayed with ${domain}, of which the talk was`;
   return domain ? `auto chose ${domain}, ${share(part)} sure` : `auto was not sure enough of a domain (${share(part)})`;
 }
 
