@@ -26,7 +26,7 @@ def feedback(
     from metier.assistant.feedback import Feedback
 
     if not database.is_file():
-        raise MetierError(f"{database}: does not exist", "name the database that `metier serve` told when it started")
+        raise MetierError(f"{database}: does not exist", "name the assistant.db of the folder where `metier serve` was started")
     opinions = Feedback(database)
     written = opinions.export(out, run)
     if json:
