@@ -100,6 +100,11 @@ def test_samples_of_other_trades_are_hardly_ever_taken_for_emergencies(domain: s
     assert sum(safety().before(text, "shop") is not None for text in said) / len(said) <= 0.04
 
 
+def test_mishaps_of_things_in_words_of_accidents_are_seldom_taken_for_emergencies() -> None:
+    said = [row["text"] for row in read(MESSAGES / "things.jsonl")]
+    assert sum(map(emergency, said)) <= 0.2 * len(said)
+
+
 def test_a_few_words_in_the_midst_of_a_talk_are_hardly_ever_taken_for_emergencies() -> None:
     said = [row["text"] for row in read(MESSAGES / "fragments.jsonl")]
     assert sum(map(emergency, said)) <= 0.01 * len(said)
