@@ -292,6 +292,9 @@ class Run:
         except FileNotFoundError:
             problem = f"{self.directory}: has no {name} yet ({self.status})"
             raise RunError(problem, f"finish it with: metier train --resume {self.directory}") from None
+        except ValueError:
+            problem = f"{self.directory / name}: cannot be read any more"
+            raise RunError(problem, "restore it, or remove the whole folder") from None
 
 
 def locate(root: Path, recipe: Recipe, run_key: str) -> Run:
@@ -328,7 +331,7 @@ def list_runs(root: Path) -> tuple[list[Run], list[RunError]]:
             found.append(Run.open(path.parent))
         except RunError as error:
             faults.append(error)
-    return sorted(found, key=lambda run: str(run.facts["started"]), reverse=True), faults
+    return sorted(found, key=lambda run: str(run.facts.get("started")), reverse=True), faults
 
 
 @cache

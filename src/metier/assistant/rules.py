@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -150,13 +151,14 @@ def read_rules(kind: type[R], name: str, path: Path | None, under: str = "") -> 
             values = laid_over(values, own.get(under, {}) if under else own)
         except FileNotFoundError:
             raise DataError(str(path), [Fault(str(path), "does not exist", "check the name")]) from None
-    source = str(path or name)
     try:
         rules = kind.model_validate(tuples(values))
+        faults = [*_faults(rules)]
     except ValidationError as error:
-        raise DataError(source, [*faults_of(error, "safety file", kind.model_fields)]) from None
-    if faults := [*_faults(rules)]:
-        raise DataError(source, faults)
+        faults = [*faults_of(error, "safety file", kind.model_fields)]
+    if faults:
+        inside = f"{under}." if under else ""
+        raise DataError(str(path or name), [replace(each, place=inside + each.place) for each in faults])
     return rules
 
 

@@ -26,7 +26,8 @@ def feedback(
     from metier.assistant.feedback import Feedback
 
     if not database.is_file():
-        raise MetierError(f"{database}: does not exist", "name the assistant.db of the folder where `metier serve` was started")
+        hint = "name the assistant.db of the folder where `metier serve` was started"
+        raise MetierError(f"{database}: does not exist", hint)
     opinions = Feedback(database)
     written = opinions.export(out, run)
     if json:

@@ -10,6 +10,7 @@ import typer
 
 from metier.cli.common import Json, emit, say
 from metier.cli.results import show_scores
+from metier.errors import RunError
 from metier.evaluation.answers import GENERAL
 from metier.figures import habit, with_unit
 from metier.run import Run, list_runs
@@ -44,16 +45,25 @@ def runs(
 
 
 def _list(found: Sequence[Run], every: bool) -> None:
-    scores = {each.name: each.scores() if each.has_scores else {} for each in found}
+    scores = {each.name: _scores(each) for each in found}
     theirs = {each["run"] for own in scores.values() for each in own.get("against", {}).values()}
     shown = [each for each in found if every or each.name not in theirs]
     facts = ("method", "model", "started")
     rows = [
-        (each.name, each.status, *(str(each.facts[key]) for key in facts), _scored(scores[each.name])) for each in shown
+        (each.name, each.status, *(str(each.facts.get(key, "")) for key in facts), _scored(scores[each.name]))
+        for each in shown
     ]
     print(Table(("run", "status", *facts, "scores on held-out items"), rows))
     if hidden := len(found) - len(shown):
         say(f"\n{hidden} that they were compared with (the untuned base, the classical baseline): metier runs --all")
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    try:
+        return run.scores() if run.has_scores else {}
+    except RunError as error:
+        say(f"without its scores: {error}; {error.hint}")
+        return {}
 
 
 def _scored(scores: Mapping[str, Any]) -> str:

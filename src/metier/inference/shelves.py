@@ -103,12 +103,17 @@ class Shelf:
         return Beginning(tuple(tokens[:length]), keys, values)
 
     def release(self, place: int) -> None:
-        """Forget a sequence; the last one moves into its place."""
+        """Forget a sequence; the last one moves into its place.
+
+        Nothing is left behind it: what nobody sees counts 0 times, and 0 times what is no number would be none.
+        """
         length = self._lengths[place] = self._lengths[-1]
         self._lengths.pop()
         for cache in (self._keys, self._values):
             for rows in cache.values():
                 rows[place, :, :length] = rows[len(self), :, :length]
+                rows[place, :, length:] = 0
+                rows[len(self)] = 0
         self._resize()
 
     def _resize(self) -> None:

@@ -176,11 +176,13 @@ class Desk:
         Where the router is not sure, or nobody knows the domain any more, a run that learned all of its domains
         answers, else the untuned base, where it may. Raises `Refusal` where there is no router.
         """
-        dispatch = lesson.dispatch
-        if dispatch is None:
+        if (dispatch := lesson.dispatch) is None:
             raise self._unserved(AUTO, talks=True)
         routed = dispatch.send(said)
-        if routed.domain and (expert := self.expert(routed.domain)):
+        expert = self.expert(routed.domain) if routed.domain else None
+        if expert and routed.stays and expert.voice.questions.closed(expert.domain):
+            expert, routed = None, Routed(None, routed.share)  # a talk goes on, what sorts texts does not
+        if expert:
             return expert, routed
         domains = {*dispatch.router.domains}
         shared = (Target(voice) for voice in self.voices.all.values() if domains <= {*voice.learned})

@@ -169,7 +169,7 @@ class Jobs:
             job = self._read(job.id)
             if job.status in _ENDED:
                 raise Refusal(400, f"{job.id}: has ended already, {job.status}", param="job_id")
-            if job.fine_tuned_model:
+            if job.fine_tuned_model and job.id not in self._waiting:
                 raise Refusal(400, f"{job.id}: is tuned, and about to be served", "unload it then", param="job_id")
             if job.id in self._waiting:
                 self._waiting.remove(job.id)
@@ -212,7 +212,7 @@ class Jobs:
                     return
                 id = self._waiting.popleft()
                 try:
-                    self._keep(job := replace(self._read(id), status="running"))
+                    self._keep(job := replace(self._read(id), status="running", fine_tuned_model=None))
                 except Exception as error:  # its folder is gone, or there is no room
                     _log.error("%s was not begun: %s", id, error)
                     if is_full(error):

@@ -97,7 +97,7 @@ def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
     target: Target | None
     if body.model == AUTO:
         said = [each.message.content for each in body.messages if each.message.role == "user"]
-        target = desk.expert(body.domain) or desk.send(said, desk.lessons.now)[0]
+        target = desk.expert(body.domain) or (desk.send(said, desk.lessons.now)[0] if said else None)
     else:
         target = desk.target(body.model, talks=True)
     voice = target.voice if target else None
@@ -107,7 +107,8 @@ def _judged(desk: Desk, body: Thumb) -> tuple[Voice | None, str]:
     if domain not in {"", *(name for each in served for name in each.questions.domains)}:
         problem = f"domain: {body.model} has no {domain!r}"
         raise Refusal(400, problem, "GET /v1/models tells its domains", param="domain")
-    labels = voice.questions.labels(domain) if voice and domain in voice.questions.domains else ()
+    asked = next((each.questions for each in (voice, *served) if each and domain in each.questions.domains), None)
+    labels = asked.labels(domain) if asked else ()
     if labels and body.correction.strip() not in {"", *labels}:
         problem = f"correction: {domain} has no such reply"
         raise Refusal(400, problem, f"choose from {short(', '.join(labels), 300)}", param="correction")

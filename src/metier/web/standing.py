@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from metier.errors import RunError
 from metier.figures import habit, interval, with_unit
 from metier.run import Run
 
@@ -15,9 +16,10 @@ def standings(run: Run, domains: Collection[str]) -> list[dict[str, Any]]:
     `verdict` is the paired test's and `difference` what it rests on, None where the run was compared with no base.
     `baseline` is the same test's word on the classical baseline: to beat the base is little where that answers better.
     """
-    if not run.has_scores:
+    try:
+        scores = run.scores()
+    except RunError:  # there are none yet, or none that can be read
         return []
-    scores = run.scores()
     tests = {
         (each["domain"], test["metric"]): test for each in _against(scores, "none") for test in each["differences"]
     }

@@ -130,6 +130,22 @@ def test_a_mood_that_is_off_hands_nobody_over(tmp_path: Path) -> None:
     assert own.of(["ok", "I AM FURIOUS"]) is not None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I want to speak to an agent for billing",
+        "Can I get a human agent for this",
+        "I want to talk to a person, table 4 was never served",
+        "get me a real person, room 12 still has no heat",
+        "Your cleaning agent for the oven ruined it. I want to speak to a human.",
+        "Connect me to your human services team",
+        "real human right now",
+    ],
+)
+def test_who_asks_for_a_person_and_speaks_of_things_is_heard(said: str) -> None:
+    assert kind(said) == "person"
+
+
 @pytest.mark.parametrize("said", ["The self-checkout does not read my card", "I need a human anatomy atlas"])
 def test_words_that_also_ask_for_people_mean_things(said: str) -> None:
     assert MOODS.of([said]) is None
@@ -141,6 +157,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as told:
         Moods.open(path)
     assert len(told.value.faults) == 3
+    assert all(fault.place.startswith("mood.upset") for fault in told.value.faults)
     assert "did you mean `elsewhere`" in str(told.value)
 
 

@@ -91,6 +91,23 @@ def test_everybody_in_a_batch_answers_as_if_alone(folders: dict[str, Path], pack
     assert len({tuple(found[place]) for place in range(len(CONFIGS) + 1)}) > 2  # they do say different things
 
 
+def test_who_overflows_leaves_nothing_to_who_takes_the_place(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The weights are finite numbers, what becomes of them is not: 0 times it would be none either."""
+    wild = wrapped(CONFIGS["large"])
+    for key, parameter in sorted(wild.named_parameters()):
+        if "lora_" in key:
+            torch.nn.init.normal_(parameter, std=1e10, generator=torch.Generator().manual_seed(5))
+    write_directory(tmp_path / "wild", lambda place: save(wild, IDENTITY, "", place))
+    laid = bank({"small": folders["small"], "wild": tmp_path / "wild"})
+    names = ("wild", "small", BASE)
+    for order in (names, names[1:] + names[:1], names[::-1]):
+        made = engine(laid.network, laid)
+        found = {place: said for place, said, _ in made.run([Request(PROMPTS[4], 10, STOP, adapter=n) for n in order])}
+        for place, name in enumerate(order):
+            ((_, alone, _),) = engine(laid.network, laid).run([Request(PROMPTS[4], 10, STOP, adapter=name)])
+            assert name == "wild" or found[place] == alone
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_rows_are_scored_through_the_adapter_that_is_named(folders: dict[str, Path], packed: bool) -> None:
     laid = bank(folders, packed=packed)

@@ -57,6 +57,20 @@ def test_where_the_router_is_not_sure_the_base_answers_or_it_is_asked_back(
 
 
 @pytest.mark.parametrize(
+    ("stays", "closed", "name"), [(True, True, "nano"), (True, False, "care"), (False, True, "care")]
+)
+def test_what_sorts_texts_is_not_stayed_with(stays: bool, closed: bool, name: str) -> None:
+    router: Any = SimpleNamespace(router=Sure.router, send=lambda _: Routed("help", 0.4, stays))
+    questions = SimpleNamespace(closed=lambda _: closed)
+    care = SimpleNamespace(name="care", learned=("help",), questions=questions)
+    voices: Any = SimpleNamespace(all={"care": care}, grounds=[SimpleNamespace(model="nano", shared=True)])
+    target, routed = Desk(voices).send(["how?", "thanks!"], Lesson(router))
+    assert target
+    assert target.voice.name == name
+    assert routed.domain == ("help" if name == "care" else None)
+
+
+@pytest.mark.parametrize(
     ("lessons", "model", "talks", "told"),
     [
         (SURE, "gone", True, "the model 'gone' is not served; choose from auto, care, care/help, help"),

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -230,6 +230,32 @@ def test_what_is_tuned_and_being_loaded_is_not_cancelled_and_may_be_unloaded(
     made.stop(5)
     ended = made.get(going.id, "local")
     assert (ended.fine_tuned_model, ended.unloaded) == ("numbers-lora-1", True)
+
+
+def test_what_was_about_to_be_served_when_the_server_died_is_cancelled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others stand in front of it, and while it is read again."""
+    going, done = threading.Event(), threading.Event()
+
+    def train(recipe: Any, *_: Any, **__: Any) -> Run:
+        going.set()
+        done.wait(60)
+        return tuned(recipe)
+
+    monkeypatch.setattr(jobs.child, "train", train)
+    for name in ("a", "b"):
+        left = replace(job(name), status="running", fine_tuned_model="numbers-lora-1")
+        (tmp_path / "jobs" / left.id).mkdir(parents=True)
+        write_json(tmp_path / "jobs" / left.id / "job.json", asdict(left))
+        recipe = 'model = "nano"\nstrategy.method = "lora"\n[[domain]]\nname = "numbers"\ndata = "rows.csv"\n'
+        (tmp_path / "jobs" / left.id / "recipe.toml").write_text(recipe)
+    made = Jobs(tmp_path / "jobs", lambda *_: None)
+    assert going.wait(60)
+    for name in ("b", "a"):
+        assert made.cancel(made.get(job(name).id, "local")).status == "cancelled"
+    done.set()
+    made.stop(5)
 
 
 def test_what_was_unloaded_stays_so_until_that_very_run_is_loaded_again(

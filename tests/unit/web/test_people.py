@@ -21,7 +21,7 @@ from metier.web.people import people_routes
 
 def voice(name: str, *domains: str) -> Any:
     """A run that is served, or, without domains, a base."""
-    asked = SimpleNamespace(domains=domains, labels=lambda _: ())
+    asked = SimpleNamespace(domains=domains, labels=lambda domain: ("glad", "sad") if domain == "mood" else ())
     return SimpleNamespace(name=name, run=domains, digest=f"of {name}", questions=asked, learned=domains)
 
 
@@ -46,9 +46,10 @@ def kept(tmp_path: Path) -> Feedback:
 
 @pytest.fixture
 def client(kept: Feedback, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    voices: Any = SimpleNamespace(all=named(voice("desk-1", "retail", "travel"), voice("trips", "travel")), grounds=())
+    served = named(voice("desk-1", "retail", "travel"), voice("trips", "travel"), voice("sorts", "mood"))
+    voices: Any = SimpleNamespace(all=served, grounds=())
     lessons = Lessons(Lesson(Router()))  # type: ignore[arg-type]
-    targets = {"desk-1": Target(voices.all["desk-1"]), "nano": Target(voice("nano"))}
+    targets = {"sorts": Target(served["sorts"]), "desk-1": Target(voices.all["desk-1"]), "nano": Target(voice("nano"))}
     targets["desk-1/travel"] = Target(voices.all["desk-1"], "travel")
     monkeypatch.setattr(Desk, "targets", property(lambda _: targets))
     app = FastAPI()
@@ -99,6 +100,23 @@ def test_an_opinion_is_filed_under_who_answered(
     client.post("/v1/feedback", json=body).raise_for_status()
     (thumb,) = kept.listed()
     assert (thumb.domain, thumb.model.run) == filed
+
+
+@pytest.mark.parametrize("model", ["auto", "desk-1"])
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_an_opinion_on_no_answer_is_refused(client: TestClient, kept: Feedback, model: str, role: str) -> None:
+    body = {"model": model, "messages": [{"role": role, "content": "so"}], "answer": "so", "liked": True}
+    assert client.post("/v1/feedback", json=body).status_code == 400
+    assert not [*kept.listed()]
+
+
+def test_a_closed_set_is_corrected_by_its_replies_whoever_answered(client: TestClient, kept: Feedback) -> None:
+    body = {"domain": "mood", "messages": [{"role": "user", "content": "how?"}], "answer": "so", "liked": False}
+    for model in ("sorts", "nano"):
+        refused = client.post("/v1/feedback", json={**body, "model": model, "correction": "gloomy indeed"})
+        assert "choose from glad, sad" in refused.json()["error"]["message"]
+        client.post("/v1/feedback", json={**body, "model": model, "correction": "sad"}).raise_for_status()
+    assert len(kept.listed()) == 2
 
 
 def test_a_conversation_that_would_take_minutes_to_be_masked_is_refused(client: TestClient, kept: Feedback) -> None:

@@ -15,6 +15,8 @@ export async function show() {
   built = true;
   try {
     await listTunings();
+    find("tune").hidden = false;
+    find("studio-fault").textContent = "";
     const bases = all().filter((each) => isBase(each) || isRun(each));
     const before = find("base").value;
     find("base").replaceChildren(
